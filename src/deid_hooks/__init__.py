@@ -1,0 +1,1 @@
+"""Nothing leaves unlogged: what DICOM uploaders call before de-identified images leave."""

@@ -1,0 +1,104 @@
+"""Bounded waiting: the caller gets an answer in time, whatever the callee does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEFAULT_SECONDS = 10.0
+
+
+class Deadline:
+    """A moment by which an answer is due. ``Deadline(10)`` is ten seconds from now."""
+
+    __slots__ = ("_at", "seconds")
+
+    def __init__(self, seconds: float = DEFAULT_SECONDS) -> None:
+        self.seconds = seconds
+        self._at = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._at - time.monotonic())
+
+    @property
+    def passed(self) -> bool:
+        return time.monotonic() >= self._at
+
+
+class NoAnswer(Exception):
+    """The call did not return in time. It goes on, unattended, in its own thread."""
+
+
+class _Call:
+    """One function call, its result, and the moment it is there."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._done = threading.Event()
+        self._result: object = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            self._error = error
+        self._done.set()
+
+    def result(self, seconds: float) -> object:
+        if not self._done.wait(seconds):
+            raise NoAnswer
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def within(deadline: Deadline, function: Callable[[], T]) -> T:
+    """Call ``function`` in a thread of its own and return what it returns.
+
+    Raises what it raises, ``SystemExit`` included, or :class:`NoAnswer` at the deadline.
+    The thread is a daemon: a call that hangs for ever does not keep the program alive.
+    """
+    call = _Call(function)
+    threading.Thread(target=call.run, name="deid-hooks call", daemon=True).start()
+    return call.result(deadline.left())  # type: ignore[return-value]
+
+
+class Worker:
+    """One daemon thread that runs calls in order: a home for what can't cross threads.
+
+    After a :class:`NoAnswer` the thread may be stuck; throw the worker away and make another.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: list[_Call] = []
+        self._wake = threading.Semaphore(0)
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, deadline: Deadline, function: Callable[[], T]) -> T:
+        """As :func:`within`, in this worker's thread, after the calls that came before."""
+        call = _Call(function)
+        self._calls.append(call)
+        self._wake.release()
+        return call.result(deadline.left())  # type: ignore[return-value]
+
+    def stop(self) -> None:
+        """Let the thread end once it has run what was asked of it."""
+        self._stop = True
+        self._wake.release()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.acquire()
+            if not self._calls:
+                if self._stop:
+                    return
+                continue
+            self._calls.pop(0).run()
