@@ -1,0 +1,147 @@
+"""From the changes of many instances to one entry: what they have in common stands once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from deid_hooks.dicomjson import dumps
+from deid_hooks.dictionary import tag_of
+from deid_hooks.difference import FINGERPRINT, Changes
+from deid_hooks.entry import Entry, Instance, now, readable
+from deid_hooks.errors import UnableToLog
+from deid_hooks.patient import KEYWORDS
+from deid_hooks.secret import SiteSecret
+
+Policy = Literal["all", "identifying"]
+
+
+def assemble(
+    gathered: Sequence[Changes],
+    log_id: str,
+    project: str,
+    uploader: str,
+    secret: SiteSecret,
+    fields: Sequence[str],
+    policy: Policy = "all",
+) -> Entry:
+    """The entry of an acquisition. The order in which instances came makes no difference."""
+    large = {plain: secret.digest(plain.encode()) for each in gathered for plain in each.large}
+    originals = [_kept(each, large, fields, policy) for each in gathered]
+    common = dict(originals[0].items() & _intersection(originals[1:], originals[0]))
+    uid_counts = Counter(each.deid_uid for each in gathered)
+    instances = [
+        Instance(each.uid, each.deid_uid, _rest(each, own, common, uid_counts[each.deid_uid] > 1))
+        for each, own in zip(gathered, originals, strict=True)
+    ]
+    entry = Entry(
+        log_id=log_id,
+        created=now(),
+        uploader=uploader,
+        project=project,
+        timestamp=min((t for each in gathered if (t := each.timestamp)), default=None),
+        fields=_distinct(each.fields for each in gathered),
+        deid=_distinct(each.deid for each in gathered),
+        originals=_object(common),
+        instances=tuple(sorted(instances, key=lambda i: (i.uid, i.deid_uid, i.originals))),
+        uids=tuple(sorted({pair for each in gathered for pair in each.uids})),
+        large={
+            large[plain]: value
+            for each in gathered
+            for plain, value in each.large.items()
+            if value is not None and policy == "all"
+        },
+        digest="",
+        key=secret.name,
+    )
+    return _with_digest(entry, secret)
+
+
+def content_digest(entry: Entry, secret: SiteSecret) -> str:
+    """The keyed digest of what an entry says, apart from its id and how it came to be."""
+    content = [
+        entry.project,
+        entry.timestamp,
+        {keyword: list(values) for keyword, values in entry.fields.items()},
+        {keyword: list(values) for keyword, values in entry.deid.items()},
+        entry.originals,
+        sorted([i.uid, i.deid_uid, i.originals] for i in entry.instances),
+        [list(pair) for pair in entry.uids],
+        {digest: secret.digest(value) for digest, value in entry.large.items()},
+    ]
+    return secret.digest(dumps(content).encode("ascii"))
+
+
+def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
+    """Raise UnableToLog if the instances disagree about the patient, naming files and keywords."""
+    first: Changes | None = None
+    for each in gathered:
+        if first is None:
+            first = each
+        elif each.patient != first.patient:
+            differing = [
+                keyword
+                for keyword, a, b in zip(KEYWORDS, first.patient, each.patient, strict=True)
+                if a != b
+            ]
+            raise UnableToLog(
+                f"the instances disagree on {', '.join(differing)}: {first.source or 'the first'}"
+                f" and {each.source or 'a later one'} are not of one patient",
+                "send them as acquisitions of their own, or correct the files",
+            )
+
+
+def _with_digest(entry: Entry, secret: SiteSecret) -> Entry:
+    return replace(entry, digest=content_digest(entry, secret))
+
+
+def _intersection(others: Iterable[dict[str, str]], first: dict[str, str]) -> set[tuple[str, str]]:
+    common = set(first.items())
+    for other in others:
+        common &= other.items()
+    return common
+
+
+def _kept(
+    each: Changes, large: Mapping[str, str], fields: Sequence[str], policy: Policy
+) -> dict[str, str]:
+    """Its originals as the policy wants them, with keyed digests in place of plain ones."""
+    originals = each.originals
+    for plain in each.large:
+        originals = {path: text.replace(plain, large[plain]) for path, text in originals.items()}
+    if policy == "all":
+        return originals
+    wanted = {f"{tag:08X}" for keyword in fields if (tag := tag_of(keyword)) is not None}
+    return {
+        path: text if path in wanted or text == "null" or '"vr":"UI"' in text else _mark(text)
+        for path, text in originals.items()
+    }
+
+
+def _mark(text: str) -> str:
+    """An element that was changed but not kept: restore names it."""
+    return dumps({"vr": json.loads(text)["vr"], "length": 0})
+
+
+def _rest(each: Changes, own: dict[str, str], common: dict[str, str], shared_uid: bool) -> str:
+    rest = {path: text for path, text in own.items() if path not in common}
+    if shared_uid:
+        rest[FINGERPRINT] = dumps({"vr": "UL", "Value": [each.fingerprint]})
+    return _object(rest)
+
+
+def _object(members: Mapping[str, str]) -> str:
+    """A JSON object of members that are JSON text already."""
+    return "{" + ",".join(f'"{path}":{text}' for path, text in sorted(members.items())) + "}"
+
+
+def _distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Keyword to its distinct values, sorted: the first is the one in the column."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for keyword, value in row.items():
+            values.setdefault(keyword, set()).add(value)
+    return {k: tuple(sorted(readable(v) for v in found)) for k, found in sorted(values.items())}

@@ -1,0 +1,110 @@
+"""The site secret: what pseudonyms are made from, and what every digest is keyed with.
+
+Plain hashes of names and numbers are guessable; keyed ones are not, as long as the key is kept.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from deid_hooks.errors import SettingsError
+
+VARIABLE = "DEID_HOOKS_SECRET"
+_BYTES = 32
+
+
+class SiteSecret:
+    """32 bytes that all machines of a site share. Never printed."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+        self.name = self._keyed("name", b"").hex()[:16]
+        """Tells secrets apart without telling anything about them."""
+
+    def __repr__(self) -> str:
+        return f"SiteSecret({self.name})"
+
+    def digest(self, content: bytes) -> str:
+        """A keyed digest, 64 hex digits of HMAC-SHA256."""
+        return self._keyed("digest", content).hex()
+
+    def derive(self, purpose: str) -> bytes:
+        """A key of 32 bytes for one purpose, from which the secret can't be told."""
+        return self._keyed("derive", purpose.encode())
+
+    def _keyed(self, use: str, content: bytes) -> bytes:
+        return hmac.digest(self._value, use.encode() + b"\0" + content, "sha256")
+
+
+def read_secret(path: Path) -> SiteSecret | None:
+    """The secret of the environment or of the file; None if there is neither.
+
+    Raises SettingsError for one that is malformed or that others may read.
+    """
+    if text := os.environ.get(VARIABLE):
+        return SiteSecret(_parse(text, VARIABLE))
+    try:
+        with path.open(encoding="ascii") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise SettingsError(
+                    f"Others may read the site secret {path}. Make it yours alone: chmod 600 {path}"
+                )
+            return SiteSecret(_parse(file.read(), str(path)))
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise _malformed(str(path)) from None
+    except OSError as error:
+        raise SettingsError(f"The site secret {path} can't be read: {error.strerror}.") from None
+
+
+def create_secret(path: Path) -> SiteSecret:
+    """Make a secret, readable by its owner only, unless there is one; return the one that stands.
+
+    Raises SettingsError if the file can't be written.
+    """
+    if (found := read_secret(path)) is not None:
+        return found
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(file, secrets.token_hex(_BYTES).encode("ascii") + b"\n")
+            os.fsync(file)
+        finally:
+            os.close(file)
+        try:
+            os.link(temporary, path)  # of two that do this at once, one wins
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"The site secret can't be written to {path}: {error.strerror}."
+        ) from None
+    made = read_secret(path)
+    assert made is not None
+    return made
+
+
+def _parse(text: str, where: str) -> bytes:
+    try:
+        value = bytes.fromhex(text.strip())
+    except ValueError:
+        raise _malformed(where) from None
+    if len(value) < _BYTES:
+        raise _malformed(where)
+    return value
+
+
+def _malformed(where: str) -> SettingsError:
+    return SettingsError(
+        f"The site secret in {where} is malformed: 64 hex digits are wanted, as `deid-hooks init`"
+        " writes them."
+    )
