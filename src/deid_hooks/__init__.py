@@ -1,1 +1,85 @@
-"""Nothing leaves unlogged: what DICOM uploaders call before de-identified images leave."""
+"""Nothing leaves unlogged: what DICOM uploaders call before de-identified images leave.
+
+Importing this does nothing but define names; parts are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deid_hooks.acquisition import Acquisition as Acquisition
+    from deid_hooks.attributes import Snapshot as Snapshot
+    from deid_hooks.attributes import capture as capture
+    from deid_hooks.backend import LogBackend as LogBackend
+    from deid_hooks.backend import Page as Page
+    from deid_hooks.deadline import Deadline as Deadline
+    from deid_hooks.difference import Changes as Changes
+    from deid_hooks.difference import changes as changes
+    from deid_hooks.entry import Entry as Entry
+    from deid_hooks.entry import Instance as Instance
+    from deid_hooks.errors import AppendUnknown as AppendUnknown
+    from deid_hooks.errors import DeidHooksError as DeidHooksError
+    from deid_hooks.errors import Forgotten as Forgotten
+    from deid_hooks.errors import ForkedProcess as ForkedProcess
+    from deid_hooks.errors import IdConflict as IdConflict
+    from deid_hooks.errors import LogError as LogError
+    from deid_hooks.errors import LogUnavailable as LogUnavailable
+    from deid_hooks.errors import PluginError as PluginError
+    from deid_hooks.errors import SettingsError as SettingsError
+    from deid_hooks.errors import TermError as TermError
+    from deid_hooks.errors import UnableToLog as UnableToLog
+    from deid_hooks.errors import UnusableDataset as UnusableDataset
+    from deid_hooks.errors import UploadRefused as UploadRefused
+    from deid_hooks.hooks import DeidHooks as DeidHooks
+    from deid_hooks.hookspecs import PostDeid as PostDeid
+    from deid_hooks.hookspecs import PostUpload as PostUpload
+    from deid_hooks.hookspecs import PreUpload as PreUpload
+    from deid_hooks.hookspecs import hookimpl as hookimpl
+    from deid_hooks.host import install as install
+    from deid_hooks.pseudonyms import Pseudonyms as Pseudonyms
+    from deid_hooks.restoration import Restored as Restored
+    from deid_hooks.restoration import restore as restore
+    from deid_hooks.settings import Settings as Settings
+    from deid_hooks.uploading import Upload as Upload
+
+_MODULES = {
+    "acquisition": ["Acquisition"],
+    "attributes": ["Snapshot", "capture"],
+    "backend": ["LogBackend", "Page"],
+    "deadline": ["Deadline"],
+    "difference": ["Changes", "changes"],
+    "entry": ["Entry", "Instance"],
+    "errors": [
+        "AppendUnknown",
+        "DeidHooksError",
+        "ForkedProcess",
+        "Forgotten",
+        "IdConflict",
+        "LogError",
+        "LogUnavailable",
+        "PluginError",
+        "SettingsError",
+        "TermError",
+        "UnableToLog",
+        "UnusableDataset",
+        "UploadRefused",
+    ],
+    "hooks": ["DeidHooks"],
+    "hookspecs": ["PostDeid", "PostUpload", "PreUpload", "hookimpl"],
+    "host": ["install"],
+    "pseudonyms": ["Pseudonyms"],
+    "restoration": ["Restored", "restore"],
+    "settings": ["Settings"],
+    "uploading": ["Upload"],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

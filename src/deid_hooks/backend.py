@@ -50,6 +50,10 @@ class LogBackend(ABC):
         """
         return
 
+    def exists(self) -> bool:
+        """Whether a store may be there. Only a store that is a file of ours can say no."""
+        return True
+
     @abstractmethod
     def check(self, deadline: Deadline) -> None:
         """Return if the store is reachable, ours and writable; LogUnavailable otherwise."""

@@ -1,0 +1,187 @@
+"""Loading, verifying and calling plugins.
+
+In a log that must miss nothing, a plugin that silently doesn't run is an unlogged upload: whatever
+can't be loaded or would never be called is an error that names the plugin and its distribution.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from deid_hooks.deadline import Deadline, NoAnswer, within
+from deid_hooks.errors import PluginError, SettingsError
+from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, marked_specs
+
+GROUP = "deid_hooks"
+BACKENDS = "deid_hooks.backends"
+ENGINES = "deid_hooks.engines"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry point: where a plugin, a backend or an engine comes from."""
+
+    name: str
+    distribution: str
+    entry_point: EntryPoint
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution})"
+
+    def load(self) -> Any:
+        """Import it. Raises PluginError, naming it, whatever goes wrong."""
+        try:
+            return self.entry_point.load()
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"The plugin {self} can't be imported: {type(error).__name__}."
+                " Repair or uninstall it; to go on without it, name it in disabled_plugins."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one plugin said to one event: a value, or how it failed, in words."""
+
+    plugin: str
+    value: object = None
+    failure: str = ""
+
+
+def found(group: str) -> dict[str, Found]:
+    """The entry points of a group by name, sorted.
+
+    Raises PluginError if two distributions claim one name: one of them would never run.
+    """
+    by_name: dict[str, Found] = {}
+    for each in all_found(group):
+        other = by_name.get(each.name)
+        if other is not None and other.distribution != each.distribution:
+            raise PluginError(
+                f"Two distributions claim the name {each.name} in {group}: {other.distribution}"
+                f" and {each.distribution}. Uninstall one of them."
+            )
+        by_name[each.name] = each
+    return by_name
+
+
+def all_found(group: str) -> list[Found]:
+    """Every entry point of a group, claims to one name included."""
+    points = [Found(point.name, _distribution(point), point) for point in entry_points(group=group)]
+    return sorted(points, key=lambda each: (each.name, each.distribution))
+
+
+def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
+    """A plugin manager with every plugin that is installed and not disabled, each verified.
+
+    Raises PluginError for one that can't be imported or breaks the rules, SettingsError for a
+    disabled name that is no plugin's.
+    """
+    manager = pluggy.PluginManager(PROJECT_NAME)
+    manager.add_hookspecs(marked_specs(PROJECT_NAME))
+    plugins = found(GROUP)
+    for name in disabled:
+        if name not in plugins:
+            raise SettingsError(
+                f"disabled_plugins names {name}, which is not installed{nearest(name, plugins)}."
+            )
+    for name, each in plugins.items():
+        if name not in disabled:
+            register(manager, each.load(), name)
+    return manager
+
+
+def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    """Register one plugin, or raise PluginError for what would never be called as it should."""
+    if inspect.isclass(plugin):
+        try:
+            plugin = plugin()
+        except Exception as error:
+            raise PluginError(
+                f"The plugin {name} is a class that can't be made without arguments."
+            ) from error
+    problem = problem_of(manager, plugin)
+    if problem:
+        raise PluginError(f"The plugin {name} {problem}.")
+    try:
+        manager.register(plugin, name)
+    except ValueError:
+        raise PluginError(f"A plugin {name} is registered already.") from None
+
+
+def problem_of(manager: pluggy.PluginManager, plugin: object) -> str:
+    """What is wrong with a plugin, as the end of a sentence; empty if nothing is."""
+    hooks = 0
+    for name in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, name)
+        if options is None:
+            if name in HOOKS:
+                return f"has a function {name} that is not marked with @hookimpl"
+            continue
+        hook = options.get("specname") or name
+        function = getattr(plugin, name)
+        if hook not in HOOKS:
+            return f"has an unknown hook {hook}{nearest(hook, HOOKS)}"
+        if options.get("wrapper") or options.get("hookwrapper"):
+            return f"wraps {hook}: a wrapper could turn a refusal into an approval"
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            return f"has an async {hook}, which nobody would await: use def"
+        if inspect.isgeneratorfunction(function):
+            return f"has a generator as {hook}, which would never run: use return"
+        if not _takes_event(function):
+            return f"must take exactly one argument in {hook}, called event and without a default"
+        hooks += 1
+    return "" if hooks else f"has none of the hooks {', '.join(HOOKS)}"
+
+
+def ask_each(
+    manager: pluggy.PluginManager, hook: str, event: object, seconds: float
+) -> Iterator[Answer]:
+    """Call each plugin's hook by itself, so that none hides another and each is named."""
+    for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
+        yield _ask(implementation, hook, event, seconds)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``: did you mean X?`` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _ask(implementation: Any, hook: str, event: object, seconds: float) -> Answer:
+    plugin = str(implementation.plugin_name)
+    try:
+        value = within(Deadline(seconds), lambda: implementation.function(event))
+        return Answer(plugin, value)
+    except NoAnswer:
+        return Answer(
+            plugin, failure=f"the plugin {plugin} did not answer {hook} within {seconds:g} s"
+        )
+    except SystemExit:
+        return Answer(plugin, failure=f"the plugin {plugin} called exit in {hook}")
+    except BaseException as error:  # noqa: BLE001 - its text may hold values, its kind does not
+        kind = type(error).__name__
+        return Answer(plugin, failure=f"the plugin {plugin} raised {kind} in {hook}")
+
+
+def _takes_event(function: Any) -> bool:
+    parameters = list(inspect.signature(function).parameters.values())
+    return (
+        len(parameters) == 1
+        and parameters[0].name == "event"
+        and parameters[0].default is inspect.Parameter.empty
+        and parameters[0].kind
+        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    )
+
+
+def _distribution(point: EntryPoint) -> str:
+    distribution = point.dist
+    return f"{distribution.name} {distribution.version}" if distribution else "unknown"

@@ -1,0 +1,123 @@
+"""The recorder: writes entries to the backend, reads them back, and never says yes in doubt.
+
+``DeidHooks`` calls it first and last, outside the order of the plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from deid_hooks.assembly import content_digest
+from deid_hooks.backend import LogBackend
+from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
+from deid_hooks.entry import AccessRow, Entry, Record, Tombstone, UploadEvent
+from deid_hooks.errors import AppendUnknown, LogUnavailable
+from deid_hooks.matching import Query
+from deid_hooks.secret import SiteSecret
+
+
+class Recorder:
+    """The log as one site writes and reads it: a backend, the site secret, bounded waiting."""
+
+    def __init__(
+        self, backend: LogBackend, secret: SiteSecret, seconds: float = DEFAULT_SECONDS
+    ) -> None:
+        self.backend = backend
+        self.secret = secret
+        self.seconds = seconds
+
+    def create(self) -> None:
+        """Make the store where there is none; LogUnavailable if that can't be done."""
+        self.backend.create(self._deadline())
+        self.check()
+
+    def check(self) -> None:
+        """Return if the log is reachable, ours and writable; LogUnavailable otherwise."""
+        deadline = self._deadline()
+        self.backend.check(deadline)
+        if not self.backend.records:
+            return
+        for record in self.backend.read(0, deadline).records:
+            if isinstance(record, Entry):
+                self._refuse_foreign(record)
+                return
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records durably. After an AppendUnknown, once more with the same ids."""
+        deadline = self._deadline()
+        try:
+            self.backend.append(records, deadline)
+        except AppendUnknown:
+            if deadline.passed:
+                raise
+            self.backend.append(records, deadline)
+
+    def standing(self, entry: Entry) -> str | None:
+        """The log id of the entry with the same content, if the log has one already."""
+        if not self.backend.records:
+            return None
+        return self.backend.with_digest(entry.digest, self._deadline())
+
+    def resolve(self, log_id: str) -> Entry:
+        """Read an entry back from the store and find it equal to what was written.
+
+        Raises LogError with the cause if there is none, or it isn't.
+        """
+        found = self.backend.resolve(log_id, self._deadline())
+        if found is None:
+            raise LogUnavailable(f"the log has no entry {log_id}")
+        if isinstance(found, Tombstone):
+            raise LogUnavailable(f"the entry {log_id} was forgotten")
+        self._refuse_foreign(found)
+        if content_digest(found, self.secret) != found.digest:
+            raise LogUnavailable(
+                f"the entry {log_id} is not what was written: it was altered in the store",
+                "restore the log from a backup",
+            )
+        return found
+
+    def outcome(self, log_id: str, destination: str) -> str | None:
+        """``pending`` or the latest outcome at this destination; None if it was never cleared."""
+        latest: str | None = None
+        if self.backend.records:
+            for event in self.backend.uploads([log_id], self._deadline()):
+                if event.destination == destination:
+                    latest = "pending" if event.event == "cleared" else event.event
+        return latest
+
+    def pending(self) -> list[UploadEvent]:
+        """What was cleared and has no outcome, at each destination, oldest first."""
+        latest: dict[tuple[str, str], UploadEvent] = {}
+        for event in self.backend.uploads(None, self._deadline()):
+            latest.pop((event.log_id, event.destination), None)
+            if event.event == "cleared":
+                latest[event.log_id, event.destination] = event
+        return list(latest.values())
+
+    def search(self, query: Query) -> Iterator[str]:
+        """The ids that match. The caller records the look: see :meth:`look`."""
+        return self.backend.search(query, self._deadline())
+
+    def entries(self, log_ids: Iterable[str]) -> Iterator[Entry]:
+        """The entries with these ids, in that order, some at a time."""
+        ids = iter(log_ids)
+        while some := list(islice(ids, 100)):
+            yield from self.backend.entries(some, self._deadline())
+
+    def look(self, row: AccessRow) -> None:
+        """Record a look in the access trail, durably, before anything is shown."""
+        self.append([row])
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self.seconds)
+
+    def _refuse_foreign(self, entry: Entry) -> None:
+        if entry.key != self.secret.name:
+            raise LogUnavailable(
+                "the log was written with another site secret than this machine has",
+                "copy the secret file from the machine that began the log",
+            )

@@ -1,0 +1,84 @@
+"""One upload of one acquisition: cleared to leave, and what became of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+
+from deid_hooks.entry import Entry
+
+log = logging.getLogger("deid_hooks")
+
+
+class Upload:
+    """What an uploader reports to while it sends. Made by :meth:`DeidHooks.uploading`.
+
+    Reported instances make the outcome; leaving by an exception is ``failed``, leaving without a
+    word stays ``pending``. ``outcome`` is None until the block is left.
+    """
+
+    def __init__(
+        self,
+        log_id: str,
+        clear: Callable[[], Entry | None],
+        conclude: Callable[[str, tuple[str, ...]], None],
+    ) -> None:
+        self.log_id = log_id
+        self.outcome: str | None = None
+        self._clear = clear
+        self._conclude = conclude
+        self._expected: Counter[str] = Counter()
+        self._sent: Counter[str] = Counter()
+        self._reported = False
+        self._all = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Upload:
+        """Resolve the entry and ask every plugin; UploadRefused with every reason."""
+        entry = self._clear()
+        if entry is not None:
+            self._expected = Counter(instance.deid_uid for instance in entry.instances)
+        return self
+
+    def sent(self, sop_instance_uid: str, ok: bool = True) -> None:
+        """Report one instance by its de-identified SOP Instance UID. A retry may report again."""
+        with self._lock:
+            self._reported = True
+            self._sent[str(sop_instance_uid)] += bool(ok)
+
+    def sent_all(self) -> None:
+        """Report that every instance of the acquisition was delivered."""
+        with self._lock:
+            self._reported = self._all = True
+
+    def missing(self) -> tuple[str, ...]:
+        """De-identified SOP Instance UIDs of the entry that were not reported as delivered."""
+        return () if self._all else tuple(sorted((self._expected - self._sent).elements()))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._finish("failed")
+        elif self._reported:
+            self._finish(self._told())
+
+    def _told(self) -> str:
+        unknown = set(self._sent) - set(self._expected) if self._expected else set()
+        if unknown:
+            log.error(
+                "%s: %d instances were sent that its entry does not hold", self.log_id, len(unknown)
+            )
+        if not self.missing() and not unknown:
+            return "uploaded"
+        return "partial" if any(self._sent.values()) else "failed"
+
+    def _finish(self, outcome: str) -> None:
+        self.outcome = outcome
+        self._conclude(outcome, self.missing())
