@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_data_element
-from pydicom.valuerep import PersonName
+from pydicom.uid import UID
+from pydicom.valuerep import IS, DSfloat, PersonName
 from pydicom.values import convert_SQ
 
 from deid_hooks import dictionary
@@ -39,6 +41,9 @@ TRANSFER_SYNTAX_UID = 0x00020010
 SOP_INSTANCE_UID = 0x00080018
 PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+
+
+_CACHED_BYTES = 1024
 
 
 class Value(NamedTuple):
@@ -76,8 +81,7 @@ class Snapshot:
         element = self.elements.get(tag)
         if element is None or isinstance(element, Items | DataElement):
             return None
-        vr = dictionary.vr_of(tag) or element.VR or "LO"
-        return text_of(vr, element.value or b"", self.encodings)
+        return _text(tag, element.VR, element.value or b"", self.encodings)
 
     def vr(self, tag: int, element: Captured) -> str:
         """The value representation of an element, from the dictionary where the file has none."""
@@ -130,16 +134,20 @@ def items_of(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | No
         return element.items
     if isinstance(element, DataElement):
         return None
-    try:
-        sequence = convert_SQ(
-            element.value or b"",
-            getattr(element, "is_implicit_VR", snapshot.implicit),
-            snapshot.little_endian,
-            list(snapshot.encodings),
-        )
-        return tuple(_item(item, snapshot) for item in sequence)
-    except Exception:  # noqa: BLE001 - whatever is wrong inside, the bytes themselves are kept
-        return None
+    implicit = getattr(element, "is_implicit_VR", snapshot.implicit)
+    value = element.value or b""
+    parse = _parsed_again if len(value) <= _CACHED_BYTES else _parsed
+    return parse(value, implicit, snapshot.little_endian, snapshot.encodings)
+
+
+def plain_text(value: Any) -> str | None:
+    """What pydicom would write of a text value, without padding, where that is plain ASCII."""
+    kind = type(value)
+    if kind is str or kind is UID:
+        return value if value.isascii() else None  # type: ignore[no-any-return]
+    if kind is DSfloat or kind is IS:
+        return getattr(value, "original_string", None) or str(value)
+    return None
 
 
 def written(element: DataElement, encodings: Sequence[str], little_endian: bool) -> bytes | None:
@@ -149,11 +157,13 @@ def written(element: DataElement, encodings: Sequence[str], little_endian: bool)
         if value is None:
             return b""
         if vr in TEXT_VRS:
-            return pad(_text_bytes(vr, value, encodings), vr)
+            encoded = _text_bytes(vr, value, encodings)
+            return encoded if len(encoded) % 2 == 0 else pad(encoded, vr)
         if code := NUMBER_FORMATS.get(vr):
-            numbers = [value] if isinstance(value, int | float) else value
             order = "<" if little_endian else ">"
-            return struct.pack(f"{order}{len(numbers)}{code}", *numbers)
+            if isinstance(value, int | float):
+                return struct.pack(order + code, value)
+            return struct.pack(f"{order}{len(value)}{code}", *value)
         if isinstance(value, bytes):
             return value + b"\0" if len(value) % 2 else value
         return _written_by_pydicom(element, encodings, little_endian)
@@ -176,6 +186,32 @@ def _snapshot(
         elif element.value is None:
             elements[tag] = _read_deferred(dataset, tag, element)
     return snapshot
+
+
+def _text(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...]) -> str:
+    make = _text_again if len(value) <= _CACHED_BYTES else _text_anew
+    return make(tag, vr, value, encodings)
+
+
+def _text_anew(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...]) -> str:
+    return text_of(dictionary.vr_of(tag) or vr or "LO", value, encodings)
+
+
+_text_again = lru_cache(maxsize=4096)(_text_anew)
+
+
+def _parsed(
+    value: bytes, implicit: bool, little_endian: bool, encodings: tuple[str, ...]
+) -> tuple[Snapshot, ...] | None:
+    try:
+        sequence = convert_SQ(value, implicit, little_endian, list(encodings))
+        return tuple(_snapshot(item, encodings, implicit, little_endian) for item in sequence)
+    except Exception:  # noqa: BLE001 - whatever is wrong inside, the bytes themselves are kept
+        return None
+
+
+_parsed_again = lru_cache(maxsize=512)(_parsed)
+"""Within a series the same references and codes come again and again; snapshots never change."""
 
 
 def encodings_in(character_set: Captured | None) -> tuple[str, ...] | None:
@@ -230,19 +266,22 @@ def _private_vr(tag: int, creator: str) -> str:
 
 
 def _text_bytes(vr: str, value: Any, encodings: Sequence[str]) -> bytes:
-    if isinstance(value, PersonName):
-        return value.encode(list(encodings))
     if isinstance(value, str):
         if value.isascii():
             return value.encode("ascii")
-        return (
-            encode_string(value, list(encodings)) if vr in CHARSET_VRS else value.encode("iso8859")
-        )
+        if vr in CHARSET_VRS:
+            return encode_string(value, list(encodings))
+        return value.encode(DEFAULT_ENCODINGS[0])
+    if isinstance(value, PersonName):
+        return value.encode(list(encodings))
     if isinstance(value, bytes):
         return value
     if isinstance(value, int | float) or not _is_list(value):
         return _plain(value).encode("ascii")
-    return b"\\".join(_text_bytes(vr, part, encodings) for part in value)
+    texts = [plain_text(part) for part in value]
+    if None not in texts:
+        return "\\".join(texts).encode("ascii")  # type: ignore[arg-type]
+    return b"\\".join([_text_bytes(vr, part, encodings) for part in value])
 
 
 def _is_list(value: Any) -> bool:

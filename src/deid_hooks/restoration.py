@@ -23,7 +23,8 @@ from deid_hooks.attributes import (
     encodings_in,
     name_of,
 )
-from deid_hooks.difference import FINGERPRINT, PREAMBLE, fingerprint, telling
+from deid_hooks.comparison import telling
+from deid_hooks.difference import FINGERPRINT, PREAMBLE, fingerprint
 from deid_hooks.entry import Entry, Instance
 from deid_hooks.errors import UnusableDataset
 
