@@ -31,6 +31,7 @@ from deid_hooks.matching import (
     parse,
     read_terms,
 )
+from deid_hooks.terms import attribute
 
 LOG_ID = "65774D086757457C9DCF96E762803606"
 SECRET = "Qzxjkvw"  # in values: no message may have it
@@ -880,3 +881,16 @@ def test_searching_does_not_import_pydicom() -> None:
         "sys.exit('pydicom' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["StudyDate", "deid:PatientID", "00100010", "timestamp", "id"])
+def test_a_column_is_named_as_in_a_term(name: str) -> None:
+    term = attribute(name)
+    assert term.conditions == ()
+    assert (term.side == "deid") == name.startswith("deid:")
+
+
+@pytest.mark.parametrize("name", ["PatienName", "deid:StudyDescription", "a=b", "", "Müller"])
+def test_a_column_that_names_no_attribute_is_refused(name: str) -> None:
+    with pytest.raises(TermError):
+        attribute(name)

@@ -52,6 +52,7 @@ _TERM = re.compile(
     rf"{_GAP}(?P<deid>(?i:deid):{_GAP})?(?:{_NAME}){_GAP}(?P<sign>==?)(?P<value>.*)",
     re.VERBOSE | re.DOTALL,
 )
+_COLUMN = re.compile(rf"{_GAP}(?:(?i:deid):{_GAP})?(?:{_NAME}){_GAP}", re.VERBOSE)
 _LONGEST_RANGE = 100  # characters; two moments with all they can have take 67
 
 
@@ -80,6 +81,22 @@ def parse(texts: Sequence[str]) -> Query:
     return Query(tuple(terms))
 
 
+def attribute(text: str) -> Term:
+    """The attribute that ``text`` names, as a term without conditions: a column to show.
+
+    ``StudyDate``, ``deid:PatientID``, ``00100010``, ``timestamp``. TermError if it names none.
+    """
+    name = _COLUMN.fullmatch(text)
+    if name is None:
+        raise TermError("a column to show is not a keyword: write StudyDate or deid:PatientID")
+    return _term(f"{text}=", 1, conditions=False)
+
+
+def is_bare(text: str) -> bool:
+    """Whether a term is words of a name, with no keyword before them."""
+    return _TERM.fullmatch(text) is None
+
+
 def read_terms(lines: Iterable[str]) -> tuple[str, ...]:
     """The terms in a file or on standard input: one a line, without blank lines and # comments."""
     # The byte order mark, with which some editors begin a file, would turn a keyword into a name.
@@ -87,7 +104,7 @@ def read_terms(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(text for text in texts if text.strip() and not text.lstrip().startswith("#"))
 
 
-def _term(text: str, number: int) -> Term:
+def _term(text: str, number: int, conditions: bool = True) -> Term:
     written = _TERM.fullmatch(text)
     if written is None:
         if text.lstrip().lower().startswith("deid:"):
@@ -100,6 +117,8 @@ def _term(text: str, number: int) -> Term:
             kept = ", ".join(DEID_FIELDS)
             raise TermError(f"deid:{name}: the log keeps the de-identified {kept} and other UIDs")
         side = "deid"
+    if not conditions:
+        return Term(side, name, ())
     return Term(side, name, _conditions(name, written["value"], literal=written["sign"] == "=="))
 
 

@@ -1,0 +1,58 @@
+"""The command line, ``deid-hooks``: one module for each group of commands.
+
+What takes long to import is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from deid_hooks.cli import log, setup, upload
+from deid_hooks.cli.context import LogSettings
+from deid_hooks.cli.failures import exit_code_of, said_of
+
+app = typer.Typer(
+    help="Nothing leaves unlogged: log what de-identification removes, before images are sent.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # a traceback with locals prints patients
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(help="Where the log is, instead of the settings' url.")
+    ] = None,
+) -> None:
+    context.obj = LogSettings(url=url)
+
+
+app.command("check")(setup.check)
+app.command("upload")(upload.upload)
+app.command("search")(log.search)
+app.command("show")(log.show)
+app.command("pending")(log.pending)
+app.command("plugins")(setup.plugins)
+app.command("config")(setup.config)
+app.command("init")(setup.init)
+
+
+def main() -> None:
+    """Run a command. Whatever goes wrong is one message, an exit code, and never a value."""
+    try:
+        app()
+    except BrokenPipeError:  # `deid-hooks search ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - its text may hold values
+        print(said_of(error), file=sys.stderr)
+        sys.exit(exit_code_of(error))

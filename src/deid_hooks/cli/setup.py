@@ -1,0 +1,129 @@
+"""Setting up and looking after: ``check``, ``plugins``, ``config`` and ``init``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+from deid_hooks.cli.context import check_log, hooks_of
+from deid_hooks.cli.failures import FAILED
+from deid_hooks.cli.output import FormatOption, write_rows
+from deid_hooks.errors import DeidHooksError
+
+
+def check(context: typer.Context) -> None:
+    """Say whether an upload could be logged now. Exit code 0, or 69 with what is wrong.
+
+    \b
+    deid-hooks check && my-uploader ...
+    """
+    from deid_hooks.settings import masked
+
+    with hooks_of(context) as hooks:
+        check_log(hooks)
+        typer.echo(f"The log can be written: {masked(hooks.settings.url)}")
+
+
+def init(context: typer.Context) -> None:
+    """Make the site secret and the log where there are none. Touches nothing that exists.
+
+    Copy the secret, by a safe way, to every machine that shares this log.
+
+    \b
+    deid-hooks --url sqlite:////srv/deid/log.db init
+    """
+    from deid_hooks.settings import masked
+
+    with hooks_of(context) as hooks:
+        hooks.init()
+        typer.echo(f"log     {masked(hooks.settings.url)}")
+        typer.echo(f"secret  {hooks.settings.secret_file}")
+
+
+def config(context: typer.Context, form: FormatOption = None) -> None:
+    """Print each setting and where it came from, passwords masked."""
+    from deid_hooks.settings import KEYS, load_settings, masked
+
+    settings = load_settings(url=context.obj.url)
+    rows = [
+        {
+            "setting": key,
+            "value": masked(settings.url) if key == "url" else _plain(getattr(settings, key)),
+            "from": settings.origins[key],
+        }
+        for key in KEYS
+    ]
+    write_rows(rows, ["setting", "value", "from"], form, "setting")
+
+
+def plugins(context: typer.Context, form: FormatOption = None) -> None:
+    """List plugins, backends and engines, and whether they work. Always runs.
+
+    Exit code 1 if one that is wanted doesn't work: then nothing can be uploaded.
+    """
+    rows = list(_rows(context))
+    write_rows(rows, ["kind", "name", "distribution", "state"], form, "name")
+    if any(row["state"].startswith("FAILED") for row in rows):
+        raise typer.Exit(FAILED)
+
+
+def _rows(context: typer.Context) -> Iterator[dict[str, str]]:
+    from deid_hooks.plugins import BACKENDS, ENGINES, GROUP, Found, all_found
+    from deid_hooks.settings import load_settings
+
+    disabled: tuple[str, ...] = ()
+    scheme = ""
+    try:
+        settings = load_settings(url=context.obj.url)
+        disabled, scheme = settings.disabled_plugins, settings.url.partition(":")[0]
+    except DeidHooksError as error:
+        yield {"kind": "settings", "name": "", "distribution": "", "state": f"FAILED: {error}"}
+
+    def row(kind: str, each: Found, state: str) -> dict[str, str]:
+        return {
+            "kind": kind,
+            "name": each.name,
+            "distribution": each.distribution,
+            "state": state,
+        }
+
+    yield {
+        "kind": "recorder",
+        "name": "recorder",
+        "distribution": "deid-hooks",
+        "state": f"writes to {scheme}" if scheme != "none" else "switched OFF (url none:)",
+    }
+    for each in all_found(GROUP):
+        state = "disabled" if each.name in disabled else _state(each, GROUP)
+        yield row("plugin", each, state)
+    for each in all_found(BACKENDS):
+        used = "in use" if each.name == scheme else "installed"
+        yield row("backend", each, _state(each, BACKENDS) or used)
+    for each in all_found(ENGINES):
+        yield row("engine", each, _state(each, ENGINES) or "installed")
+
+
+def _state(each: object, group: str) -> str:
+    """What is wrong with it; for a plugin ``loaded`` if nothing is, else nothing."""
+    import pluggy
+
+    from deid_hooks.hookspecs import PROJECT_NAME, marked_specs
+    from deid_hooks.plugins import GROUP, Found, installed, register
+
+    assert isinstance(each, Found)
+    try:
+        installed(group)
+        loaded = each.load()
+        if group != GROUP:
+            return ""
+        manager = pluggy.PluginManager(PROJECT_NAME)
+        manager.add_hookspecs(marked_specs(PROJECT_NAME))
+        register(manager, loaded, each.name)
+    except DeidHooksError as error:
+        return f"FAILED: {error}"
+    return "loaded"
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,123 @@
+"""The whole job in one command: ``upload``."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deid_hooks.cli.context import check_log, hooks_of
+from deid_hooks.cli.failures import FAILED, SOME_REFUSED, WRONG_USE
+from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
+
+if TYPE_CHECKING:
+    from deid_hooks.uploader.upload import Result
+
+_COLUMNS = ["file", "status", "log_id", "reason"]
+_DELIVERED = ("uploaded", "already there")
+
+
+def upload(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")],
+    destination: Annotated[str, typer.Argument(help="folder:PATH")],
+    engine: Annotated[
+        str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
+    ] = "basic",
+    project: Annotated[str, typer.Option(help="Pseudonyms are made per project.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")] = 1,
+    again: Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")] = False,
+    form: FormatOption = None,
+) -> None:
+    """De-identify, log, and send: every series is in the log before its first byte leaves.
+
+    Run it again after any trouble: what has arrived is not sent twice. Each input file is accounted
+    for: uploaded, already there, refused and why, failed and why, or no DICOM.
+
+    \b
+    deid-hooks upload incoming folder:/srv/research --project TRIAL7 --jobs 2
+    """
+    from deid_hooks.uploader.destinations import DestinationError, open_destination
+    from deid_hooks.uploader.prepare import be_quiet_and_fast
+    from deid_hooks.uploader.scan import scan
+    from deid_hooks.uploader.upload import Order
+    from deid_hooks.uploader.upload import upload as deliver
+
+    with hooks_of(context) as hooks:
+        check_log(hooks)
+        try:
+            target = open_destination(destination)
+            target.check()
+        except DestinationError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(WRONG_USE) from None
+        be_quiet_and_fast()
+        scanned = scan(source)
+        total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
+        counts: Counter[str] = Counter()
+        results = deliver(hooks, scanned, target, Order(engine, project, jobs, again))
+        told = _counted(_with_progress(results, total), counts)
+        try:
+            _report(told, form)
+        except BrokenPipeError:  # nobody reads the report any more; the upload goes on
+            deque(told, maxlen=0)
+            raise
+        finally:
+            _summarise(counts, total)
+    if not counts["uploaded"] + counts["already there"]:
+        raise typer.Exit(SOME_REFUSED if counts["refused"] + counts["failed"] else FAILED)
+    if counts["refused"] + counts["failed"]:
+        raise typer.Exit(SOME_REFUSED)
+
+
+def _report(results: Iterable[Result], form: Format | None) -> None:
+    """In a pipe a row for each file; on a terminal log ids, and files only of the rest."""
+    rows = (
+        {"file": str(r.path), "status": r.status, "log_id": r.log_id, "reason": r.reason}
+        for r in results
+    )
+    if chosen(form) is not Format.TABLE:
+        write_rows(rows, _COLUMNS, form, "log_id")
+        return
+    acquisitions: Counter[tuple[str, str]] = Counter()
+    others = []
+    for row in rows:
+        if row["status"] in _DELIVERED:
+            acquisitions[row["log_id"], row["status"]] += 1
+        else:
+            others.append(row)
+    delivered = [
+        {"log_id": log_id, "files": files, "status": status}
+        for (log_id, status), files in acquisitions.items()
+    ]
+    write_rows(delivered, ["log_id", "files", "status"], Format.TABLE, "log_id")
+    for row in others:
+        print(visible(f"{row['status']}: {row['file']}: {row['reason']}"))
+
+
+def _counted(results: Iterable[Result], counts: Counter[str]) -> Iterator[Result]:
+    for result in results:
+        counts[result.status] += 1
+        yield result
+
+
+def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+    if not sys.stderr.isatty():
+        yield from results
+        return
+    with typer.progressbar(length=total, label="Uploading", file=sys.stderr) as bar:
+        for result in results:
+            yield result
+            bar.update(1)
+
+
+def _summarise(counts: Counter[str], total: int) -> None:
+    known = sum(counts.values())
+    parts = [f"{count} {status}" for status, count in counts.items()]
+    if known < total:
+        parts.append(f"{total - known} not sent")
+    typer.echo(f"{total} files: {', '.join(parts) or 'nothing to do'}", err=True)

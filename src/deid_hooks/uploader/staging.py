@@ -1,0 +1,52 @@
+"""A private folder for de-identified files between the engine and the destination.
+
+Readable by its owner only, whatever the umask; removed at the end, and by the next run if a kill
+left it behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PREFIX = "deid-hooks-staging-"
+_LOCK = ".lock"
+
+
+@contextmanager
+def staging_folder() -> Iterator[Path]:
+    """A new folder in the system's temporary folder (``TMPDIR``), removed in every case."""
+    remove_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    new = folder / ".new"
+    lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(folder / _LOCK)  # it never stands there without being held
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_abandoned() -> None:
+    """Remove staging folders of ours whose process is gone: nobody holds their lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            pass  # in use
+        finally:
+            os.close(lock)
