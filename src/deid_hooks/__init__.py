@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deid_hooks.hookspecs import PreUpload as PreUpload
     from deid_hooks.hookspecs import hookimpl as hookimpl
     from deid_hooks.host import install as install
+    from deid_hooks.plugins import installed as installed
     from deid_hooks.pseudonyms import Pseudonyms as Pseudonyms
     from deid_hooks.restoration import Restored as Restored
     from deid_hooks.restoration import restore as restore
@@ -69,6 +70,7 @@ _MODULES = {
     "hooks": ["DeidHooks"],
     "hookspecs": ["PostDeid", "PostUpload", "PreUpload", "hookimpl"],
     "host": ["install"],
+    "plugins": ["installed"],
     "pseudonyms": ["Pseudonyms"],
     "restoration": ["Restored", "restore"],
     "settings": ["Settings"],

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from deid_hooks.dicomjson import dumps
 from deid_hooks.dictionary import tag_of
@@ -17,6 +17,8 @@ from deid_hooks.patient import KEYWORDS
 from deid_hooks.secret import SiteSecret
 
 Policy = Literal["all", "identifying"]
+
+_CHARACTER_SET = "00080005"
 
 
 def assemble(
@@ -116,14 +118,30 @@ def _kept(
         return originals
     wanted = {f"{tag:08X}" for keyword in fields if (tag := tag_of(keyword)) is not None}
     return {
-        path: text if path in wanted or text == "null" or '"vr":"UI"' in text else _mark(text)
+        path: text if path in wanted or text == "null" else _identifying(path, text)
         for path, text in originals.items()
     }
 
 
-def _mark(text: str) -> str:
-    """An element that was changed but not kept: restore names it."""
-    return dumps({"vr": json.loads(text)["vr"], "length": 0})
+def _identifying(path: str, text: str) -> str:
+    tag = path.rpartition(".")[2]
+    return dumps(_without_value(tag, json.loads(text)))
+
+
+def _without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
+    """An element whose value is not kept, which restore names. UIDs stay, in sequences too.
+
+    So do character sets, without which the indexed fields can't be read.
+    """
+    if element["vr"] == "UI" or tag == _CHARACTER_SET or set(element) <= {"vr", "creator"}:
+        return element
+    if element["vr"] != "SQ":
+        return {"vr": element["vr"], "length": 0}
+    items = [
+        {inner: _without_value(inner, value) for inner, value in item.items()}
+        for item in element["Value"]
+    ]
+    return {**element, "Value": items}
 
 
 def _rest(each: Changes, own: dict[str, str], common: dict[str, str], shared_uid: bool) -> str:
@@ -139,9 +157,15 @@ def _object(members: Mapping[str, str]) -> str:
 
 
 def _distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Keyword to its distinct values, sorted: the first is the one in the column."""
+    """Keyword to its distinct values, sorted: the first is the one in the column.
+
+    An empty value comes last, so that it hides no other.
+    """
     values: dict[str, set[str]] = {}
     for row in rows:
         for keyword, value in row.items():
-            values.setdefault(keyword, set()).add(value)
-    return {k: tuple(sorted(readable(v) for v in found)) for k, found in sorted(values.items())}
+            values.setdefault(keyword, set()).add(readable(value))
+    return {
+        keyword: tuple(sorted(found, key=lambda value: (not value, value)))
+        for keyword, found in sorted(values.items())
+    }

@@ -144,7 +144,7 @@ def plain_text(value: Any) -> str | None:
     """What pydicom would write of a text value, without padding, where that is plain ASCII."""
     kind = type(value)
     if kind is str or kind is UID:
-        return value if value.isascii() else None  # type: ignore[no-any-return]
+        return value if value.isascii() else None
     if kind is DSfloat or kind is IS:
         return getattr(value, "original_string", None) or str(value)
     return None

@@ -68,7 +68,10 @@ def pad(value: bytes, vr: str) -> bytes:
 
 
 def text_of(vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS) -> str:
-    """The value as people read it: decoded, padding stripped. Undecodable bytes become U+FFFD."""
+    """The value as people read it: decoded, padding stripped.
+
+    What its character set can't read is taken for Latin-1.
+    """
     text = value.decode("ascii") if value.isascii() and b"\x1b" not in value else None
     if text is None:
         text = _decode(vr, value, encodings) or value.decode("latin-1")
@@ -122,7 +125,7 @@ def _values(
     if vr in TEXT_VRS:
         text = _decode(vr, value, encodings)
         if text is None:
-            return [value.decode("latin-1")]
+            text = value.decode("latin-1")
         if text and text[-1] == ("\0" if vr == "UI" else " ") and len(value) % 2 == 0:
             text = text[:-1]
         parts = [text] if vr in SINGLE_VALUED_VRS else text.split("\\")

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote
 
 import pluggy
 
 from deid_hooks.acquisition import Acquisition
-from deid_hooks.backend import LogBackend
 from deid_hooks.entry import Entry, UploadEvent, now, parse_log_id
 from deid_hooks.errors import (
     DeidHooksError,
     ForkedProcess,
     LogError,
-    PluginError,
-    SettingsError,
     UnableToLog,
     UploadRefused,
 )
 from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
-from deid_hooks.plugins import BACKENDS, ask_each, found, load_plugins, nearest, register
+from deid_hooks.opening import backend_of, begin_log, open_log
+from deid_hooks.plugins import ask_each, load_plugins, register
 from deid_hooks.pseudonyms import Pseudonyms
 from deid_hooks.recorder import Recorder
-from deid_hooks.secret import SiteSecret, create_secret, read_secret
 from deid_hooks.settings import Settings, load_settings, masked
 from deid_hooks.uploading import Upload
 
@@ -46,9 +44,10 @@ class DeidHooks:
         self.settings = settings
         self.uploader = uploader
         self.manager: pluggy.PluginManager = load_plugins(settings.disabled_plugins)
-        self._backend = _backend(settings.url)
+        self._backend = backend_of(settings.url)
         self._recorder: Recorder | None = None
         self._process = os.getpid()
+        self._lock = threading.Lock()
 
     @classmethod
     def load(
@@ -57,9 +56,11 @@ class DeidHooks:
         """Read the settings, load every plugin and find the backend.
 
         ``uploader`` is how the program stands in the log: ``"sender/1.2"``. Keyword arguments are
-        settings (``url="sqlite:////srv/log.db"``). Raises SettingsError or PluginError. The log
-        itself is opened by the first call that needs it.
+        settings (``url="sqlite:////srv/log.db"``), unless ``settings`` holds them all. Raises
+        SettingsError or PluginError. The log itself is opened by the first call that needs it.
         """
+        if settings is not None and arguments:
+            raise TypeError("load takes settings or single settings as arguments, not both")
         return cls(settings or load_settings(**arguments), uploader)
 
     @property
@@ -69,24 +70,20 @@ class DeidHooks:
         Raises SettingsError if there is no site secret, LogUnavailable if a first log can't be
         made, ForkedProcess in a child of the process that loaded the hooks.
         """
-        if os.getpid() != self._process:
-            raise ForkedProcess
-        if self._recorder is None:
-            secret = read_secret(self.settings.secret_file)
-            if secret is None:
-                secret = self._first_secret()
-            self._recorder = Recorder(self._backend, secret, self.settings.deadline)
-        return self._recorder
+        self._refuse_forked()
+        with self._lock:
+            if self._recorder is None:
+                self._recorder = open_log(self._backend, self.settings)
+            return self._recorder
 
     def init(self) -> None:
         """Make the site secret and the store where there are none. Touches nothing that exists.
 
         Raises SettingsError or LogUnavailable.
         """
-        secret = create_secret(self.settings.secret_file)
-        recorder = Recorder(self._backend, secret, self.settings.deadline)
-        recorder.create()
-        self._recorder = recorder
+        self._refuse_forked()
+        with self._lock:
+            self._recorder = begin_log(self._backend, self.settings)
 
     def check(self) -> None:
         """Return if an upload could be logged now; LogUnavailable or SettingsError otherwise.
@@ -119,26 +116,30 @@ class DeidHooks:
         UploadRefused with every reason. ``destination`` is how it stands in the log; never put a
         password there.
         """
-        plain = parse_log_id(log_id)
-        if plain is None:
-            raise UploadRefused([f"{log_id!r} is no de-id log id"])
-        asked = PreUpload(plain, masked(destination), self.uploader)
-        return Upload(plain, lambda: self._clear(asked), lambda *told: self._conclude(asked, *told))
+        asked = asked_for(log_id, destination, self.uploader)
+        return Upload(
+            asked.log_id, lambda: self._clear(asked), lambda *told: self._conclude(asked, *told)
+        )
 
     def outcome(self, log_id: str, destination: str) -> str | None:
         """What is known of this acquisition at this destination.
 
         ``uploaded``, ``partial``, ``failed``, ``pending``, or None if it was never cleared there.
         """
-        return self.recorder.outcome(log_id, masked(destination))
+        return self.recorder.outcome(parse_log_id(log_id) or "", masked(destination))
 
     def pseudonyms(self, project: str) -> Pseudonyms:
         """What engines make stable pseudonyms and UIDs with; differs from project to project."""
         return Pseudonyms(project, self.recorder.secret.derive(f"pseudonyms {project}"))
 
     def close(self) -> None:
-        """Let go of the log. Idempotent, never raises."""
-        self._backend.close()
+        """Let go of the log. Idempotent, never raises. In a forked child it is the parent's."""
+        if os.getpid() != self._process:
+            return
+        try:
+            self._backend.close()
+        except Exception as error:  # noqa: BLE001 - its text may hold values
+            log.error("The log could not be closed: %s", type(error).__name__)
 
     def __enter__(self) -> DeidHooks:
         return self
@@ -157,15 +158,17 @@ class DeidHooks:
         """post_deid: the entry is made durable, then every plugin hears of it."""
         try:
             standing = self.recorder.standing(event.entry) if reuse else None
-            if standing is not None:
-                return standing
-            self.recorder.append([event.entry])
+            if standing is None:
+                self.recorder.append([event.entry])
+            else:  # the plugins are told again: it may be that one stopped the first attempt
+                entry = replace(event.entry, log_id=standing)
+                event = replace(event, log_id=standing, entry=entry)
         except LogError as error:
             raise UnableToLog(error.cause, error.remedy) from None
         except DeidHooksError as error:
             raise UnableToLog(str(error)) from None
         for name in event.not_kept:
-            log.warning("%s: %s changed and is too large to keep", event.log_id, name)
+            log.warning("%s: %s changed and its original is not in the log", event.log_id, name)
         failures = [
             answer.failure
             or f"the plugin {answer.plugin} answered post_deid, which takes no answer"
@@ -189,8 +192,6 @@ class DeidHooks:
             return None
         try:
             return self.recorder.resolve(asked.log_id)
-        except LogError as error:
-            raise UploadRefused([_one_line(error)]) from None
         except DeidHooksError as error:
             raise UploadRefused([str(error).rstrip(".")]) from None
 
@@ -206,12 +207,14 @@ class DeidHooks:
         event = UploadEvent(asked.log_id, now(), "cleared", asked.destination, asked.uploader)
         try:
             self.recorder.append([event])
-        except LogError as error:
-            raise UploadRefused([_one_line(error)]) from None
+        except DeidHooksError as error:
+            raise UploadRefused([str(error).rstrip(".")]) from None
 
     def _conclude(self, asked: PreUpload, outcome: str, missing: tuple[str, ...]) -> None:
         """post_upload: what happened has happened; nothing that goes wrong here is raised."""
         self._record_outcome(asked, outcome)
+        if os.getpid() != self._process:
+            return
         event = PostUpload(asked.log_id, asked.destination, asked.uploader, outcome, missing)
         for answer in ask_each(self.manager, "post_upload", event, self.settings.plugin_timeout):
             if answer.failure:
@@ -228,35 +231,17 @@ class DeidHooks:
         if not self._backend.records:
             log.warning(NOT_LOGGED)
 
-    def _first_secret(self) -> SiteSecret:
-        """On a machine where nothing was ever set up, begin; elsewhere never begin in silence."""
-        settings = self.settings
-        untouched = all(settings.origins.get(key) == "default" for key in ("url", "secret_file"))
-        if self._backend.records and not (untouched and not self._backend.exists()):
-            raise SettingsError(
-                f"There is no site secret at {settings.secret_file}, and the log needs the one it"
-                " was begun with. Copy it from the machine that began the log, or begin a new log:"
-                " deid-hooks init"
-            )
-        secret = create_secret(settings.secret_file)
-        Recorder(self._backend, secret, settings.deadline).create()
-        if self._backend.records:
-            log.warning("A new log was begun at %s", unquote(masked(settings.url)))
-        return secret
+    def _refuse_forked(self) -> None:
+        if os.getpid() != self._process:
+            raise ForkedProcess
 
 
-def _backend(url: str) -> LogBackend:
-    scheme, colon, _ = url.partition(":")
-    known = found(BACKENDS)
-    if not colon or scheme not in known:
-        raise SettingsError(
-            f"No backend for {scheme!r} in the url of the log{nearest(scheme, known)}."
-            f" Installed are {', '.join(known)}."
-        )
-    backend_class = known[scheme].load()
-    if not (isinstance(backend_class, type) and issubclass(backend_class, LogBackend)):
-        raise PluginError(f"The backend {known[scheme]} is not a subclass of LogBackend.")
-    return backend_class(url)
+def asked_for(log_id: str, destination: str, uploader: str) -> PreUpload:
+    """The event as it stands in the log: the id in one spelling, the password masked."""
+    plain = parse_log_id(str(log_id))
+    if plain is None:
+        raise UploadRefused(["it was asked for by something that is no de-id log id"])
+    return PreUpload(plain, masked(str(destination)), uploader)
 
 
 def _reason(answer: Any) -> str:
@@ -267,7 +252,3 @@ def _reason(answer: Any) -> str:
     if isinstance(answer.value, str) and answer.value.strip():
         return f"the plugin {answer.plugin} refused: {answer.value.strip().rstrip('.')}"
     return f"the plugin {answer.plugin} refused without a reason"
-
-
-def _one_line(error: LogError) -> str:
-    return f"{error.cause}. {error.remedy}".rstrip(". ") if error.remedy else error.cause

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import pluggy
 
-from deid_hooks.errors import UnableToLog, UploadRefused
-from deid_hooks.hooks import DeidHooks
+from deid_hooks.entry import OUTCOMES
+from deid_hooks.errors import PluginError, UnableToLog, UploadRefused
+from deid_hooks.hooks import DeidHooks, asked_for
 from deid_hooks.hookspecs import HOOKS, PostDeid, PostUpload, PreUpload, marked_specs
 
+log = logging.getLogger("deid_hooks")
+
+_NAME = "deid-hooks recorder"
 _Wrapper = Generator[None, list[Any], list[Any]]
 
 
@@ -21,20 +26,34 @@ def install(pm: pluggy.PluginManager, uploader: str = "", **arguments: Any) -> D
     each with ``event=``. A refusal *raises*, UnableToLog or UploadRefused, so that a host which
     ignores what hooks return still can't upload. Plugins of this package are asked as well as the
     host's. Returns the DeidHooks behind it, whose ``acquisition()`` makes the events; arguments are
-    those of :meth:`DeidHooks.load`.
+    those of :meth:`DeidHooks.load`. Raises PluginError if the manager can't take them.
     """
     hooks = DeidHooks.load(uploader, **arguments)
-    pm.add_hookspecs(marked_specs(pm.project_name))
     recorder = _marked_recorder(pm.project_name, hooks)
-    pm.register(recorder, "deid-hooks recorder")
+    _register(pm, recorder)
 
     def before(name: str, implementations: Sequence[Any], arguments: object) -> None:
         # Called outside all wrappers: what it raises, none of them can swallow.
-        if name in HOOKS:
-            _refuse_wrappers(name, implementations, recorder)
+        if name in ("post_deid", "pre_upload"):
+            _refuse_what_could_hide_a_refusal(name, implementations, recorder)
 
     pm.add_hookcall_monitoring(before, lambda *_: None)
     return hooks
+
+
+def _register(pm: pluggy.PluginManager, recorder: object) -> None:
+    try:
+        pm.add_hookspecs(marked_specs(pm.project_name))
+        name = pm.register(recorder, _NAME)
+    except ValueError:
+        raise PluginError(
+            f"The host's plugin manager has one of the hooks {', '.join(HOOKS)} already: installed"
+            " twice, or of its own."
+        ) from None
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"A plugin of the host has other arguments than event: {error}") from None
+    if name is None:
+        raise PluginError(f"The host's plugin manager blocks the plugin {_NAME}.")
 
 
 def _marked_recorder(project_name: str, hooks: DeidHooks) -> object:
@@ -48,28 +67,44 @@ def _marked_recorder(project_name: str, hooks: DeidHooks) -> object:
             if not isinstance(event, PostDeid):
                 raise UnableToLog("post_deid was called without the event of an acquisition")
             hooks._log(event, reuse=False)
-            return (yield)
+            try:
+                answers = yield
+            except Exception as error:  # noqa: BLE001 - its text may hold values
+                raise UnableToLog(f"a plugin raised {type(error).__name__} in post_deid") from None
+            if answers:
+                raise UnableToLog("a plugin answered post_deid, which takes no answer")
+            return answers
 
         @first
         def pre_upload(self, event: PreUpload) -> _Wrapper:
             if not isinstance(event, PreUpload):
                 raise UploadRefused(["pre_upload was called without a PreUpload event"])
-            hooks._resolve(event)
-            reasons = hooks._reasons(event)
+            asked = asked_for(event.log_id, event.destination, event.uploader)
+            hooks._resolve(asked)
+            reasons = hooks._reasons(asked)
+            answers: list[Any] = []
             try:
                 answers = yield
             except Exception as error:  # noqa: BLE001 - its text may hold values
                 reasons.append(f"a plugin raised {type(error).__name__} in pre_upload")
-                answers = []
-            hooks._refuse([*reasons, *(_as_reason(a) for a in answers if a is not None)])
-            hooks._record_cleared(event)
+            hooks._refuse([*reasons, *map(_as_reason, answers)])
+            hooks._record_cleared(asked)
             return answers
 
         @first
         def post_upload(self, event: PostUpload) -> _Wrapper:
-            asked = PreUpload(event.log_id, event.destination, event.uploader)
-            hooks._conclude(asked, event.outcome, event.missing)
-            return (yield)
+            try:
+                asked = asked_for(event.log_id, event.destination, event.uploader)
+                if event.outcome not in OUTCOMES:
+                    raise ValueError
+                hooks._conclude(asked, event.outcome, event.missing)
+            except Exception as error:  # noqa: BLE001 - a wrong event; it is too late to refuse
+                log.error("post_upload got no PostUpload event: %s", type(error).__name__)
+            try:
+                return (yield)
+            except Exception as error:  # noqa: BLE001 - its text may hold values
+                log.error("a plugin raised %s in post_upload", type(error).__name__)
+                return []
 
     return Recorder()
 
@@ -78,8 +113,15 @@ def _as_reason(answer: object) -> str:
     return answer if isinstance(answer, str) and answer.strip() else "a plugin refused"
 
 
-def _refuse_wrappers(name: str, implementations: Sequence[Any], recorder: object) -> None:
-    for each in implementations:
-        if (each.wrapper or each.hookwrapper) and each.plugin is not recorder:
-            cause = f"the plugin {each.plugin_name} wraps {name} and could hide a refusal"
-            raise UnableToLog(cause) if name == "post_deid" else UploadRefused([cause])
+def _refuse_what_could_hide_a_refusal(
+    name: str, implementations: Sequence[Any], recorder: object
+) -> None:
+    causes = [
+        f"the plugin {each.plugin_name} wraps {name} and could hide a refusal"
+        for each in implementations
+        if (each.wrapper or each.hookwrapper) and each.plugin is not recorder
+    ]
+    if not any(each.plugin is recorder for each in implementations):
+        causes.append(f"the plugin {_NAME} was taken out of {name}")
+    if causes:
+        raise UnableToLog("; ".join(causes)) if name == "post_deid" else UploadRefused(causes)

@@ -22,6 +22,7 @@ from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, marked_specs
 GROUP = "deid_hooks"
 BACKENDS = "deid_hooks.backends"
 ENGINES = "deid_hooks.engines"
+_KINDS = {GROUP: "plugin", BACKENDS: "backend", ENGINES: "engine"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,11 @@ class Found:
         try:
             return self.entry_point.load()
         except (Exception, SystemExit) as error:
+            kind = _KINDS[self.entry_point.group]
+            without = "; to go on without it, name it in disabled_plugins"
             raise PluginError(
-                f"The plugin {self} can't be imported: {type(error).__name__}."
-                " Repair or uninstall it; to go on without it, name it in disabled_plugins."
+                f"The {kind} {self} can't be imported: {type(error).__name__}."
+                f" Repair or uninstall it{without if kind == 'plugin' else ''}."
             ) from error
 
 
@@ -55,18 +58,18 @@ class Answer:
     failure: str = ""
 
 
-def found(group: str) -> dict[str, Found]:
+def installed(group: str) -> dict[str, Found]:
     """The entry points of a group by name, sorted.
 
-    Raises PluginError if two distributions claim one name: one of them would never run.
+    Raises PluginError if a name is claimed twice: one of the two would never run.
     """
     by_name: dict[str, Found] = {}
     for each in all_found(group):
         other = by_name.get(each.name)
-        if other is not None and other.distribution != each.distribution:
+        if other is not None:
             raise PluginError(
-                f"Two distributions claim the name {each.name} in {group}: {other.distribution}"
-                f" and {each.distribution}. Uninstall one of them."
+                f"The name {each.name} in {group} is claimed twice, by {other.distribution}"
+                f" and by {each.distribution}. Uninstall one of them."
             )
         by_name[each.name] = each
     return by_name
@@ -86,7 +89,7 @@ def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
     """
     manager = pluggy.PluginManager(PROJECT_NAME)
     manager.add_hookspecs(marked_specs(PROJECT_NAME))
-    plugins = found(GROUP)
+    plugins = installed(GROUP)
     for name in disabled:
         if name not in plugins:
             raise SettingsError(
@@ -94,26 +97,29 @@ def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
             )
     for name, each in plugins.items():
         if name not in disabled:
-            register(manager, each.load(), name)
+            register(manager, each.load(), name, each.distribution)
     return manager
 
 
-def register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+def register(
+    manager: pluggy.PluginManager, plugin: object, name: str, distribution: str = ""
+) -> None:
     """Register one plugin, or raise PluginError for what would never be called as it should."""
+    title = f"The plugin {name} ({distribution})" if distribution else f"The plugin {name}"
     if inspect.isclass(plugin):
         try:
             plugin = plugin()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
-                f"The plugin {name} is a class that can't be made without arguments."
+                f"{title} is a class that can't be made without arguments: {type(error).__name__}."
             ) from error
     problem = problem_of(manager, plugin)
     if problem:
-        raise PluginError(f"The plugin {name} {problem}.")
+        raise PluginError(f"{title} {problem}.")
     try:
         manager.register(plugin, name)
     except ValueError:
-        raise PluginError(f"A plugin {name} is registered already.") from None
+        raise PluginError(f"{title} is registered already.") from None
 
 
 def problem_of(manager: pluggy.PluginManager, plugin: object) -> str:
@@ -150,25 +156,32 @@ def ask_each(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``: did you mean X?`` for a misspelt name, or nothing."""
+    """`` (did you mean X?)`` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _ask(implementation: Any, hook: str, event: object, seconds: float) -> Answer:
     plugin = str(implementation.plugin_name)
+
+    def failed(how: str) -> Answer:
+        return Answer(plugin, failure=f"the plugin {plugin} {how}")
+
+    def call() -> Answer:
+        # Caught in the plugin's thread: a Ctrl-C while we wait is the user's, not the plugin's.
+        try:
+            return Answer(plugin, implementation.function(event))
+        except SystemExit:
+            return failed(f"called exit in {hook}")
+        except BaseException as error:  # noqa: BLE001 - its text may hold values, its kind does not
+            return failed(f"raised {type(error).__name__} in {hook}")
+
     try:
-        value = within(Deadline(seconds), lambda: implementation.function(event))
-        return Answer(plugin, value)
+        return within(Deadline(seconds), call)
     except NoAnswer:
-        return Answer(
-            plugin, failure=f"the plugin {plugin} did not answer {hook} within {seconds:g} s"
-        )
-    except SystemExit:
-        return Answer(plugin, failure=f"the plugin {plugin} called exit in {hook}")
-    except BaseException as error:  # noqa: BLE001 - its text may hold values, its kind does not
-        kind = type(error).__name__
-        return Answer(plugin, failure=f"the plugin {plugin} raised {kind} in {hook}")
+        return failed(f"did not answer {hook} within {seconds:g} s")
+    except RuntimeError:
+        return failed(f"could not be asked {hook}: no thread could be started")
 
 
 def _takes_event(function: Any) -> bool:

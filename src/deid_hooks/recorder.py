@@ -6,15 +6,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 from deid_hooks.assembly import content_digest
 from deid_hooks.backend import LogBackend
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.entry import AccessRow, Entry, Record, Tombstone, UploadEvent
-from deid_hooks.errors import AppendUnknown, LogUnavailable
+from deid_hooks.errors import AppendUnknown, DeidHooksError, LogError, LogUnavailable
 from deid_hooks.matching import Query
 from deid_hooks.secret import SiteSecret
+
+
+@contextmanager
+def _foreign_errors_as(kind: type[LogError]) -> Iterator[None]:
+    """A backend that lets a driver's exception out: its text may hold values, its kind does not."""
+    try:
+        yield
+    except DeidHooksError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        raise kind(f"the backend of the log failed with {type(error).__name__}") from None
 
 
 class Recorder:
@@ -27,11 +39,13 @@ class Recorder:
         self.secret = secret
         self.seconds = seconds
 
+    @_foreign_errors_as(LogUnavailable)
     def create(self) -> None:
         """Make the store where there is none; LogUnavailable if that can't be done."""
         self.backend.create(self._deadline())
         self.check()
 
+    @_foreign_errors_as(LogUnavailable)
     def check(self) -> None:
         """Return if the log is reachable, ours and writable; LogUnavailable otherwise."""
         deadline = self._deadline()
@@ -43,6 +57,7 @@ class Recorder:
                 self._refuse_foreign(record)
                 return
 
+    @_foreign_errors_as(AppendUnknown)
     def append(self, records: Sequence[Record]) -> None:
         """Write records durably. After an AppendUnknown, once more with the same ids."""
         deadline = self._deadline()
@@ -53,12 +68,14 @@ class Recorder:
                 raise
             self.backend.append(records, deadline)
 
+    @_foreign_errors_as(LogUnavailable)
     def standing(self, entry: Entry) -> str | None:
         """The log id of the entry with the same content, if the log has one already."""
         if not self.backend.records:
             return None
         return self.backend.with_digest(entry.digest, self._deadline())
 
+    @_foreign_errors_as(LogUnavailable)
     def resolve(self, log_id: str) -> Entry:
         """Read an entry back from the store and find it equal to what was written.
 
@@ -70,13 +87,14 @@ class Recorder:
         if isinstance(found, Tombstone):
             raise LogUnavailable(f"the entry {log_id} was forgotten")
         self._refuse_foreign(found)
-        if content_digest(found, self.secret) != found.digest:
+        if found.log_id != log_id or content_digest(found, self.secret) != found.digest:
             raise LogUnavailable(
                 f"the entry {log_id} is not what was written: it was altered in the store",
                 "restore the log from a backup",
             )
         return found
 
+    @_foreign_errors_as(LogUnavailable)
     def outcome(self, log_id: str, destination: str) -> str | None:
         """``pending`` or the latest outcome at this destination; None if it was never cleared."""
         latest: str | None = None
@@ -104,6 +122,10 @@ class Recorder:
         ids = iter(log_ids)
         while some := list(islice(ids, 100)):
             yield from self.backend.entries(some, self._deadline())
+
+    def uploads(self, log_ids: Iterable[str]) -> Iterator[UploadEvent]:
+        """What became of these entries, oldest first."""
+        return self.backend.uploads(list(log_ids), self._deadline())
 
     def look(self, row: AccessRow) -> None:
         """Record a look in the access trail, durably, before anything is shown."""

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
-from deid_hooks import dicomjson
+from deid_hooks import dicomjson, dictionary
 from deid_hooks.attributes import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
     SOP_INSTANCE_UID,
@@ -55,11 +55,10 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     meta = {path: element for path, element in originals.items() if path.startswith("0002")}
     work.restore_file_meta(restored, meta, instance)
     if PREAMBLE in originals:
-        preamble = originals.pop(PREAMBLE)
-        restored.preamble = None if preamble is None else dicomjson.decode(preamble)
+        work.restore_preamble(restored, originals.pop(PREAMBLE))
     dataset_paths = {path: element for path, element in originals.items() if path not in meta}
     work.restore_items(restored, _nested(dataset_paths), dicomjson.DEFAULT_ENCODINGS)
-    return Restored(restored, tuple(work.missing))
+    return Restored(restored, tuple(dict.fromkeys(work.missing)))
 
 
 def _instance(present: Snapshot, entry: Entry) -> Instance:
@@ -92,22 +91,29 @@ def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
     return wanted is not None and wanted["Value"] == [fingerprint(values)]
 
 
-def _copy(dataset: Dataset) -> Dataset:
+def _copy(dataset: Dataset) -> FileDataset:
     """A copy that shares only what is never changed in place."""
     elements: dict[Any, Any] = {
-        tag: element if isinstance(element, RawDataElement) else deepcopy(element)
-        for tag, element in dataset.items()
+        tag: element if _is_here(element) else deepcopy(dataset[tag])
+        for tag, element in list(dataset.items())
     }
     meta = getattr(dataset, "file_meta", None)
+    implicit, little_endian = dataset.original_encoding
     copy = FileDataset(
         "",
         elements,
         preamble=getattr(dataset, "preamble", None),
         file_meta=FileMetaDataset() if meta is None else deepcopy(meta),
+        is_implicit_VR=bool(implicit),
+        is_little_endian=little_endian is not False,
     )
-    implicit, little_endian = dataset.original_encoding
     copy.set_original_encoding(implicit, little_endian, dataset.original_character_set)
     return copy
+
+
+def _is_here(element: DataElement | RawDataElement) -> bool:
+    """Whether a raw element was read; one that was deferred is still in a file."""
+    return isinstance(element, RawDataElement) and (element.value is not None or not element.length)
 
 
 def _original_encoding(originals: Mapping[str, Any], deidentified: Dataset) -> tuple[bool, bool]:
@@ -158,10 +164,21 @@ class _Restoration:
         if not meta:
             del dataset.file_meta
 
+    def restore_preamble(self, dataset: FileDataset, element: Any) -> None:
+        preamble = None if element is None else self._value(element, dicomjson.DEFAULT_ENCODINGS)
+        if element is not None and preamble is None:
+            self.missing.append(PREAMBLE)
+        else:
+            dataset.preamble = preamble
+
     def restore_items(
         self, dataset: Dataset, tree: Mapping[str, Any], inherited: Sequence[str]
     ) -> None:
-        """Put leaves, removals and whole sequences in place; the character set first."""
+        """Put leaves, removals and whole sequences in place, then what is inside of sequences.
+
+        The character set comes first. Private creators, which tell sequences from bytes, are
+        leaves.
+        """
         charset = f"{SPECIFIC_CHARACTER_SET:08X}"
         if charset in tree:
             self._put(dataset, charset, tree[charset], inherited)
@@ -170,10 +187,11 @@ class _Restoration:
         )
         encodings = encodings_in(own) or tuple(inherited)
         for path, element in tree.items():
+            if not isinstance(element, _Inside) and path != charset:
+                self._put(dataset, path, element, encodings)
+        for path, element in tree.items():
             if isinstance(element, _Inside):
                 self._inside(dataset, int(path, 16), element, encodings)
-            elif path != charset:
-                self._put(dataset, path, element, encodings)
         implicit, little_endian = dataset.original_encoding
         dataset.set_original_encoding(
             self.implicit if implicit is None else implicit,
@@ -184,11 +202,14 @@ class _Restoration:
     def _inside(
         self, dataset: Dataset, tag: int, changed: _Inside, encodings: tuple[str, ...]
     ) -> None:
-        items = dataset[tag].value if tag in dataset else []
+        items = dataset[tag].value if tag in dataset else ()
+        if not isinstance(items, DicomSequence):
+            items = ()
         for number, paths in changed.items():
             if number >= len(items):
                 self.missing.append(name_of(tag))
                 continue
+            items[number]._parent_encoding = list(encodings)  # it had the de-identified one
             self.restore_items(items[number], _nested(paths), encodings)
 
     def _put(self, dataset: Dataset, path: str, element: Any, encodings: Sequence[str]) -> None:
@@ -198,7 +219,11 @@ class _Restoration:
                 del dataset[tag]
         elif element["vr"] == "SQ":
             items = [self._item(item, encodings) for item in element.get("Value", ())]
-            dataset[tag] = DataElement(BaseTag(tag), "SQ", DicomSequence(items))
+            # Where no VR is written and no dictionary has it, only an undefined length tells.
+            unknown = self.implicit and dictionary.vr_of(tag) != "SQ"
+            dataset[tag] = DataElement(
+                BaseTag(tag), "SQ", DicomSequence(items), is_undefined_length=unknown
+            )
         elif (value := self._value(element, encodings)) is None:
             self.missing.append(name_of(tag))
         else:

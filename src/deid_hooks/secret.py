@@ -9,6 +9,7 @@ import hmac
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from deid_hooks.errors import SettingsError
@@ -27,6 +28,10 @@ class SiteSecret:
 
     def __repr__(self) -> str:
         return f"SiteSecret({self.name})"
+
+    def text(self) -> str:
+        """As the file and the environment hold it: for writing it down, and nothing else."""
+        return self._value.hex()
 
     def digest(self, content: bytes) -> str:
         """A keyed digest, 64 hex digits of HMAC-SHA256."""
@@ -62,9 +67,15 @@ def read_secret(path: Path) -> SiteSecret | None:
         raise SettingsError(f"The site secret {path} can't be read: {error.strerror}.") from None
 
 
-def create_secret(path: Path) -> SiteSecret:
-    """Make a secret, readable by its owner only, unless there is one; return the one that stands.
+def new_secret() -> SiteSecret:
+    """A secret that no site has yet. It counts once :func:`keep_secret` has written it."""
+    return SiteSecret(secrets.token_bytes(_BYTES))
 
+
+def keep_secret(secret: SiteSecret, path: Path) -> SiteSecret:
+    """Write ``secret``, readable by its owner only, unless there is one; return what stands.
+
+    Durable when it returns: what is logged under a secret that is lost can't be resolved again.
     Raises SettingsError if the file can't be written.
     """
     if (found := read_secret(path)) is not None:
@@ -72,18 +83,17 @@ def create_secret(path: Path) -> SiteSecret:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(file, secrets.token_hex(_BYTES).encode("ascii") + b"\n")
-            os.fsync(file)
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(file, "wb") as stream:
+                stream.write(secret.text().encode("ascii") + b"\n")
+                stream.flush()
+                os.fsync(file)
+            with suppress(FileExistsError):  # of two that do this at once, one wins
+                os.link(temporary, path)
         finally:
-            os.close(file)
-        try:
-            os.link(temporary, path)  # of two that do this at once, one wins
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
+        _fsync_folder(path.parent)
     except OSError as error:
         raise SettingsError(
             f"The site secret can't be written to {path}: {error.strerror}."
@@ -91,6 +101,14 @@ def create_secret(path: Path) -> SiteSecret:
     made = read_secret(path)
     assert made is not None
     return made
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _parse(text: str, where: str) -> bytes:

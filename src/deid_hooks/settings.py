@@ -7,13 +7,14 @@ setting comes from the first place that has it, and knows which place that was.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import platformdirs
 
@@ -26,12 +27,19 @@ PREFIX = "DEID_HOOKS_"
 _OTHER_VARIABLES = ("CONFIG", "SECRET")
 _APPLICATION = "deid-hooks"
 
+_PASSWORDS = (
+    re.compile(r"(://[^/?#@:]*:)[^/?#]*(?=@)"),
+    # One that holds / ? or # unquoted, which is no URL but is typed. A port is left alone.
+    re.compile(r"(://[^/?#@:]*:)(?!\d*[/?#]|\*{3}@).*(?=@)"),
+    re.compile(r"([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", re.IGNORECASE),
+)
+
 
 @dataclass(frozen=True)
 class Settings:
     """What can be set. ``origins`` tells where each value came from."""
 
-    url: str = ""
+    url: str = field(default="", repr=False)
     """Where the log is: ``sqlite:////abs.db``, ``postgresql://…``, ``none:``."""
     secret_file: Path = Path()
     """The site secret, mode 0600, the same on every machine that shares the log."""
@@ -76,12 +84,9 @@ def load_settings(**arguments: Any) -> Settings:
 
 def masked(url: str) -> str:
     """A URL as it may be shown: without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = quote(parts.username or "", safe="")
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+    for password in _PASSWORDS:
+        url = password.sub(r"\g<1>***", url)
+    return url
 
 
 def config_file() -> Path:
@@ -91,12 +96,10 @@ def config_file() -> Path:
 
 def _defaults() -> dict[str, Any]:
     data = Path(platformdirs.user_data_dir(_APPLICATION)) / "log.db"
-    user_secret = config_file().with_name("secret")
-    site_secret = Path(platformdirs.site_config_dir(_APPLICATION)) / "secret"
-    use_site = site_secret.exists() and not user_secret.exists()
+    secrets = [folder / "secret" for folder in _configuration_folders()]
     return {
         "url": f"sqlite:///{quote(str(data))}",
-        "secret_file": site_secret if use_site else user_secret,
+        "secret_file": next(filter(_may_exist, secrets), secrets[0]),
         **{
             f.name: f.default
             for f in fields(Settings)
@@ -111,7 +114,7 @@ def _environment() -> list[tuple[str, dict[str, Any]]]:
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in _OTHER_VARIABLES:
             key = name.removeprefix(PREFIX).lower()
             if key not in KEYS:
-                known = [PREFIX + k.upper() for k in KEYS]
+                known = [PREFIX + k.upper() for k in (*KEYS, *_OTHER_VARIABLES)]
                 raise SettingsError(f"Unknown variable {name}{nearest(name, known)}.")
             found.append((name, {key: value}))
     return found
@@ -119,60 +122,78 @@ def _environment() -> list[tuple[str, dict[str, Any]]]:
 
 def _files() -> list[tuple[str, dict[str, Any]]]:
     if named := os.environ.get(f"{PREFIX}CONFIG"):
-        if not Path(named).is_file():
-            raise SettingsError(f"{PREFIX}CONFIG names {named}, which is not a file.")
-        paths = [Path(named)]
-    else:
-        folders = (
-            Path.cwd(),
-            config_file().parent,
-            Path(platformdirs.site_config_dir(_APPLICATION)),
-        )
-        paths = [folder / FILE_NAME for folder in folders]
-    return [(str(path), _read(path)) for path in paths if path.is_file()]
+        values = _read(Path(named))
+        if values is None:
+            raise SettingsError(f"{PREFIX}CONFIG names {named}, which does not exist.")
+        return [(named, values)]
+    folders = [*_current_folder(), *_configuration_folders()]
+    paths = [folder / FILE_NAME for folder in folders]
+    return [(str(path), values) for path in paths if (values := _read(path)) is not None]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _current_folder() -> list[Path]:
+    try:
+        return [Path.cwd()]
+    except FileNotFoundError:  # it was removed under us
+        return []
+
+
+def _configuration_folders() -> list[Path]:
+    """The user's, then each of the site's: a desktop session has several."""
+    site = platformdirs.site_config_dir(_APPLICATION, multipath=True).split(os.pathsep)
+    return [config_file().parent, *map(Path, site)]
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # it can't be told; reading it will say why
+        return True
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a file sets; None if there is no such file. One that can't be read is an error."""
     try:
         with path.open("rb") as file:
             values = tomllib.load(file)
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise SettingsError(f"{path} can't be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError
+    ) as error:  # its text ends with the place, and may begin with what stands there
         where = str(error).rpartition("(")[2].rstrip(")") if "(" in str(error) else ""
         raise SettingsError(f"{path} is not TOML{f': {where}' if where else ''}.") from None
-    if mode & 0o077 and _has_password(str(values.get("url", ""))):
+    url = str(values.get("url", ""))
+    if mode & 0o077 and masked(url) != url:
         raise SettingsError(
             f"Others may read {path}, which holds a password. Make it yours alone: chmod 600 {path}"
         )
     return values
 
 
-def _has_password(url: str) -> bool:
-    try:
-        return urlsplit(url).password is not None
-    except ValueError:
-        return False
-
-
 def _converted(key: str, value: Any, origin: str) -> Any:
     """A value of its setting's kind, from TOML or from the text of a variable."""
     try:
         if key in ("fields", "disabled_plugins"):
-            parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
-            converted: Any = tuple(str(part) for part in parts)
-            return _known_fields(converted) if key == "fields" else converted
+            parts = value.replace(",", " ").split() if isinstance(value, str) else value
+            if not isinstance(parts, list | tuple) or not all(isinstance(p, str) for p in parts):
+                raise ValueError
+            return _known_fields(tuple(parts), origin) if key == "fields" else tuple(parts)
         if key in ("deadline", "plugin_timeout"):
             seconds = float(value)
-            if not 0 < seconds <= 3600:
+            if isinstance(value, bool) or not 0 < seconds <= 3600:
                 raise ValueError
             return seconds
+        if not value:
+            raise ValueError
         if key == "secret_file":
             return Path(value).expanduser()
         if not isinstance(value, str):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: ~ of an unknown user
         raise SettingsError(f"{key} has a value of the wrong kind ({origin}).") from None
     if key in _CHOICES and value not in _CHOICES[key]:
         raise SettingsError(
@@ -181,13 +202,13 @@ def _converted(key: str, value: Any, origin: str) -> Any:
     return value
 
 
-def _known_fields(keywords: tuple[str, ...]) -> tuple[str, ...]:
+def _known_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
     from deid_hooks.dictionary import keywords as dictionary_keywords
 
     known = {*dictionary_keywords(), *INDEXED_FIELDS}
     for keyword in keywords:
         if keyword not in known:
             raise SettingsError(
-                f"fields names an unknown keyword {keyword}{nearest(keyword, known)}."
+                f"fields names an unknown keyword {keyword} ({origin}){nearest(keyword, known)}."
             )
     return tuple(dict.fromkeys((*INDEXED_FIELDS, *keywords)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 
 from deid_hooks.attributes import Snapshot, items_of
 
@@ -31,8 +32,8 @@ def timestamp_of(original: Snapshot) -> str | None:
     moment = _moment(original.text(_ACQUISITION_DATE_TIME)) or _frame_moment(original)
     if moment:
         return moment
-    for date, time in _DATES_AND_TIMES:
-        if found := _iso(original.text(date), original.text(time)):
+    for day, time in _DATES_AND_TIMES:
+        if found := _iso(original.text(day), original.text(time)):
             return found
     return None
 
@@ -57,12 +58,14 @@ def _moment(text: str | None) -> str | None:
     return _iso(plain[:8], plain[8:])
 
 
-def _iso(date: str | None, time: str | None) -> str | None:
-    day = _DATE.fullmatch((date or "").strip())
-    if not day:
+def _iso(day: str | None, time: str | None) -> str | None:
+    numbers = _DATE.fullmatch((day or "").strip())
+    if not numbers:
         return None
-    year, month, day_of_month = day.groups()
-    if not 1 <= int(month or 1) <= 12 or not 1 <= int(day_of_month or 1) <= 31:
+    year, month, day_of_month = numbers.groups()
+    try:
+        date(int(year), int(month or 1), int(day_of_month or 1))
+    except ValueError:  # there is no such day
         return None
     written = "-".join(part for part in (year, month, day_of_month) if part)
     clock = _TIME.fullmatch((time or "").strip())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from deid_hooks.entry import Entry
+from deid_hooks.errors import UploadRefused
 
 log = logging.getLogger("deid_hooks")
 
@@ -30,9 +31,9 @@ class Upload:
         self.outcome: str | None = None
         self._clear = clear
         self._conclude = conclude
-        self._expected: Counter[str] = Counter()
+        self._expected: Counter[str] | None = None  # None where nothing is logged
         self._sent: Counter[str] = Counter()
-        self._reported = False
+        self._cleared = False
         self._all = False
         self._lock = threading.Lock()
 
@@ -41,22 +42,27 @@ class Upload:
         entry = self._clear()
         if entry is not None:
             self._expected = Counter(instance.deid_uid for instance in entry.instances)
+        self._cleared = True
         return self
 
     def sent(self, sop_instance_uid: str, ok: bool = True) -> None:
         """Report one instance by its de-identified SOP Instance UID. A retry may report again."""
+        self._refuse_uncleared()
         with self._lock:
-            self._reported = True
             self._sent[str(sop_instance_uid)] += bool(ok)
 
     def sent_all(self) -> None:
         """Report that every instance of the acquisition was delivered."""
-        with self._lock:
-            self._reported = self._all = True
+        self._refuse_uncleared()
+        self._all = True
 
     def missing(self) -> tuple[str, ...]:
         """De-identified SOP Instance UIDs of the entry that were not reported as delivered."""
-        return () if self._all else tuple(sorted((self._expected - self._sent).elements()))
+        if self._all:
+            return ()
+        if self._expected is None:
+            return tuple(sorted(uid for uid, times in self._sent.items() if not times))
+        return tuple(sorted((self._expected - self._sent).elements()))
 
     def __exit__(
         self,
@@ -66,14 +72,16 @@ class Upload:
     ) -> None:
         if error is not None:
             self._finish("failed")
-        elif self._reported:
+        elif self._sent or self._all:
             self._finish(self._told())
 
     def _told(self) -> str:
-        unknown = set(self._sent) - set(self._expected) if self._expected else set()
+        unknown = set() if self._expected is None else set(self._sent) - set(self._expected)
         if unknown:
             log.error(
-                "%s: %d instances were sent that its entry does not hold", self.log_id, len(unknown)
+                "%s: %d instances were reported that its entry does not hold",
+                self.log_id,
+                len(unknown),
             )
         if not self.missing() and not unknown:
             return "uploaded"
@@ -82,3 +90,7 @@ class Upload:
     def _finish(self, outcome: str) -> None:
         self.outcome = outcome
         self._conclude(outcome, self.missing())
+
+    def _refuse_uncleared(self) -> None:
+        if not self._cleared:
+            raise UploadRefused(["it was never cleared: send inside `with hooks.uploading(...)`"])
