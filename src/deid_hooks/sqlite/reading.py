@@ -1,0 +1,146 @@
+"""What reads the log: by pages, each in a transaction of its own."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from deid_hooks.backend import Page
+from deid_hooks.entry import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.sqlite.connection import Opened
+from deid_hooks.sqlite.rows import cell, entry_at, text_of
+from deid_hooks.sqlite.transactions import reading
+
+_RECORDS_A_PAGE = 200
+_CHARACTERS_A_PAGE = 4_000_000
+_EVENTS_A_PAGE = 1_000
+_KINDS = ("deid_log", "deid_log_upload", "deid_log_access", "deid_log_tombstone")
+
+# The next places in the order of the log, and the kind of record that each one is.
+_PLACES = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT seq, {kind} FROM {table} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
+    for kind, table in enumerate(_KINDS)
+)
+
+
+def page_after(opened: Opened, after: int) -> Page:
+    """Some records after the cursor, all kinds in one order; at least one if there is one."""
+    records: list[Record] = []
+    size = 0
+    with reading(opened) as connection:
+        for seq, kind in connection.execute(
+            f"{_PLACES} ORDER BY 1 LIMIT ?2", (after, _RECORDS_A_PAGE)
+        ).fetchall():
+            record = _READERS[kind](connection, seq)
+            if record is None:
+                continue
+            records.append(record)
+            after = seq
+            size += size_of(record) if isinstance(record, Entry) else 0
+            if size > _CHARACTERS_A_PAGE:
+                break
+    return Page(tuple(records), after)
+
+
+def resolve(opened: Opened, log_id: str) -> Entry | Tombstone | None:
+    """The entry or tombstone under this id."""
+    with reading(opened) as connection:
+        seq = _seq_of(connection, "deid_log", log_id)
+        if seq is not None:
+            return entry_at(connection, seq)
+        seq = _seq_of(connection, "deid_log_tombstone", log_id)
+        return None if seq is None else _tombstone_at(connection, seq)
+
+
+def entries_of(opened: Opened, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
+    """The entries of some of these ids in that order, and how many of the ids were looked at."""
+    with reading(opened) as connection:
+        return _some(connection, [_seq_of(connection, "deid_log", log_id) for log_id in log_ids])
+
+
+def entries_at(opened: Opened, seqs: Sequence[int]) -> tuple[list[Entry], int]:
+    """The entries at some of these places, and how many of the places were looked at."""
+    with reading(opened) as connection:
+        return _some(connection, seqs)
+
+
+def id_with_digest(opened: Opened, digest: str) -> str | None:
+    """The id of the oldest entry with this digest."""
+    with reading(opened) as connection:
+        row = connection.execute(
+            "SELECT id FROM deid_log WHERE digest = ? ORDER BY seq LIMIT 1", (cell(digest),)
+        ).fetchone()
+        return None if row is None else text_of(row[0])
+
+
+def events_after(
+    opened: Opened, after: int, log_ids: Sequence[str] | None
+) -> tuple[list[UploadEvent], int]:
+    """Some upload events after the cursor, of these entries or of all, and the next cursor."""
+    some = "" if log_ids is None else f" AND log_id IN ({', '.join('?' * len(log_ids))})"
+    with reading(opened) as connection:
+        rows = connection.execute(
+            f"SELECT * FROM deid_log_upload WHERE seq > ?{some} ORDER BY seq LIMIT ?",  # noqa: S608
+            (after, *map(cell, log_ids or ()), _EVENTS_A_PAGE),
+        ).fetchall()
+    return [_event(row) for row in rows], rows[-1][0] if rows else after
+
+
+def size_of(entry: Entry) -> int:
+    """About how much memory an entry takes."""
+    return (
+        len(entry.originals)
+        + sum(len(instance.originals) + 200 for instance in entry.instances)
+        + sum(map(len, entry.large.values()))
+    )
+
+
+def _some(connection: sqlite3.Connection, seqs: Sequence[int | None]) -> tuple[list[Entry], int]:
+    found: list[Entry] = []
+    size = 0
+    for looked_at, seq in enumerate(seqs, 1):
+        entry = None if seq is None else entry_at(connection, seq)
+        if entry is not None:
+            found.append(entry)
+            size += size_of(entry)
+        if size > _CHARACTERS_A_PAGE:
+            return found, looked_at
+    return found, len(seqs)
+
+
+def _seq_of(connection: sqlite3.Connection, table: str, log_id: str) -> int | None:
+    row = connection.execute(f"SELECT seq FROM {table} WHERE id = ?", (cell(log_id),)).fetchone()  # noqa: S608
+    return None if row is None else int(row[0])
+
+
+def _row_at(connection: sqlite3.Connection, table: str, seq: int) -> tuple[str, ...]:
+    row = connection.execute(f"SELECT * FROM {table} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
+    return tuple(map(text_of, row[1:]))
+
+
+def _event(row: tuple[int, *tuple[str, ...]]) -> UploadEvent:
+    return UploadEvent(*map(text_of, row[1:]))
+
+
+def _event_at(connection: sqlite3.Connection, seq: int) -> UploadEvent:
+    return UploadEvent(*_row_at(connection, "deid_log_upload", seq))
+
+
+def _access_at(connection: sqlite3.Connection, seq: int) -> AccessRow:
+    row = _row_at(connection, "deid_log_access", seq)
+    id_, at, who, where, action, asked, log_ids, reason = row
+    return AccessRow(id_, at, who, where, action, asked, tuple(json.loads(log_ids)), reason)
+
+
+def _tombstone_at(connection: sqlite3.Connection, seq: int) -> Tombstone:
+    log_id, created, destinations, *erasure = _row_at(connection, "deid_log_tombstone", seq)
+    return Tombstone(log_id, created, tuple(json.loads(destinations)), Erasure(*erasure))
+
+
+_READERS: tuple[Callable[[sqlite3.Connection, int], Record | None], ...] = (
+    entry_at,
+    _event_at,
+    _access_at,
+    _tombstone_at,
+)
