@@ -1,0 +1,182 @@
+"""A folder as destination, ``folder:PATH``: STUDY_UID/SERIES_UID/SOP_UID.dcm, de-identified UIDs.
+
+The folder holds whole files and nothing else, at whatever instant a process is killed or the power
+fails. Two files with one UID are two files: the second is SOP_UID-2.dcm. Files and folders made
+here are readable by their owner only (0600, 0700), whatever the umask.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deid_hooks.errors import SettingsError
+from deid_hooks.uploader.destinations import Delivered, DestinationError
+from deid_hooks.uploader.placing import new_file, remove_leftovers
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+_LONGEST_UID = 64  # PS3.5, section 9.1
+_BLOCK = 1 << 20
+
+_AGAIN = "then run it again: what has arrived is not sent twice"
+_NOT_IN_ONE_STEP = ("can't take a file in one step", "use another file system")
+_CAUSES = {
+    errno.ENOSPC: ("is full", f"make room, {_AGAIN}"),
+    errno.EDQUOT: ("has no room left in the quota", f"make room, {_AGAIN}"),
+    errno.EROFS: ("is read-only", f"mount it for writing, {_AGAIN}"),
+    errno.EACCES: ("may not be written by this user", "change its owner or its permissions"),
+    errno.EPERM: ("may not be written by this user", "change its owner or its permissions"),
+    errno.ENOENT: ("is not there", f"create it, or mount what holds it, {_AGAIN}"),
+    errno.ESTALE: ("is not there any more", f"mount what holds it, {_AGAIN}"),
+    errno.ENOTDIR: ("is not a folder", "name a folder"),
+    errno.EXDEV: (
+        "needs a hidden folder beside it, on the same file system, and can't have one",
+        "name a folder within one that you may write",
+    ),
+    errno.ENOSYS: _NOT_IN_ONE_STEP,
+    errno.EINVAL: _NOT_IN_ONE_STEP,
+}
+
+
+class Folder:
+    """The folder of that path; ``~`` is the user's own. SettingsError if there is no path."""
+
+    def __init__(self, path: str) -> None:
+        if not path:
+            raise SettingsError("The destination folder: has no path: folder:PATH.")
+        self._path = Path(path).expanduser().resolve()
+        self.name = f"folder:{self._path}"
+        self._changed: set[Path] = set()
+
+    def check(self) -> None:
+        """Make the folder if its parent is there, and see that it can be written."""
+        with self._told():
+            if _make(self._path):
+                self._changed.update((self._path, self._path.parent))
+            remove_leftovers(self._path)
+            with new_file(self._path):
+                pass
+
+    def has(self, staged: Path, study_uid: str, series_uid: str, sop_uid: str) -> bool:
+        """Whether one of the files with these UIDs has the same bytes."""
+        with self._told():
+            paths = _names(self._folder_of(study_uid, series_uid), sop_uid)
+            return any(_same(path, staged) for path in itertools.takewhile(_taken, paths))
+
+    def send(self, staged: Path, study_uid: str, series_uid: str, sop_uid: str) -> Delivered:
+        """Deliver a file. DestinationError for what is no UID: it would become a path."""
+        with self._told():
+            folder = self._folder_of(study_uid, series_uid)
+            names = _names(folder, sop_uid)
+            if self.has(staged, study_uid, series_uid, sop_uid):
+                delivered: Delivered = "already there"
+            else:
+                delivered = self._write(staged, folder, names)
+        # What is there already may come from a run that was killed before it was durable.
+        self._changed.update((folder, folder.parent, self._path))
+        return delivered
+
+    def finish(self) -> None:
+        """Bring the names to the disk; the files are there since ``send``."""
+        with self._told():
+            for folder in self._changed:
+                _sync(folder)
+            self._changed.clear()
+
+    def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> Delivered:
+        with new_file(self._path) as new, staged.open("rb") as source:
+            with open(new.descriptor, "wb", closefd=False) as target:
+                shutil.copyfileobj(source, target, _BLOCK)
+            os.fsync(new.descriptor)
+            _make(folder.parent)
+            _make(folder)
+            while True:
+                path = next(names)
+                try:
+                    new.name(path)
+                except FileExistsError:
+                    if _same(path, staged):
+                        return "already there"
+                else:
+                    return "sent"
+
+    def _folder_of(self, study_uid: str, series_uid: str) -> Path:
+        return (
+            self._path
+            / _checked(study_uid, "StudyInstanceUID")
+            / _checked(series_uid, "SeriesInstanceUID")
+        )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """The system's errors as what they mean for the destination."""
+        try:
+            yield
+        except OSError as error:
+            cause, remedy = _CAUSES.get(
+                error.errno or 0, (f"can't be written: {str(error.strerror).lower()}", "")
+            )
+            raise DestinationError(f"the destination {self.name} {cause}", remedy) from None
+
+
+def _names(folder: Path, sop_uid: str) -> Iterator[Path]:
+    """The names that a file may get, in the order in which they are tried."""
+    stem = _checked(sop_uid, "SOPInstanceUID")
+    yield folder / f"{stem}.dcm"
+    yield from (folder / f"{stem}-{number}.dcm" for number in itertools.count(2))
+
+
+def _checked(uid: str, keyword: str) -> str:
+    if len(uid) > _LONGEST_UID or not _UID.fullmatch(uid):
+        raise DestinationError(f"the de-identified {keyword} is not a UID, and can't name a file")
+    return uid
+
+
+def _make(folder: Path) -> bool:
+    """Make a folder in one that is there; False if there is one already."""
+    try:
+        folder.mkdir(0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        return False
+    folder.chmod(0o700)
+    return True
+
+
+def _taken(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _same(path: Path, staged: Path) -> bool:
+    """Whether both are files of the same bytes."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size != staged.stat().st_size:
+        return False
+    with path.open("rb") as one, staged.open("rb") as other:
+        while block := one.read(_BLOCK):
+            if block != other.read(_BLOCK):
+                return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that have nothing to bring to a disk
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""What a de-identified file says of itself: its file meta information, and that it is one."""
+
+from __future__ import annotations
+
+from pydicom import __version__ as _pydicom_version
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    PYDICOM_IMPLEMENTATION_UID,
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+# (implicit VR, little endian), for files without file meta information
+_SYNTAX_OF_ENCODING: dict[tuple[bool | None, bool | None], UID] = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+
+
+def renew_file_meta(dataset: Dataset) -> None:
+    """Replace preamble and file meta information (PS3.15, section E.1.1; PS3.10, section 7.1).
+
+    What the file is (SOP class, transfer syntax) stays; its SOP Instance UID follows the dataset;
+    what tells where it came from (application entities, private information) goes.
+    """
+    old = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    new = FileMetaDataset()
+    new.FileMetaInformationVersion = b"\0\1"
+    if sop_class := old.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID"):
+        new.MediaStorageSOPClassUID = sop_class
+    if sop_instance := dataset.get("SOPInstanceUID"):
+        new.MediaStorageSOPInstanceUID = sop_instance
+    if syntax := old.get("TransferSyntaxUID") or _SYNTAX_OF_ENCODING.get(dataset.original_encoding):
+        new.TransferSyntaxUID = syntax
+    new.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
+    new.ImplementationVersionName = f"PYDICOM {_pydicom_version}"[:16]
+    dataset.file_meta = new
+    dataset.preamble = bytes(128)
+
+
+def mark_identity_removed(dataset: Dataset) -> None:
+    """Set Patient Identity Removed (PS3.3, section C.7.1.1), which speaks of the pixels too.
+
+    So it is NO where the file itself says that its pixels identify (Burned In Annotation).
+    """
+    burned_in = dataset.get("BurnedInAnnotation") == "YES"
+    dataset.PatientIdentityRemoved = "NO" if burned_in else "YES"
+
+
+def add_method(dataset: Dataset, method: str) -> None:
+    """Add to De-identification Method, beside what an earlier de-identification wrote there."""
+    earlier = dataset.get("DeidentificationMethod") or []
+    methods = [earlier] if isinstance(earlier, str) else list(earlier)
+    if method not in methods:
+        dataset.DeidentificationMethod = [*methods, method]

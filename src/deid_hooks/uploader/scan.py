@@ -1,0 +1,147 @@
+"""What there is to upload: the series in a folder, and every file that is left out, with why.
+
+Only paths and UIDs are kept, some 200 bytes a file.
+"""
+
+from __future__ import annotations
+
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pydicom.dataset import FileDataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from deid_hooks.uploader.reading import cannot_be_read
+
+Kind = Literal["refused", "no DICOM"]
+
+_DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
+_SOP_CLASS_UID = 0x00080016
+_SERIES_INSTANCE_UID = 0x0020000E
+_WANTED: list[BaseTag | int] = [_SOP_CLASS_UID, 0x00080018, 0x0020000D, _SERIES_INSTANCE_UID]
+# Groups 0002 and 0008, little and big endian: what a file without a prefix would begin with.
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The files of one series, wherever they lie, in the order of their paths."""
+
+    study_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    files: tuple[str, ...] = field(repr=False)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        # Made when asked for: as Path objects a million files take three times the memory.
+        return tuple(map(Path, self.files))
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that is not uploaded. ``refused``: it is DICOM, or can't be told; ``no DICOM``."""
+
+    path: Path
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Every file below a folder is in exactly one of the two."""
+
+    series: tuple[Series, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def scan(source: Path) -> Scan:
+    """Look through a folder, or at one file. Hidden files count; links are followed, loops not.
+
+    Raises nothing for what it finds: what can't be read is left out, with the reason.
+    """
+    series: dict[tuple[str, str], list[str]] = {}
+    left_out: list[LeftOut] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote values
+        for found in _files(source):
+            known = found if isinstance(found, LeftOut) else _series_of(found)
+            if isinstance(known, LeftOut):
+                left_out.append(known)
+            else:
+                series.setdefault(known, []).append(str(found))
+    return Scan(
+        tuple(Series(study, uid, tuple(files)) for (study, uid), files in series.items()),
+        tuple(left_out),
+    )
+
+
+def _files(source: Path) -> Iterator[Path | LeftOut]:
+    """The files below, each folder's in the order of their names."""
+    waiting, seen = [source], set()
+    while waiting:
+        path = waiting.pop()
+        try:
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                yield path
+            elif not stat.S_ISDIR(status.st_mode):
+                yield LeftOut(path, "no DICOM", "neither a file nor a folder")
+            elif (folder := (status.st_dev, status.st_ino)) in seen:
+                yield LeftOut(path, "no DICOM", "a link to a folder that is searched anyway")
+            else:
+                seen.add(folder)
+                waiting.extend(sorted(path.iterdir(), reverse=True))
+        except OSError as error:
+            yield LeftOut(path, "refused", cannot_be_read(error))
+
+
+def _series_of(path: Path) -> tuple[str, str] | LeftOut:
+    """Study and Series Instance UID of a file, or why it has none."""
+    has_prefix = False
+    try:
+        with path.open("rb") as file:
+            has_prefix = file.read(132)[128:] == b"DICM"
+            file.seek(0)
+            if not has_prefix and file.read(2) not in _FIRST_GROUPS:
+                return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
+            dataset = _header(file)
+        sop_class, sop_instance, study, series = (_uid(dataset, tag) for tag in _WANTED)
+        media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    except OSError as error:
+        return LeftOut(path, "refused", cannot_be_read(error))
+    except Exception:  # noqa: BLE001 - whatever pydicom meets in a broken file
+        if has_prefix:
+            return LeftOut(path, "refused", "it is not valid DICOM")
+        return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
+    if _DIRECTORY_STORAGE in (media_class, sop_class):
+        return LeftOut(path, "refused", "a DICOMDIR, not an image")
+    if not has_prefix and not (sop_class and sop_instance):
+        return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
+    for uid, keyword in (
+        (sop_instance, "SOPInstanceUID"),
+        (study, "StudyInstanceUID"),
+        (series, "SeriesInstanceUID"),
+    ):
+        if not uid:
+            return LeftOut(path, "refused", f"no {keyword}")
+    return study, series
+
+
+def _header(file: BinaryIO) -> FileDataset:
+    """The attributes up to Series Instance UID; half of a file's time goes by reading further."""
+    file.seek(0)
+    return read_partial(
+        file,
+        stop_when=lambda tag, vr, length: tag > _SERIES_INSTANCE_UID,
+        force=True,
+        specific_tags=_WANTED,
+    )
+
+
+def _uid(dataset: FileDataset, tag: BaseTag | int) -> str:
+    return str(dataset[tag].value or "") if tag in dataset else ""

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from deid_hooks.errors import UnusableDataset
+from deid_hooks.uploader.reading import read
+from deid_hooks.uploader.scan import Scan, scan
+
+MakeImage = Callable[..., Path]
+
+
+def every_file(scanned: Scan) -> list[Path]:
+    found = [path for series in scanned.series for path in series.paths]
+    return sorted(found + [left.path for left in scanned.left_out])
+
+
+def reasons(scanned: Scan) -> dict[str, tuple[str, str]]:
+    return {left.path.name: (left.kind, left.reason) for left in scanned.left_out}
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> MakeImage:
+    def make(name: str, study: str = "1.2", series: str = "1.2.1", **attributes: object) -> Path:
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.SOPClassUID = CTImageStorage
+        dataset.SOPInstanceUID = "1.2.1.1"
+        dataset.StudyInstanceUID = study
+        dataset.SeriesInstanceUID = series
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.preamble = bytes(128)
+        dataset.save_as(path)
+        return path
+
+    return make
+
+
+def test_every_file_of_pydicom_is_accounted_for(folders_of_pydicom: list[Path]) -> None:
+    for folder in folders_of_pydicom:
+        scanned = scan(folder)
+        assert every_file(scanned) == sorted(p for p in folder.rglob("*") if p.is_file())
+        assert all(left.reason for left in scanned.left_out)
+
+
+def test_what_is_no_dicom_and_what_is_refused_are_told_apart(
+    folders_of_pydicom: list[Path],
+) -> None:
+    scanned = scan(folders_of_pydicom[0])
+    no_dicom = {left.path.name for left in scanned.left_out if left.kind == "no DICOM"}
+    assert {"README.txt", "test1.json", "zipMR.gz"} <= no_dicom
+    refused = [left for left in scanned.left_out if left.kind == "refused"]
+    assert sum(left.reason == "a DICOMDIR, not an image" for left in refused) == 8
+    assert {left.reason for left in refused} == {
+        "a DICOMDIR, not an image",
+        "no SOPInstanceUID",
+        "no StudyInstanceUID",
+    }
+
+
+def test_dicom_without_prefix_is_taken_if_it_names_itself(folders_of_pydicom: list[Path]) -> None:
+    names = {path.name for series in scan(folders_of_pydicom[0]).series for path in series.paths}
+    assert {"ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "rtstruct.dcm"} <= names
+
+
+def test_a_file_is_in_the_series_that_it_names(folders_of_pydicom: list[Path]) -> None:
+    checked = 0
+    for series in scan(folders_of_pydicom[0]).series:
+        for path in series.paths:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                dataset = dcmread(path, force=True, stop_before_pixels=True)
+            assert dataset.StudyInstanceUID == series.study_uid
+            assert dataset.SeriesInstanceUID == series.series_uid
+            checked += 1
+    assert checked > 100
+
+
+def test_a_series_is_gathered_from_wherever_its_files_lie(image: MakeImage, tmp_path: Path) -> None:
+    image("b/1.dcm", series="1.2.1")
+    image("b/2.dcm", series="1.2.2")
+    image("a/.hidden/3", series="1.2.2")
+    image("c.dcm", series="1.2.1")
+    image("d.dcm", series="1.2.1", study="1.3")
+    series = scan(tmp_path).series
+    assert [[str(p.relative_to(tmp_path)) for p in each.paths] for each in series] == [
+        ["a/.hidden/3", "b/2.dcm"],
+        ["b/1.dcm", "c.dcm"],
+        ["d.dcm"],
+    ]
+
+
+def test_one_file_can_be_scanned(image: MakeImage) -> None:
+    path = image("1.dcm")
+    (series,) = scan(path).series
+    assert series.paths == (path,)
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_a_missing_or_empty_uid_is_named(image: MakeImage, keyword: str) -> None:
+    path = image("1.dcm", **{keyword: ""})
+    assert reasons(scan(path)) == {"1.dcm": ("refused", f"no {keyword}")}
+
+
+def test_a_dicomdir_is_known_by_its_class_not_its_name(
+    image: MakeImage, folders_of_pydicom: list[Path], tmp_path: Path
+) -> None:
+    directory = next(p for p in folders_of_pydicom[0].rglob("DICOMDIR"))
+    shutil.copy(directory, tmp_path / "IM0001.dcm")
+    image("DICOMDIR")
+    scanned = scan(tmp_path)
+    assert reasons(scanned) == {"IM0001.dcm": ("refused", "a DICOMDIR, not an image")}
+    assert [path.name for path in scanned.series[0].paths] == ["DICOMDIR"]
+
+
+def test_broken_dicom_is_refused_and_never_taken_for_something_else(tmp_path: Path) -> None:
+    (tmp_path / "1.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL\x04")
+    assert reasons(scan(tmp_path))["1.dcm"][0] == "refused"
+
+
+def test_files_of_nothing_or_of_zeros_are_no_dicom(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "zeros").write_bytes(bytes(5000))
+    (tmp_path / "almost").write_bytes(b"\x08\x00" * 500)
+    kinds = {name: kind for name, (kind, _) in reasons(scan(tmp_path)).items()}
+    assert kinds == dict.fromkeys(("almost", "empty", "zeros"), "no DICOM")
+
+
+def test_what_can_not_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "gone.dcm").symlink_to(tmp_path / "elsewhere")
+    expected = ("refused", "it can't be read: no such file or directory")
+    assert reasons(scan(tmp_path)) == {"gone.dcm": expected}
+    assert reasons(scan(tmp_path / "nowhere")) == {"nowhere": expected}
+
+
+@pytest.mark.parametrize("method", ["open", "iterdir", "stat"])
+def test_what_may_not_be_read_is_refused_without_what_the_system_says(
+    image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    image("1.dcm")
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        # Made up, because nothing is forbidden to root.
+        raise PermissionError(13, "Permission denied", "/secret/Doe^John")
+
+    monkeypatch.setattr(Path, method, forbidden)
+    (left,) = scan(tmp_path).left_out
+    assert (left.kind, left.reason) == ("refused", "it can't be read: permission denied")
+
+
+def test_a_pipe_is_passed_over_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert reasons(scan(tmp_path)) == {"pipe": ("no DICOM", "neither a file nor a folder")}
+
+
+def test_a_loop_of_links_ends(image: MakeImage, tmp_path: Path) -> None:
+    path = image("a/1.dcm")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    scanned = scan(tmp_path)
+    assert [series.paths for series in scanned.series] == [(path,)]
+    assert [left.path.name for left in scanned.left_out] == ["loop"]
+
+
+def test_a_linked_folder_is_searched(image: MakeImage, tmp_path: Path) -> None:
+    image("elsewhere/1.dcm")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "link").symlink_to(tmp_path / "elsewhere")
+    (series,) = scan(tmp_path / "source").series
+    assert series.paths == (tmp_path / "source" / "link" / "1.dcm",)
+
+
+def test_two_scans_give_the_same(folders_of_pydicom: list[Path]) -> None:
+    assert scan(folders_of_pydicom[0]) == scan(folders_of_pydicom[0])
+
+
+def test_nothing_is_printed_of_what_a_file_holds(folders_of_pydicom: list[Path]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scanned = scan(folders_of_pydicom[0])
+    for series in scanned.series:
+        assert series.study_uid not in repr(series)
+        assert series.series_uid not in repr(series)
+
+
+# Reading
+
+
+def test_a_file_that_is_cut_short_is_refused(folders_of_pydicom: list[Path]) -> None:
+    for name in ("MR_truncated.dcm", "rtplan_truncated.dcm"):
+        with pytest.raises(UnusableDataset, match="the file is cut short"):
+            read(folders_of_pydicom[0] / name)
+
+
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "test-SR.dcm", "MR_small.dcm", "image_dfl.dcm"])
+def test_a_file_that_was_cut_anywhere_in_its_last_value_is_refused(
+    folders_of_pydicom: list[Path], tmp_path: Path, name: str
+) -> None:
+    whole = (folders_of_pydicom[0] / name).read_bytes()
+    for missing in (9, 50, 100):  # with fewer gone pydicom still has every byte of the value
+        cut = tmp_path / "cut.dcm"
+        cut.write_bytes(whole[:-missing])
+        with pytest.raises(UnusableDataset):
+            read(cut)
+
+
+def test_whole_files_are_read(folders_of_pydicom: list[Path]) -> None:
+    cut_short = {"MR_truncated.dcm", "rtplan_truncated.dcm"}
+    for folder in folders_of_pydicom:
+        for series in scan(folder).series:
+            for path in series.paths:
+                if path.name not in cut_short:
+                    assert read(path).SOPInstanceUID
+
+
+def test_what_can_not_be_read_any_more_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnusableDataset, match="no such file"):
+        read(tmp_path / "1.dcm")
+
+
+def test_no_value_is_in_a_refusal(image: MakeImage, tmp_path: Path) -> None:
+    path = image("1.dcm", PatientName="Doe^John", EncapsulatedDocument=b"Doe^John")
+    broken = path.read_bytes()
+    path.write_bytes(broken[:-2])
+    with pytest.raises(UnusableDataset) as caught:
+        read(path)
+    assert caught.value.__cause__ is None
+    assert "Doe" not in str(caught.value)
