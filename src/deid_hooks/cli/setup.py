@@ -54,7 +54,7 @@ def config(context: typer.Context, form: FormatOption = None) -> None:
         }
         for key in KEYS
     ]
-    write_rows(rows, ["setting", "value", "from"], form, "setting")
+    write_rows(rows, ["setting", "from", "value"], form, "setting")
 
 
 def plugins(context: typer.Context, form: FormatOption = None) -> None:
