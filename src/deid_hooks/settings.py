@@ -30,7 +30,7 @@ _APPLICATION = "deid-hooks"
 _PASSWORDS = (
     re.compile(r"(://[^/?#@:]*:)[^/?#]*(?=@)"),
     # One that holds / ? or # unquoted, which is no URL but is typed. A port is left alone.
-    re.compile(r"(://[^/?#@:]*:)(?!\d*[/?#]|\*{3}@).*(?=@)"),
+    re.compile(r"(://[^/?#@:]*:)(?!\d+[/?#]|\*{3}@).*(?=@)"),
     re.compile(r"([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", re.IGNORECASE),
 )
 

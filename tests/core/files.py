@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import BaseTag
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 DATA = Path(pydicom.__file__).parent / "data"
 
@@ -76,7 +76,7 @@ def made(transfer_syntax: str = ExplicitVRLittleEndian, **values: Any) -> Datase
     """A small dataset in memory with these values."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = transfer_syntax
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     dataset.SOPClassUID = CTImageStorage
     dataset.SOPInstanceUID = "1.2.3.4"
     for keyword, value in values.items():

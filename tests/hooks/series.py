@@ -35,7 +35,7 @@ def series(length: int = 3, patient: str = "") -> list[Dataset]:
     if patient:
         first.PatientID = patient
     first.SeriesInstanceUID = f"{first.SeriesInstanceUID}.{len(patient) or 1}"
-    datasets = []
+    datasets: list[Dataset] = []
     for number in range(length):
         dataset = copy.deepcopy(first)
         dataset.InstanceNumber = number

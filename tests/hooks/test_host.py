@@ -289,7 +289,7 @@ def test_a_plugin_of_the_host_with_other_arguments_is_an_error(host: Host) -> No
     mine = Mine()
     setattr(Mine, "pre_upload", staticmethod(host.hookimpl(Mine.pre_upload)))  # noqa: B010
     host.pm.register(mine, "mine")
-    with pytest.raises(PluginError, match="(?s)other arguments than event.*mine"):
+    with pytest.raises(PluginError, match=r"(?s)other arguments than event.*mine"):
         host.install()
 
 

@@ -233,7 +233,7 @@ def test_no_plugin_hears_of_an_acquisition_that_is_not_logged(
 def test_check_says_what_is_wrong_before_a_file_is_touched(hooks: DeidHooks, store: Store) -> None:
     hooks.check()
     store.down = True
-    with pytest.raises(LogUnavailable, match="the log can't be reached. Start it."):
+    with pytest.raises(LogUnavailable, match=r"the log can't be reached\. Start it\."):
         hooks.check()
 
 

@@ -226,7 +226,7 @@ def test_an_empty_variable_disables_no_plugin(
         ("deadline = 1\nurl = hunter2", "at line 2, column 7"),
         ("url = 'postgresql://me:hunter2@db", "at end of document"),
         ("deadline = 1\n[hunter2]\n[hunter2]", "at line 3, column 9"),
-        ("hunter2 = 1\nhunter2 = 2", "at line 2"),
+        ("hunter2 = 1\nhunter2 = 2\n\n", "at line 2"),
         ("hunter2 = " + "9" * 5000, ""),
     ],
 )
@@ -257,7 +257,7 @@ def test_what_is_no_text_is_an_error(machine: Machine) -> None:
 )
 def test_a_password_that_others_may_read_is_refused(machine: Machine, mode: int, url: str) -> None:
     path = write(machine.user, f"url = '{url}'", mode)
-    with pytest.raises(SettingsError, match="Others may read .* chmod 600") as caught:
+    with pytest.raises(SettingsError, match=r"Others may read .* chmod 600") as caught:
         load_settings()
     assert "hunter2" not in str(caught.value)
     path.chmod(0o600)
@@ -306,7 +306,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 
 @given(
     user=st.from_regex(r"[^/?#@:\n]*", fullmatch=True),
-    password=st.from_regex(r"[A-Z!/?#@: ]*hunter2[A-Z!/?#@: ]*", fullmatch=True),
+    password=st.from_regex(r"[A-Z!/?#: ]*hunter2[A-Z!/?#: ]*", fullmatch=True),
 )
 def test_no_password_is_ever_shown(user: str, password: str) -> None:
     assert "hunter2" not in masked(f"postgresql://{user}:{password}@db/log")

@@ -1,0 +1,281 @@
+"""The SQLite store: durable or not at all, and noticed when it was taken away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deid_hooks import AppendUnknown, Deadline, Entry, Forgotten, IdConflict, LogUnavailable
+from deid_hooks.entry import AccessRow, Erasure, Instance, Tombstone, UploadEvent, new_log_id
+from deid_hooks.matching import parse
+from deid_hooks.sqlite import SQLiteBackend
+from tests.needed import program
+
+Store = SQLiteBackend
+
+
+def entry(name: str = "Doe^John", log_id: str = "", **values: object) -> Entry:
+    made = Entry(
+        log_id=log_id or new_log_id(),
+        created="2026-01-01T00:00:00.000000Z",
+        uploader="test/1",
+        project="TRIAL7",
+        timestamp="2006-08-15T10:15:00",
+        fields={
+            "PatientName": (name,),
+            "PatientID": ("4711",),
+            "SeriesInstanceUID": ("1.2.3",),
+            "SeriesTime": ("101500", "101501"),
+        },
+        deid={"PatientID": ("SUBJ-007",), "SeriesInstanceUID": ("2.25.3",)},
+        originals='{"00100010":{"Value":[{"Alphabetic":"x\\u0000\\ud800"}],"vr":"PN"}}',
+        instances=(Instance("1.2.3.1", "2.25.31", "{}"), Instance("1.2.3.1", "2.25.31", '{"a":1}')),
+        uids=(("2.25.9", "1.2.9"),),
+        large={"d" * 64: b"\0large"},
+        digest=new_log_id() * 2,
+        key="k",
+    )
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def soon() -> Deadline:
+    return Deadline(5)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    backend = SQLiteBackend(f"sqlite:///{path}")
+    backend.create(soon())
+    yield backend
+    backend.close()
+
+
+def test_what_is_read_equals_what_was_written(store: Store) -> None:
+    row = AccessRow("a" * 32, "t", "who", "host", "search", "PatientName=x", ("1", "2"), "why")
+    event = UploadEvent("A" * 32, "t", "cleared", "folder:/x", "test/1")
+    records = [entry(), event, row, entry("山田^太郎")]
+    store.append(records, soon())
+    assert list(store.everything(soon())) == records
+    first = records[0]
+    assert isinstance(first, Entry)
+    assert store.resolve(first.log_id, soon()) == first
+    assert store.with_digest(first.digest, soon()) == first.log_id
+
+
+def test_the_statements_that_administrators_know_work_in_the_shell(
+    store: Store, path: Path
+) -> None:
+    known = entry("John Doe")
+    store.append([known], soon())
+
+    def ask(sql: str) -> str:
+        shell = [program("sqlite3"), str(path), sql]
+        return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert ask("SELECT id FROM deid_log WHERE PatientName = 'John Doe';") == known.log_id
+    before = "SELECT SeriesInstanceUID FROM deid_log WHERE timestamp < '2006-08-31';"
+    assert ask(before) == "1.2.3"
+    assert ask("SELECT log_id FROM deid_log_instance LIMIT 1") == known.log_id
+    assert ask("SELECT uid FROM deid_log_uid WHERE deid_uid = '2.25.9'") == "1.2.9"
+
+
+def test_repeating_is_no_second_row_and_other_content_is_a_conflict(store: Store) -> None:
+    known = entry()
+    store.append([known], soon())
+    store.append([known], soon())
+    assert list(store.everything(soon())) == [known]
+    other = entry()
+    with pytest.raises(IdConflict):
+        store.append([other, replace(known, project="OTHER")], soon())
+    assert store.resolve(other.log_id, soon()) is None  # all or nothing
+
+
+def test_what_was_forgotten_does_not_come_back_and_leaves_no_byte(store: Store, path: Path) -> None:
+    canary = entry("Canary^Carla")
+    store.append([canary, entry()], soon())
+    assert any(b"Canary^Carla" in file.read_bytes() for file in path.parent.iterdir())
+    store.erase([canary.log_id], Erasure("t", "who", "why"), soon())
+    assert isinstance(store.resolve(canary.log_id, soon()), Tombstone)
+    with pytest.raises(Forgotten):
+        store.append([canary], soon())
+    store.close()
+    assert not any(b"Canary^Carla" in file.read_bytes() for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("term", "found"),
+    [
+        ("PatientName=doe^j*", True),
+        ("John Doe", True),
+        ("PatientName==Doe^Jo", False),
+        ("SeriesTime=101501", True),
+        ("deid:PatientID=SUBJ-007", True),
+        ("timestamp=2006-08", True),
+        ("timestamp=..2006-07-31", False),
+        ("SOPInstanceUID=1.2.3.1", True),
+        ("StudyDescription=x", False),
+    ],
+)
+def test_search_finds_what_the_reference_matcher_finds(
+    store: Store, term: str, found: bool
+) -> None:
+    known = entry()
+    store.append([known], soon())
+    query = parse([term])
+    assert query.matches(known) == found
+    assert list(store.search(query, soon())) == ([known.log_id] if found else [])
+
+
+def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        backend = SQLiteBackend(f"sqlite:///{tmp_path}/new/log.db")
+        backend.create(soon())
+        backend.append([entry()], soon())
+        modes = {f.name: f.stat().st_mode & 0o777 for f in (tmp_path / "new").iterdir()}
+        assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
+        backend.close()
+    finally:
+        os.umask(before)
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_the_wal(path: Path) -> None:
+    path.with_name("log.db-wal").unlink()
+
+
+def replace_it(path: Path) -> None:
+    os.replace(another(path), path)
+
+
+def overwrite_it(path: Path) -> None:
+    # From another process: opening and closing the file in ours would drop SQLite's locks.
+    subprocess.run(["cp", str(another(path)), str(path)], check=True)
+
+
+def another(path: Path) -> Path:
+    other = SQLiteBackend(f"sqlite:///{path.with_name('other.db')}")
+    other.create(soon())
+    other.close()
+    return path.with_name("other.db")
+
+
+@pytest.mark.parametrize("harm", [delete, delete_the_wal, replace_it, overwrite_it])
+def test_a_log_that_was_taken_away_is_noticed_before_the_next_acquisition_leaves(
+    store: Store, path: Path, harm: object
+) -> None:
+    store.append([entry()], soon())
+    assert callable(harm)
+    harm(path)
+    after = entry()
+    with pytest.raises((LogUnavailable, AppendUnknown, AssertionError)):
+        store.append([after], soon())
+        assert isinstance(store.resolve(after.log_id, soon()), Entry)
+
+
+def test_a_missing_log_is_not_begun_in_silence(path: Path) -> None:
+    backend = SQLiteBackend(f"sqlite:///{path}")
+    for call in (backend.check, lambda d: backend.append([entry()], d)):
+        with pytest.raises(LogUnavailable, match="there is no log"):
+            call(soon())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 200])
+def test_what_is_no_log_is_refused(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(LogUnavailable):
+        SQLiteBackend(f"sqlite:///{path}").check(soon())
+
+
+def test_a_log_of_a_newer_version_is_refused(store: Store, path: Path) -> None:
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE deid_log_store SET version = 99")
+    with pytest.raises(LogUnavailable, match="newer version"):
+        store.check(soon())
+
+
+def test_a_lock_that_outlasts_the_deadline_is_told_and_nothing_is_written(
+    store: Store, path: Path
+) -> None:
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    waiting = entry()
+    with pytest.raises(LogUnavailable, match="locked"):
+        store.append([waiting], Deadline(0.3))
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert store.resolve(waiting.log_id, soon()) is None
+    store.append([waiting], soon())
+
+
+_WRITER = """
+import sys
+from deid_hooks import Deadline
+from deid_hooks.sqlite import SQLiteBackend
+from tests.sqlite.test_store import entry
+backend = SQLiteBackend(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    written = entry()
+    backend.append([written], Deadline(10))
+    print(written.log_id, flush=True)
+"""
+
+
+def writer(path: Path, times: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _WRITER, f"sqlite:///{path}", str(times)]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+
+
+def stored(path: Path) -> set[str]:
+    with sqlite3.connect(path) as connection:
+        return {log_id for (log_id,) in connection.execute("SELECT id FROM deid_log")}
+
+
+def test_six_processes_lose_nothing_and_none_is_starved(store: Store, path: Path) -> None:
+    writers = [writer(path, 40) for _ in range(6)]
+    acknowledged = [log_id for each in writers for log_id in each.communicate()[0].split()]
+    assert [each.returncode for each in writers] == [0] * 6
+    assert len(acknowledged) == 240
+    assert stored(path) == set(acknowledged)
+
+
+def test_a_killed_writer_loses_nothing_that_was_acknowledged(store: Store, path: Path) -> None:
+    process = writer(path, 100_000)
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().strip() for _ in range(30)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += process.stdout.read().split()[:-1]  # the last line may be cut
+    process.wait()
+    assert set(acknowledged) <= stored(path)
+
+
+def test_a_copy_that_was_restored_is_used_again(store: Store, path: Path, tmp_path: Path) -> None:
+    known = entry()
+    store.append([known], soon())
+    store.close()
+    shutil.copy(path, tmp_path / "backup.db")
+    path.unlink()
+    with pytest.raises(LogUnavailable):
+        store.check(soon())
+    os.replace(tmp_path / "backup.db", path)
+    assert store.resolve(known.log_id, soon()) == known
