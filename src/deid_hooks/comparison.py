@@ -37,6 +37,9 @@ TOO_LARGE = 1024 * 1024
 ABSENT = "null"
 
 _CACHED_BYTES = 256
+_WITHOUT_CHARACTERS = frozenset(
+    (*dicomjson.NUMBER_FORMATS, "AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ")
+)
 _TELLING_GROUPS = (0x0018, 0x0020, 0x0028)
 _SERIES_LEVEL_UIDS = frozenset((0x0020000D, 0x0020000E, SOP_INSTANCE_UID))
 
@@ -67,7 +70,7 @@ class Comparison:
         for tag, original in before.elements.items():
             now = left.pop(tag, None)
             if now is original:
-                same = same_charset or tag in PIXELS or _is_ascii(now)
+                same = same_charset or tag in PIXELS or _is_written_as_it_is(now)
             elif now is None:
                 same = False
             elif now.VR == original.VR and (text := plain_text(now.value)) is not None:
@@ -111,7 +114,7 @@ class Comparison:
             return bool(now.value == original.value)
         if isinstance(now, RawDataElement):
             same_bytes = (now.value or b"") == (original.value or b"")
-            return same_bytes and (was == encodings or _is_ascii(now))
+            return same_bytes and (was == encodings or _is_written_as_it_is(now))
         return written(now, encodings, before.little_endian) == (original.value or b"")
 
     def _same_items(
@@ -254,5 +257,9 @@ def telling(tag: int, element: Captured) -> tuple[bytes, ...]:
     return (value,)
 
 
-def _is_ascii(element: Captured) -> bool:
-    return isinstance(element, RawDataElement) and (element.value or b"").isascii()
+def _is_written_as_it_is(element: Captured) -> bool:
+    """Whether pydicom writes an element untouched though the character set was changed.
+
+    It decodes and encodes all text again then, and UN becomes what the dictionary says.
+    """
+    return isinstance(element, RawDataElement) and element.VR in _WITHOUT_CHARACTERS

@@ -76,9 +76,7 @@ def test_what_is_read_equals_what_was_written(store: Store) -> None:
     assert store.with_digest(first.digest, soon()) == first.log_id
 
 
-def test_the_statements_that_administrators_know_work_in_the_shell(
-    store: Store, path: Path
-) -> None:
+def test_the_statements_that_administrators_know_work_in_sqlite3(store: Store, path: Path) -> None:
     known = entry("John Doe")
     store.append([known], soon())
 
@@ -162,7 +160,7 @@ def delete_the_wal(path: Path) -> None:
 
 
 def replace_it(path: Path) -> None:
-    os.replace(another(path), path)
+    another(path).replace(path)
 
 
 def overwrite_it(path: Path) -> None:
@@ -277,5 +275,5 @@ def test_a_copy_that_was_restored_is_used_again(store: Store, path: Path, tmp_pa
     path.unlink()
     with pytest.raises(LogUnavailable):
         store.check(soon())
-    os.replace(tmp_path / "backup.db", path)
+    (tmp_path / "backup.db").replace(path)
     assert store.resolve(known.log_id, soon()) == known

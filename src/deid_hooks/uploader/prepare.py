@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 
 from pydicom import Dataset, config, dcmread, dcmwrite
@@ -99,8 +101,17 @@ _preparer: Preparer | None = None
 def begin(engine: str, pseudonyms: Pseudonyms, fields: Sequence[str], staging: Path) -> None:
     """Make a worker process ready."""
     global _preparer
+    threading.Thread(target=_end_with_the_uploader, daemon=True).start()
     be_quiet_and_fast()
     _preparer = Preparer(engine, pseudonyms, fields, staging)
+
+
+def _end_with_the_uploader() -> None:
+    """A worker whose uploader was killed would wait for work for ever."""
+    uploader = parent_process()
+    if uploader is not None:
+        uploader.join()
+        os._exit(1)
 
 
 def prepare_in_worker(paths: Sequence[Path]) -> list[Staged | Refused]:
