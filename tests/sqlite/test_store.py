@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from deid_hooks import AppendUnknown, Deadline, Entry, Forgotten, IdConflict, LogUnavailable
-from deid_hooks.entry import AccessRow, Erasure, Instance, Tombstone, UploadEvent, new_log_id
+from deid_hooks.entry import (
+    AccessRow,
+    Erasure,
+    Instance,
+    Record,
+    Tombstone,
+    UploadEvent,
+    new_log_id,
+)
 from deid_hooks.matching import parse
 from deid_hooks.sqlite import SQLiteBackend
 from tests.needed import program
@@ -67,7 +75,7 @@ def store(path: Path) -> Iterator[Store]:
 def test_what_is_read_equals_what_was_written(store: Store) -> None:
     row = AccessRow("a" * 32, "t", "who", "host", "search", "PatientName=x", ("1", "2"), "why")
     event = UploadEvent("A" * 32, "t", "cleared", "folder:/x", "test/1")
-    records = [entry(), event, row, entry("山田^太郎")]
+    records: list[Record] = [entry(), event, row, entry("山田^太郎")]
     store.append(records, soon())
     assert list(store.everything(soon())) == records
     first = records[0]
