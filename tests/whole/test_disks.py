@@ -77,7 +77,7 @@ def test_a_log_that_turns_read_only_stops_the_upload(tmp_path: Path, undisturbed
         completes(site, undisturbed)
 
 
-@pytest.mark.parametrize("kilobytes", [200, 900])
+@pytest.mark.parametrize("kilobytes", [100, 200])
 def test_a_destination_that_fills_up_holds_whole_files_only(
     tmp_path: Path, undisturbed: Site, kilobytes: int
 ) -> None:

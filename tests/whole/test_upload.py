@@ -31,7 +31,7 @@ class Site:
     def __init__(self, folder: Path, secret: str = "ab" * 32) -> None:
         self.folder, self.delivered = folder, folder / "delivered"
         for name in ("home", "tmp"):
-            (folder / name).mkdir(parents=True)
+            (folder / name).mkdir(parents=True, exist_ok=True)
         self.environment = {
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
