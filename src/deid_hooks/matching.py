@@ -20,6 +20,8 @@ from typing import Any, Literal
 from deid_hooks.dictionary import tag_of, vr_of
 from deid_hooks.entry import DEID_FIELDS, Entry, readable
 
+Side = Literal["original", "deid", "entry"]
+
 
 @dataclass(frozen=True, slots=True)
 class Equal:
@@ -68,7 +70,7 @@ class Term:
     ``PatientName`` for bare words.
     """
 
-    side: Literal["original", "deid", "entry"]
+    side: Side
     name: str
     conditions: tuple[Condition, ...]
 

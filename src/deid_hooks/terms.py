@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Literal
 
 from deid_hooks.dictionary import keyword_of, keywords
 from deid_hooks.entry import DEID_FIELDS, parse_log_id, readable
@@ -19,6 +18,7 @@ from deid_hooks.matching import (
     Condition,
     Equal,
     Query,
+    Side,
     Term,
     Wildcard,
     Words,
@@ -73,7 +73,7 @@ def parse(texts: Sequence[str]) -> Query:
     """
     if not texts:
         raise TermError("A search needs at least one term, such as PatientID=VALUE.")
-    found: dict[tuple[Literal["original", "deid", "entry"], str], list[Condition]] = {}
+    found: dict[tuple[Side, str], list[Condition]] = {}
     for number, text in enumerate(texts, 1):
         term = _term(text, number)
         found.setdefault((term.side, term.name), []).extend(term.conditions)
@@ -111,7 +111,7 @@ def _term(text: str, number: int, conditions: bool = True) -> Term:
             raise TermError(f"term {number}: deid: needs a keyword, as in deid:PatientID=VALUE")
         return Term("original", "PatientName", (_words(text, number),))
     name = _name(written, number)
-    side: Literal["original", "deid", "entry"] = "entry" if name in ENTRY_FIELDS else "original"
+    side: Side = "entry" if name in ENTRY_FIELDS else "original"
     if written["deid"]:
         if not _has_deidentified(name):
             kept = ", ".join(DEID_FIELDS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -310,6 +311,22 @@ def test_leftovers_go_and_what_is_in_use_stays(
         used.name(out / "whole")
     assert [path.name for path in beside.iterdir()] == ["notes.txt"]
     assert files_in(out) == ["whole"]
+
+
+def test_a_new_file_that_was_taken_for_a_leftover_is_made_again(
+    folder: Folder, out: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    flock = fcntl.flock
+
+    def too_late(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        placing.remove_leftovers(out)  # as another process may, before the lock is held
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "sent"
+    assert files_in(out) == ["1.2/1.2.1/1.2.3.dcm"]
 
 
 def test_nobody_lures_the_hidden_folder_elsewhere(

@@ -61,7 +61,7 @@ def clause_of(query: Query, scan: bool) -> Clause:
 
 def _of_term(term: Term, scan: bool) -> Clause | None:
     """None if nothing is known of the entries that the term matches."""
-    if UNIVERSAL in term.conditions or Equal("") in term.conditions:
+    if UNIVERSAL in term.conditions or any(map(_finds_nothing_too, term.conditions)):
         return None
     place = _place_of(term)
     numeric = representation(term.name) in _NUMERIC_VRS  # 1 equals 1.0
@@ -80,6 +80,11 @@ def _of_term(term: Term, scan: bool) -> Clause | None:
     if place.needle is not None:
         found.append(_in_json(place))
     return _joined("OR", found, all(clause.indexed for clause in found))
+
+
+def _finds_nothing_too(condition: Condition) -> bool:
+    """Whether it holds where an entry has no value at all, as an empty one does."""
+    return isinstance(condition, Equal) and not condition.value
 
 
 def _place_of(term: Term) -> _Place:

@@ -84,6 +84,8 @@ class Opened:
         store, version = found
         schema.refuse_newer(version, self.path)
         use_wal(self.connection, self.path, self.deadline)
+        # A log that was in another journal mode has its -wal from the next reading on.
+        patiently(self.deadline, lambda: schema.store_of(self.connection))
         if version < schema.VERSION:
             with writing(self) as connection:
                 schema.migrate(connection)

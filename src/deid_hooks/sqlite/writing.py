@@ -119,7 +119,7 @@ def _append_event(connection: sqlite3.Connection, seq: int, event: UploadEvent) 
 
 
 def _append_access(connection: sqlite3.Connection, seq: int, access: AccessRow) -> bool:
-    ids = json.dumps(access.log_ids)
+    ids = _list(access.log_ids)
     texts = (access.who, access.where, access.action, access.asked, ids, access.reason)
     row = tuple(map(cell, (access.id, access.at, *texts)))
     return _insert_once(connection, "deid_log_access", seq, row, access.id)
@@ -130,7 +130,7 @@ def _append_tombstone(connection: sqlite3.Connection, seq: int, stone: Tombstone
     if known.fetchone():
         raise IdConflict(stone.log_id)  # appending never takes an entry away
     erasure = stone.erasure
-    texts = (json.dumps(stone.destinations), erasure.at, erasure.who, erasure.reason)
+    texts = (_list(stone.destinations), erasure.at, erasure.who, erasure.reason)
     row = tuple(map(cell, (stone.log_id, stone.created, *texts)))
     return _insert_once(connection, "deid_log_tombstone", seq, row, stone.log_id)
 
@@ -147,6 +147,10 @@ def _insert_once(
     marks = ", ".join("?" * (1 + len(row)))
     connection.execute(f"INSERT INTO {table} VALUES ({marks})", (seq, *row))  # noqa: S608
     return True
+
+
+def _list(texts: tuple[str, ...]) -> str:
+    return json.dumps(texts, ensure_ascii=False)  # escapes would join a pair of lone surrogates
 
 
 def _destinations(connection: sqlite3.Connection, log_id: str) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ on its own it reaches the top level only and makes up its UIDs at random. Beyond
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from pydicom.datadict import keyword_for_tag, repeater_has_tag
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -21,9 +22,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from deid_hooks import dictionary
-from deid_hooks.errors import SettingsError
-from deid_hooks.pseudonyms import Pseudonyms
+from deid_hooks import Pseudonyms, SettingsError
 from deid_hooks.uploader.marking import add_method, mark_identity_removed, renew_file_meta
 
 METHOD = "PS3.15 2026c Basic Profile, deid-hooks with dicom-anonymizer"
@@ -163,12 +162,21 @@ def _mark(dataset: Dataset) -> None:
 def _vr(dataset: Dataset, tag: BaseTag) -> str:
     """The value representation, without decoding the value."""
     vr = dataset.get_item(tag, keep_deferred=True).VR
-    return (dictionary.vr_of(tag) or "UN") if vr in (None, "UN") else str(vr)
+    return (_standard_vr(int(tag)) or "UN") if vr in (None, "UN") else str(vr)
 
 
 def _unknown(number: int) -> bool:
     """Whether this is a private attribute, or none of the standard that we know."""
-    return bool(number & 0x10000) or not (dictionary.vr_of(number) or repeater_has_tag(number))
+    return bool(number & 0x10000) or not _standard_vr(number)
+
+
+@lru_cache(10_000)
+def _standard_vr(number: int) -> str:
+    """The value representation in PS3.6, repeating groups included; ``""`` if it has none."""
+    try:
+        return dictionary_VR(number)
+    except KeyError:
+        return ""
 
 
 def _names_no_instance(number: int) -> bool:

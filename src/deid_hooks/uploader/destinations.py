@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from deid_hooks.errors import DeidHooksError, SettingsError
+from deid_hooks import DeidHooksError, SettingsError
 
 Delivered = Literal["sent", "already there"]
 

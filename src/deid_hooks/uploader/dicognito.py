@@ -14,8 +14,7 @@ from typing import Any
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from deid_hooks.errors import SettingsError
-from deid_hooks.pseudonyms import Pseudonyms
+from deid_hooks import Pseudonyms, SettingsError
 from deid_hooks.uploader.marking import mark_identity_removed, renew_file_meta
 
 _PATIENT_ID = 0x00100020

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deid_hooks.errors import SettingsError
+from deid_hooks import SettingsError
 from deid_hooks.uploader.destinations import Delivered, DestinationError
 from deid_hooks.uploader.placing import new_file, remove_leftovers
 

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 
-from deid_hooks.errors import UnusableDataset
+from deid_hooks import UnusableDataset
 
 CUT_SHORT = "the file is cut short"
 _UNDEFINED_LENGTH = 0xFFFFFFFF
