@@ -13,7 +13,7 @@ from deid_hooks.dictionary import tag_of
 from deid_hooks.difference import FINGERPRINT, Changes
 from deid_hooks.entry import Entry, Instance, now, readable
 from deid_hooks.errors import UnableToLog
-from deid_hooks.patient import KEYWORDS
+from deid_hooks.patient import KEYWORDS, patient_digest
 from deid_hooks.secret import SiteSecret
 
 Policy = Literal["all", "identifying"]
@@ -58,6 +58,7 @@ def assemble(
         },
         digest="",
         key=secret.name,
+        patients=_patients(gathered, secret),
     )
     return _with_digest(entry, secret)
 
@@ -73,6 +74,7 @@ def content_digest(entry: Entry, secret: SiteSecret) -> str:
         sorted([i.uid, i.deid_uid, i.originals] for i in entry.instances),
         [list(pair) for pair in entry.uids],
         {digest: secret.digest(value) for digest, value in entry.large.items()},
+        list(entry.patients),
     ]
     return secret.digest(dumps(content).encode("ascii"))
 
@@ -98,6 +100,13 @@ def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
 
 def _with_digest(entry: Entry, secret: SiteSecret) -> Entry:
     return replace(entry, digest=content_digest(entry, secret))
+
+
+def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...]:
+    identities = {(each.patient.patient_id, each.patient.issuer) for each in gathered}
+    return tuple(
+        sorted(patient_digest(number, issuer, secret) for number, issuer in identities if number)
+    )
 
 
 def _intersection(others: Iterable[dict[str, str]], first: dict[str, str]) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What the log is made of: entries, upload events, access rows and tombstones.
+"""What the log is made of: entries, upload events, access rows, tombstones and blocks.
 
 Plain values without behaviour of a store. Everything that could identify a patient is hidden
 from ``repr``, so that no traceback and no log line shows it.
@@ -45,8 +45,9 @@ DEID_FIELDS = (
 )
 """Keywords whose de-identified value has a column too, ``deid_<Keyword>``."""
 
-EVENTS = ("cleared", "uploaded", "partial", "failed")
 OUTCOMES = ("uploaded", "partial", "failed")
+EVENTS = ("cleared", *OUTCOMES, "withdrawn")
+"""``cleared`` to be sent; what became of it; deleted at the destination, as somebody noted."""
 
 _LOG_ID = re.compile(r"[0-9A-F]{32}")
 
@@ -70,8 +71,9 @@ class Entry:
     canonical JSON: a path (``"00100010"``, ``"00081140.0.00081155"``) to an element of the DICOM
     JSON model, or to ``null`` where the original had no such element. ``uids`` holds the pairs
     (de-identified, original) of every other UID that changed, sorted. ``large`` holds values too
-    long for ``originals``, by their keyed digest. ``digest`` is the keyed digest of the content,
-    ``key`` names the site secret it was made with.
+    long for ``originals``, by their keyed digest. ``patients`` holds a keyed digest of every
+    (PatientID, issuer) among the instances, sorted: normally one, none where no PatientID was.
+    ``digest`` is the keyed digest of the content, ``key`` names the site secret of all digests.
     """
 
     log_id: str
@@ -87,6 +89,12 @@ class Entry:
     large: Mapping[str, bytes] = field(repr=False)
     digest: str
     key: str
+    patients: tuple[str, ...] = ()
+
+    @property
+    def deid_uids(self) -> tuple[str, ...]:
+        """The de-identified SOP Instance UID of every instance."""
+        return tuple(instance.deid_uid for instance in self.instances)
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(self.instances)
@@ -94,7 +102,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class UploadEvent:
-    """``cleared`` to be sent, or what became of it. ``at`` is UTC."""
+    """One of ``EVENTS`` in the life of an entry at one destination. ``at`` is UTC."""
 
     log_id: str
     at: str
@@ -105,7 +113,12 @@ class UploadEvent:
 
 @dataclass(frozen=True, slots=True)
 class AccessRow:
-    """Who looked up what, from where, and why. ``asked`` may identify a patient."""
+    """Who looked up what, from where, and why: one link of the access trail.
+
+    ``asked`` and ``reason`` may identify a patient. ``commitment`` stands for the two in the
+    chain, so that they and ``salt`` can be erased (all three become ``""``) without breaking it.
+    ``previous`` is the ``seal`` of the row before, ``""`` for the first. See ``deid_hooks.trail``.
+    """
 
     id: str
     at: str
@@ -115,6 +128,10 @@ class AccessRow:
     asked: str = field(repr=False)
     log_ids: tuple[str, ...]
     reason: str = field(repr=False, default="")
+    salt: str = field(repr=False, default="")
+    commitment: str = ""
+    previous: str = ""
+    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +153,24 @@ class Tombstone:
     erasure: Erasure
 
 
-Record = Entry | UploadEvent | AccessRow | Tombstone
+@dataclass(frozen=True, slots=True)
+class Block:
+    """From now on nothing of a patient may leave; or, ``lifted``, it may again.
+
+    ``patient`` is a keyed digest as in :attr:`Entry.patients`. ``project`` is the one it is for,
+    ``""`` for all. Of several for one patient and project the latest counts. ``at`` is UTC.
+    """
+
+    id: str
+    at: str
+    patient: str
+    project: str
+    who: str
+    reason: str = field(repr=False, default="")
+    lifted: bool = False
+
+
+Record = Entry | UploadEvent | AccessRow | Tombstone | Block
 
 
 def new_log_id() -> str:

@@ -12,7 +12,8 @@
         │   └── ForkedProcess    the log was opened before this process was forked
         ├── AppendUnknown        all of it was written or none, now or later
         ├── IdConflict           the id is known with other content
-        └── Forgotten            the id was erased and must not come back
+        ├── Forgotten            the id was erased and must not come back
+        └── TrailMoved           the access row does not follow the last one
 
 No message ever holds an identifying value: it names the keyword, the file or the log id.
 """
@@ -123,6 +124,16 @@ class Forgotten(LogError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.log_id,)
+
+
+class TrailMoved(LogError):
+    """The access row follows one that is not the last of the trail any more; link it again."""
+
+    def __init__(self) -> None:
+        super().__init__("another look was recorded in the meantime", "try again")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
 
 
 def _sentence(cause: str, remedy: str = "") -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pluggy
 
 from deid_hooks.acquisition import Acquisition
+from deid_hooks.backend import Sealed
 from deid_hooks.entry import Entry, UploadEvent, now, parse_log_id
 from deid_hooks.errors import (
     DeidHooksError,
@@ -29,6 +30,8 @@ from deid_hooks.settings import Settings, load_settings, masked
 from deid_hooks.uploading import Upload
 
 log = logging.getLogger("deid_hooks")
+
+BLOCKED = "uploads of this patient are blocked"
 
 NOT_LOGGED = "Logging is switched off (url none:): nothing that is removed can be found again"
 
@@ -157,6 +160,8 @@ class DeidHooks:
     def _log(self, event: PostDeid, reuse: bool) -> str:
         """post_deid: the entry is made durable, then every plugin hears of it."""
         try:
+            if self.recorder.blocked(event.entry.patients, event.project):
+                raise UnableToLog(BLOCKED)
             standing = self.recorder.standing(event.entry) if reuse else None
             if standing is None:
                 self.recorder.append([event.entry])
@@ -165,6 +170,8 @@ class DeidHooks:
                 event = replace(event, log_id=standing, entry=entry)
         except LogError as error:
             raise UnableToLog(error.cause, error.remedy) from None
+        except UnableToLog:
+            raise
         except DeidHooksError as error:
             raise UnableToLog(str(error)) from None
         for name in event.not_kept:
@@ -179,21 +186,25 @@ class DeidHooks:
             raise UnableToLog("; ".join(failures), "repair the plugin, or disable it on purpose")
         return event.log_id
 
-    def _clear(self, asked: PreUpload) -> Entry | None:
+    def _clear(self, asked: PreUpload) -> Entry | Sealed | None:
         """pre_upload: resolved, every plugin agrees, and that it may leave is in the log."""
         entry = self._resolve(asked)
         self._refuse(self._reasons(asked))
         self._record_cleared(asked)
         return entry
 
-    def _resolve(self, asked: PreUpload) -> Entry | None:
+    def _resolve(self, asked: PreUpload) -> Entry | Sealed | None:
         self._warn_if_off()
         if not self._backend.records:
             return None
         try:
-            return self.recorder.resolve(asked.log_id)
+            entry = self.recorder.resolve(asked.log_id)
+            blocked = self.recorder.blocked(entry.patients, entry.project)
         except DeidHooksError as error:
             raise UploadRefused([str(error).rstrip(".")]) from None
+        if blocked:
+            raise UploadRefused([BLOCKED])
+        return entry
 
     def _reasons(self, asked: PreUpload) -> list[str]:
         answers = ask_each(self.manager, "pre_upload", asked, self.settings.plugin_timeout)

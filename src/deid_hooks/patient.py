@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 from deid_hooks.attributes import Snapshot
+from deid_hooks.secret import SiteSecret
 
 _PATIENT_ID = 0x00100020
 _ISSUER = 0x00100021
@@ -34,6 +36,11 @@ def patient_of(original: Snapshot) -> Patient:
         original.text(_BIRTH_DATE) or "",
         one_spelling(original.text(_NAME) or ""),
     )
+
+
+def patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> str:
+    """The keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
+    return secret.digest(json.dumps(["patient", patient_id, issuer]).encode("ascii"))
 
 
 def one_spelling(name: str) -> str:

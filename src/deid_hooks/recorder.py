@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from itertools import islice
 
 from deid_hooks.assembly import content_digest
-from deid_hooks.backend import LogBackend
+from deid_hooks.backend import LogBackend, Sealed
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.entry import AccessRow, Entry, Record, Tombstone, UploadEvent
 from deid_hooks.errors import AppendUnknown, DeidHooksError, LogError, LogUnavailable
 from deid_hooks.matching import Query
 from deid_hooks.secret import SiteSecret
+from deid_hooks.trail import linked, trail_key
 
 
 @contextmanager
@@ -76,10 +77,11 @@ class Recorder:
         return self.backend.with_digest(entry.digest, self._deadline())
 
     @_foreign_errors_as(LogUnavailable)
-    def resolve(self, log_id: str) -> Entry:
+    def resolve(self, log_id: str) -> Entry | Sealed:
         """Read an entry back from the store and find it equal to what was written.
 
-        Raises LogError with the cause if there is none, or it isn't.
+        Sealed where the store finds that itself, because this user may not read it. Raises LogError
+        with the cause if there is none, or it isn't.
         """
         found = self.backend.resolve(log_id, self._deadline())
         if found is None:
@@ -87,12 +89,24 @@ class Recorder:
         if isinstance(found, Tombstone):
             raise LogUnavailable(f"the entry {log_id} was forgotten")
         self._refuse_foreign(found)
-        if found.log_id != log_id or content_digest(found, self.secret) != found.digest:
+        altered = isinstance(found, Entry) and content_digest(found, self.secret) != found.digest
+        if found.log_id != log_id or altered:
             raise LogUnavailable(
                 f"the entry {log_id} is not what was written: it was altered in the store",
                 "restore the log from a backup",
             )
         return found
+
+    @_foreign_errors_as(LogUnavailable)
+    def blocked(self, patients: Sequence[str], project: str) -> bool:
+        """Whether nothing of one of these patients may leave, in this project or in any."""
+        if not (self.backend.records and patients):
+            return False
+        latest: dict[tuple[str, str], bool] = {}
+        for block in self.backend.blocks(patients, self._deadline()):
+            if block.project in ("", project):
+                latest[block.patient, block.project] = not block.lifted
+        return any(latest.values())
 
     @_foreign_errors_as(LogUnavailable)
     def outcome(self, log_id: str, destination: str) -> str | None:
@@ -127,9 +141,11 @@ class Recorder:
         """What became of these entries, oldest first."""
         return self.backend.uploads(list(log_ids), self._deadline())
 
+    @_foreign_errors_as(AppendUnknown)
     def look(self, row: AccessRow) -> None:
         """Record a look in the access trail, durably, before anything is shown."""
-        self.append([row])
+        key = trail_key(self.secret)
+        self.backend.look(row, lambda row, head: linked(row, head, key), self._deadline())
 
     def close(self) -> None:
         self.backend.close()
@@ -137,7 +153,7 @@ class Recorder:
     def _deadline(self) -> Deadline:
         return Deadline(self.seconds)
 
-    def _refuse_foreign(self, entry: Entry) -> None:
+    def _refuse_foreign(self, entry: Entry | Sealed) -> None:
         if entry.key != self.secret.name:
             raise LogUnavailable(
                 "the log was written with another site secret than this machine has",

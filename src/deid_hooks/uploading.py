@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
+from deid_hooks.backend import Sealed
 from deid_hooks.entry import Entry
 from deid_hooks.errors import UploadRefused
 
@@ -24,7 +25,7 @@ class Upload:
     def __init__(
         self,
         log_id: str,
-        clear: Callable[[], Entry | None],
+        clear: Callable[[], Entry | Sealed | None],
         conclude: Callable[[str, tuple[str, ...]], None],
     ) -> None:
         self.log_id = log_id
@@ -41,7 +42,7 @@ class Upload:
         """Resolve the entry and ask every plugin; UploadRefused with every reason."""
         entry = self._clear()
         if entry is not None:
-            self._expected = Counter(instance.deid_uid for instance in entry.instances)
+            self._expected = Counter(entry.deid_uids)
         self._cleared = True
         return self
 

@@ -17,7 +17,7 @@ from deid_hooks import (
     UploadRefused,
     hookimpl,
 )
-from deid_hooks.entry import Erasure
+from deid_hooks.entry import Entry, Erasure
 from tests.hooks.conftest import Load
 from tests.hooks.memory import Store
 from tests.hooks.series import (
@@ -148,8 +148,10 @@ def test_instances_of_two_patients_are_logged_where_the_site_wants_it(load: Load
     with hooks.acquisition() as acquisition:
         fill(acquisition, [*series(1), *series(1, patient="CANARY-OTHER")])
         acquisition.post_deid()
-    patients = hooks.recorder.resolve(acquisition.log_id).fields["PatientID"]
-    assert set(patients) == {CANARIES["PatientID"], "CANARY-OTHER"}
+    entry = hooks.recorder.resolve(acquisition.log_id)
+    assert isinstance(entry, Entry)
+    assert set(entry.fields["PatientID"]) == {CANARIES["PatientID"], "CANARY-OTHER"}
+    assert len(entry.patients) == 2
 
 
 def test_an_error_of_our_own_making_is_told_by_its_kind(

@@ -27,6 +27,7 @@ from deid_hooks import (
     hookimpl,
     restore,
 )
+from deid_hooks.entry import Entry
 from tests.hooks.conftest import Load
 from tests.hooks.memory import Store
 from tests.hooks.series import (
@@ -97,7 +98,9 @@ def test_what_was_logged_brings_the_original_back(hooks: DeidHooks, store: Store
         with acquisition.deidentifying(dataset):
             engine(dataset)
         acquisition.post_deid()
-    restored = restore(dataset, hooks.recorder.resolve(acquisition.log_id))
+    entry = hooks.recorder.resolve(acquisition.log_id)
+    assert isinstance(entry, Entry)
+    restored = restore(dataset, entry)
     assert restored.dataset == original
 
 

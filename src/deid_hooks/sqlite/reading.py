@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from deid_hooks.backend import Page
-from deid_hooks.entry import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.sqlite.connection import Opened
 from deid_hooks.sqlite.rows import cell, entry_at, text_of
+from deid_hooks.sqlite.trail import access_of
 from deid_hooks.sqlite.transactions import reading
 
 _RECORDS_A_PAGE = 200
 _CHARACTERS_A_PAGE = 4_000_000
 _EVENTS_A_PAGE = 1_000
-_KINDS = ("deid_log", "deid_log_upload", "deid_log_access", "deid_log_tombstone")
+_KINDS = ("", "_upload", "_access", "_tombstone", "_block")
 
 # The next places in the order of the log, and the kind of record that each one is.
 _PLACES = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT seq, {kind} FROM {table} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
-    for kind, table in enumerate(_KINDS)
+    f"SELECT * FROM (SELECT seq, {kind} FROM deid_log{name} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
+    for kind, name in enumerate(_KINDS)
 )
 
 
@@ -87,6 +89,28 @@ def events_after(
     return [_event(row) for row in rows], rows[-1][0] if rows else after
 
 
+def blocks_of(opened: Opened, patients: Collection[str]) -> list[Block]:
+    """The blocks of these patients, oldest first."""
+    marks = ", ".join("?" * len(patients))
+    with reading(opened) as connection:
+        rows = connection.execute(
+            f"SELECT * FROM deid_log_block WHERE patient IN ({marks}) ORDER BY seq",  # noqa: S608
+            tuple(map(cell, patients)),
+        ).fetchall()
+    return [_block(row) for row in rows]
+
+
+def label_of(opened: Opened, project: str, patient: str) -> str | None:
+    """The de-identified PatientID of the oldest entry of this patient in this project."""
+    with reading(opened) as connection:
+        row = connection.execute(
+            "SELECT deid_PatientID FROM deid_log WHERE patients = ? AND project = ?"
+            " AND deid_PatientID != '' ORDER BY seq LIMIT 1",
+            (cell(patient), cell(project)),
+        ).fetchone()
+    return None if row is None else text_of(row[0])
+
+
 def size_of(entry: Entry) -> int:
     """About how much memory an entry takes."""
     return (
@@ -128,9 +152,18 @@ def _event_at(connection: sqlite3.Connection, seq: int) -> UploadEvent:
 
 
 def _access_at(connection: sqlite3.Connection, seq: int) -> AccessRow:
-    row = _row_at(connection, "deid_log_access", seq)
-    id_, at, who, where, action, asked, log_ids, reason = row
-    return AccessRow(id_, at, who, where, action, asked, tuple(json.loads(log_ids)), reason)
+    row = connection.execute("SELECT * FROM deid_log_access WHERE seq = ?", (seq,)).fetchone()
+    return access_of(row)
+
+
+def _block_at(connection: sqlite3.Connection, seq: int) -> Block:
+    row = connection.execute("SELECT * FROM deid_log_block WHERE seq = ?", (seq,)).fetchone()
+    return _block(row)
+
+
+def _block(row: tuple[Any, ...]) -> Block:
+    id_, at, patient, project, who, reason = map(text_of, row[1:-1])
+    return Block(id_, at, patient, project, who, reason, bool(row[-1]))
 
 
 def _tombstone_at(connection: sqlite3.Connection, seq: int) -> Tombstone:
@@ -143,4 +176,5 @@ _READERS: tuple[Callable[[sqlite3.Connection, int], Record | None], ...] = (
     _event_at,
     _access_at,
     _tombstone_at,
+    _block_at,
 )

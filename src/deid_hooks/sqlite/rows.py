@@ -13,7 +13,7 @@ Cell = str | bytes | None
 
 _COLUMNS = (
     *("seq", "id", "created", "uploader", "project", "timestamp"),
-    *(*INDEXED_FIELDS, *DEID_COLUMNS, "digest", "key", "originals"),
+    *(*INDEXED_FIELDS, *DEID_COLUMNS, "digest", "key", "patients", "originals"),
 )
 _INSERT_ENTRY = (
     f"INSERT INTO deid_log ({', '.join(f'[{name}]' for name in _COLUMNS)})"  # noqa: S608
@@ -53,7 +53,7 @@ def insert_entry(connection: sqlite3.Connection, seq: int, entry: Entry) -> None
             None if entry.timestamp is None else cell(entry.timestamp),
             *(_first(entry.fields.get(keyword)) for keyword in INDEXED_FIELDS),
             *(_first(entry.deid.get(keyword)) for keyword in DEID_FIELDS),
-            *map(cell, (entry.digest, entry.key, entry.originals)),
+            *map(cell, (entry.digest, entry.key, " ".join(entry.patients), entry.originals)),
         ),
     )
     connection.executemany(
@@ -97,7 +97,7 @@ def entry_at(connection: sqlite3.Connection, seq: int) -> Entry | None:
         side, name = (deid, name[5:]) if name.startswith("deid_") else (fields, name)
         side.setdefault(name, []).extend([] if value is None else [text_of(value)])
     log_id, created, uploader, project = map(text_of, row[1:5])
-    digest, key, originals = map(text_of, row[-3:])
+    digest, key, patients, originals = map(text_of, row[-4:])
     return Entry(
         log_id=log_id,
         created=created,
@@ -124,6 +124,7 @@ def entry_at(connection: sqlite3.Connection, seq: int) -> Entry | None:
         },
         digest=digest,
         key=key,
+        patients=tuple(patients.split()),
     )
 
 

@@ -23,6 +23,7 @@ DEID_COLUMNS = tuple(f"deid_{keyword}" for keyword in DEID_FIELDS)
 
 INDEXED_COLUMNS = (
     "digest",
+    "patients",
     "timestamp",
     "PatientID",
     "PatientName",
@@ -70,7 +71,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 def _version_1(database: Database) -> None:
     texts = ("id", "created", "uploader", "project", "timestamp")
-    columns = (*texts, *INDEXED_FIELDS, *DEID_COLUMNS, "digest", "key", "originals")
+    columns = (*texts, *INDEXED_FIELDS, *DEID_COLUMNS, "digest", "key", "patients", "originals")
     _table(database, "deid_log", "seq", dict.fromkeys(columns, str), INDEXED_COLUMNS)
     database.table("deid_log").create_index(["id"], unique=True)
 
@@ -92,12 +93,25 @@ def _version_1(database: Database) -> None:
 
     upload = ("log_id", "at", "event", "destination", "uploader")
     _table(database, "deid_log_upload", "seq", dict.fromkeys(upload, str), ("log_id",))
-    access = ("id", "at", "who", "origin", "action", "asked", "log_ids", "reason")
+    look = ("id", "at", "who", "origin", "action", "asked", "log_ids", "reason")
+    access = (*look, "salt", "commitment", "previous", "seal")
     _table(database, "deid_log_access", "seq", dict.fromkeys(access, str))
     database.table("deid_log_access").create_index(["id"], unique=True)
     tombstone = ("id", "created", "destinations", "at", "who", "reason")
     _table(database, "deid_log_tombstone", "seq", dict.fromkeys(tombstone, str))
     database.table("deid_log_tombstone").create_index(["id"], unique=True)
+
+    block = {
+        **dict.fromkeys(("id", "at", "patient", "project", "who", "reason"), str),
+        "lifted": int,
+    }
+    _table(database, "deid_log_block", "seq", block, ("patient",))
+    database.table("deid_log_block").create_index(["id"], unique=True)
+    database.create_view(
+        "deid_log_subject",
+        "SELECT DISTINCT project, deid_PatientID AS label, PatientID, IssuerOfPatientID"
+        " FROM deid_log WHERE PatientID != '' AND deid_PatientID != ''",
+    )
 
     database.table("deid_log_store").create({"id": str, "version": int})
     database.execute("INSERT INTO deid_log_store VALUES (?, 0)", [secrets.token_hex(16)])

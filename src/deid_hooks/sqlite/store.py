@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from deid_hooks.backend import LogBackend, Page
 from deid_hooks.deadline import Deadline, NoAnswer
-from deid_hooks.entry import Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import AppendUnknown, ForkedProcess, LogUnavailable
 from deid_hooks.matching import Query
-from deid_hooks.sqlite import creation, reading, search, writing
+from deid_hooks.sqlite import creation, reading, search, trail, writing
 from deid_hooks.sqlite.connection import Opened
 from deid_hooks.sqlite.identity import Replaced
 from deid_hooks.sqlite.location import path_of
@@ -102,6 +102,24 @@ class SQLiteBackend(LogBackend):
             if after == cursor:
                 return
             cursor = after
+
+    def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
+        yield from self._read(deadline, partial(reading.blocks_of, patients=patients))
+
+    def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
+        return self._read(deadline, partial(reading.label_of, project=project, patient=patient))
+
+    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
+        cursor = 0
+        while True:
+            rows, after = self._page(deadline, partial(trail.rows_of_trail, after=cursor))
+            yield from rows
+            if after == cursor:
+                return
+            cursor = after
+
+    def trail_head(self, deadline: Deadline) -> str:
+        return self._read(deadline, trail.head_of_trail)
 
     def _page(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
         """One page of many: each may take as long as the first."""

@@ -10,12 +10,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from deid_hooks.entry import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import Forgotten, IdConflict, LogError
 from deid_hooks.sqlite import schema
 from deid_hooks.sqlite.connection import Opened
 from deid_hooks.sqlite.failures import unavailable
 from deid_hooks.sqlite.rows import cell, entry_at, insert_entry, text_of
+from deid_hooks.sqlite.trail import append_row, erase_terms
 from deid_hooks.sqlite.transactions import patiently, truncate_wal, writing
 
 _PARTS = ("deid_instance", "deid_uid", "deid_value", "deid_word", "deid_large")
@@ -30,7 +31,8 @@ _NEXT = """
         coalesce((SELECT max(seq) FROM deid_log), 0),
         coalesce((SELECT max(seq) FROM deid_log_upload), 0),
         coalesce((SELECT max(seq) FROM deid_log_access), 0),
-        coalesce((SELECT max(seq) FROM deid_log_tombstone), 0)
+        coalesce((SELECT max(seq) FROM deid_log_tombstone), 0),
+        coalesce((SELECT max(seq) FROM deid_log_block), 0)
     ) FROM deid_log_store
 """
 
@@ -45,7 +47,9 @@ def append(records: Sequence[Record], opened: Opened, may_begin: Callable[[], bo
             elif isinstance(record, UploadEvent):
                 written = _append_event(connection, seq, record)
             elif isinstance(record, AccessRow):
-                written = _append_access(connection, seq, record)
+                written = append_row(connection, seq, record)
+            elif isinstance(record, Block):
+                written = _append_block(connection, seq, record)
             else:
                 written = _append_tombstone(connection, seq, record)
             seq += written
@@ -67,6 +71,7 @@ def erase(
                     log_id, text_of(found[1]), _destinations(connection, log_id), erasure
                 )
                 seq += _append_tombstone(connection, seq, grave)
+                erase_terms(connection, log_id)
     _scrub(opened)
 
 
@@ -118,11 +123,10 @@ def _append_event(connection: sqlite3.Connection, seq: int, event: UploadEvent) 
     return True
 
 
-def _append_access(connection: sqlite3.Connection, seq: int, access: AccessRow) -> bool:
-    ids = _list(access.log_ids)
-    texts = (access.who, access.where, access.action, access.asked, ids, access.reason)
-    row = tuple(map(cell, (access.id, access.at, *texts)))
-    return _insert_once(connection, "deid_log_access", seq, row, access.id)
+def _append_block(connection: sqlite3.Connection, seq: int, block: Block) -> bool:
+    texts = (block.id, block.at, block.patient, block.project, block.who, block.reason)
+    row = (*map(cell, texts), int(block.lifted))
+    return _insert_once(connection, "deid_log_block", seq, row, block.id)
 
 
 def _append_tombstone(connection: sqlite3.Connection, seq: int, stone: Tombstone) -> bool:
@@ -136,7 +140,11 @@ def _append_tombstone(connection: sqlite3.Connection, seq: int, stone: Tombstone
 
 
 def _insert_once(
-    connection: sqlite3.Connection, table: str, seq: int, row: tuple[str | bytes, ...], id_: str
+    connection: sqlite3.Connection,
+    table: str,
+    seq: int,
+    row: tuple[str | bytes | int, ...],
+    id_: str,
 ) -> bool:
     """Insert a row that begins with its id; False if it is there, IdConflict if another is."""
     found = connection.execute(f"SELECT * FROM {table} WHERE id = ?", row[:1]).fetchone()  # noqa: S608
@@ -144,9 +152,15 @@ def _insert_once(
         if found[1:] != row:
             raise IdConflict(id_)
         return False
+    _insert(connection, table, seq, row)
+    return True
+
+
+def _insert(
+    connection: sqlite3.Connection, table: str, seq: int, row: tuple[str | bytes | int, ...]
+) -> None:
     marks = ", ".join("?" * (1 + len(row)))
     connection.execute(f"INSERT INTO {table} VALUES ({marks})", (seq, *row))  # noqa: S608
-    return True
 
 
 def _list(texts: tuple[str, ...]) -> str:
