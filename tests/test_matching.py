@@ -25,12 +25,11 @@ from deid_hooks.matching import (
     Term,
     Wildcard,
     Words,
-    comparable,
-    fold,
-    name_words,
     parse,
     read_terms,
 )
+from deid_hooks.moments import comparable
+from deid_hooks.names import fold, name_words
 from deid_hooks.terms import attribute
 
 LOG_ID = "65774D086757457C9DCF96E762803606"

@@ -6,6 +6,7 @@ import json
 from typing import NamedTuple
 
 from deid_hooks.attributes import Snapshot
+from deid_hooks.names import fold
 from deid_hooks.secret import SiteSecret
 
 _PATIENT_ID = 0x00100020
@@ -34,19 +35,10 @@ def patient_of(original: Snapshot) -> Patient:
         original.text(_PATIENT_ID) or "",
         original.text(_ISSUER) or "",
         original.text(_BIRTH_DATE) or "",
-        one_spelling(original.text(_NAME) or ""),
+        fold(original.text(_NAME) or ""),
     )
 
 
 def patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> str:
     """The keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
     return secret.digest(json.dumps(["patient", patient_id, issuer]).encode("ascii"))
-
-
-def one_spelling(name: str) -> str:
-    """A person's name as it is compared: ``DOE ^ JOHN^^`` and ``Doe^John`` are one."""
-    groups = []
-    for group in name.casefold().split("="):
-        components = [" ".join(component.split()) for component in group.split("^")]
-        groups.append("^".join(components).rstrip("^"))
-    return "=".join(groups).rstrip("=")

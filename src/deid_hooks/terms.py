@@ -12,7 +12,6 @@ from deid_hooks.dictionary import keyword_of, keywords
 from deid_hooks.entry import DEID_FIELDS, parse_log_id, readable
 from deid_hooks.errors import TermError
 from deid_hooks.matching import (
-    MOMENT,
     UNIVERSAL,
     Between,
     Condition,
@@ -22,11 +21,10 @@ from deid_hooks.matching import (
     Term,
     Wildcard,
     Words,
-    comparable,
-    fold,
-    plain_words,
     representation,
 )
+from deid_hooks.moments import MOMENT, comparable
+from deid_hooks.names import fold, plain_words
 
 ENTRY_FIELDS = ("id", "project", "subject", "created", "timestamp")
 TEXT_MOMENTS = ("created", "timestamp")  # ISO 8601 text, compared as it stands
@@ -67,7 +65,7 @@ def parse(texts: Sequence[str]) -> Query:
     the log holds none; what is kept by length and digest only is neither.
 
     The values in the conditions are ready to compare: names folded, ends of ranges in the form of
-    :func:`~deid_hooks.matching.comparable`, text as :func:`~deid_hooks.entry.readable` has it.
+    :func:`~deid_hooks.moments.comparable`, text as :func:`~deid_hooks.entry.readable` has it.
 
     Raises TermError for a term that can't be understood, and for no terms.
     """

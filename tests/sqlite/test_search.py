@@ -21,10 +21,9 @@ from deid_hooks.matching import (
     Term,
     Wildcard,
     Words,
-    fold,
-    name_words,
     parse,
 )
+from deid_hooks.names import fold, name_words
 from deid_hooks.sqlite import SQLiteBackend, search
 from deid_hooks.sqlite.clauses import clause_of
 

@@ -20,10 +20,9 @@ from deid_hooks.matching import (
     Term,
     Wildcard,
     Words,
-    name_words,
-    plain_words,
     representation,
 )
+from deid_hooks.names import name_words, plain_words
 from deid_hooks.sqlite.rows import cell
 from deid_hooks.sqlite.schema import INDEXED_COLUMNS
 

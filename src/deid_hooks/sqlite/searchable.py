@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from deid_hooks.entry import Entry
-from deid_hooks.matching import comparable, fold, forms, name_words, representation
+from deid_hooks.matching import forms, representation
+from deid_hooks.moments import comparable
+from deid_hooks.names import fold, name_words
 
 _RANGED_VRS = ("DA", "DT", "TM")
 
