@@ -7,19 +7,17 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Erasure, Record, Tombstone, UploadEvent
-from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
+from deid_hooks.entry import Record
+from deid_hooks.errors import AppendUnknown, LogUnavailable
 from deid_hooks.sqlite import SQLiteBackend
+from deid_hooks.testing.records import make_entry
 from tests.needed import missing
-
-from .entries import fresh_id, make_entry
 
 SECRET = "Qzxjkvw^Patient"
 
@@ -188,89 +186,6 @@ def test_a_reader_does_not_wait_behind_a_writer(
         writer.start()
         assert store.resolve(known.log_id, Deadline(0.8)) == known
         writer.join()
-
-
-def test_many_threads_append_and_read_at_once(store: SQLiteBackend) -> None:
-    entries = [make_entry() for _ in range(60)]
-    failures: list[BaseException] = []
-
-    def work(some: list[Any]) -> None:
-        try:
-            for entry in some:
-                store.append([entry], Deadline())
-                assert store.resolve(entry.log_id, Deadline()) == entry
-                assert store.read(0, Deadline()).records
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=work, args=(entries[n::6],)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert {e.log_id for e in store.everything(Deadline()) if hasattr(e, "log_id")} == {
-        entry.log_id for entry in entries
-    }
-
-
-def test_the_same_content_under_another_stamp_is_no_second_entry(store: SQLiteBackend) -> None:
-    entry = make_entry()
-    store.append([entry], Deadline())
-    store.append([replace(entry, created="later", uploader="other/2")], Deadline())
-    assert list(store.everything(Deadline())) == [entry]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"project": "OTHER"},
-        {"originals": '{"other":1}'},
-        {"instances": ()},
-        {"digest": "other"},
-        {"fields": {}},
-        {"uids": ()},
-        {"large": {"d": b"x"}},
-    ],
-)
-def test_other_content_under_a_known_id_is_a_conflict_whatever_its_digest(
-    store: SQLiteBackend, change: dict[str, Any]
-) -> None:
-    entry = make_entry()
-    store.append([entry], Deadline())
-    with pytest.raises(IdConflict, match=entry.log_id):
-        store.append([replace(entry, **change)], Deadline())
-    assert list(store.everything(Deadline())) == [entry]
-
-
-def test_events_rows_and_tombstones_that_are_repeated_stand_once(store: SQLiteBackend) -> None:
-    records: list[Record] = [
-        UploadEvent(fresh_id(), "t", "cleared", "d", "u"),
-        AccessRow(fresh_id(), "t", "who", "host", "show", "asked", ("a",), "why"),
-        Tombstone(fresh_id(), "t", ("d",), Erasure("t", "who", "why")),
-    ]
-    store.append([*records, *records], Deadline())
-    store.append(records, Deadline())
-    assert list(store.everything(Deadline())) == records
-    later = UploadEvent(records[0].log_id, "t2", "uploaded", "d", "u")  # type: ignore[union-attr]
-    store.append([later], Deadline())
-    assert list(store.everything(Deadline())) == [*records, later]
-
-
-def test_a_row_of_the_access_trail_is_never_changed(store: SQLiteBackend) -> None:
-    row = AccessRow(fresh_id(), "t", "who", "host", "show", "asked", ("a",), "why")
-    store.append([row], Deadline())
-    with pytest.raises(IdConflict):
-        store.append([replace(row, who="another")], Deadline())
-    assert list(store.everything(Deadline())) == [row]
-
-
-def test_a_tombstone_from_elsewhere_takes_no_entry_away(store: SQLiteBackend) -> None:
-    entry = make_entry()
-    store.append([entry], Deadline())
-    with pytest.raises(IdConflict):
-        store.append([Tombstone(entry.log_id, "t", (), Erasure("t", "w", "y"))], Deadline())
-    assert store.resolve(entry.log_id, Deadline()) == entry
 
 
 @contextmanager

@@ -16,8 +16,7 @@ import pytest
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.sqlite import SQLiteBackend, schema
-
-from .entries import make_entry
+from deid_hooks.testing.records import make_entry
 
 
 def backend(path: Path) -> SQLiteBackend:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Entry, Instance, Record, Tombstone, UploadEvent
+from deid_hooks.entry import AccessRow, Record, Tombstone, UploadEvent
 from deid_hooks.entry import Erasure as Erased
 from deid_hooks.sqlite import SQLiteBackend, reading
-
-from .conftest import NewStore
-from .entries import any_entries, any_text, fresh_id, make_entry
+from deid_hooks.testing.records import any_text, fresh_id, make_entry
 
 ids = st.builds(fresh_id)
 events = st.builds(UploadEvent, ids, *[any_text] * 4)
@@ -22,36 +19,6 @@ tombstones = st.builds(
     Tombstone, ids, any_text, st.lists(any_text).map(tuple), st.builds(Erased, *[any_text] * 3)
 )
 rows = st.builds(AccessRow, ids, *[any_text] * 5, st.lists(any_text).map(tuple), any_text)
-
-
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(records=st.lists(any_entries | events | rows | tombstones, max_size=6))
-def test_whatever_was_written_is_read_as_it_was(new_store: NewStore, records: list[Record]) -> None:
-    store = new_store()
-    store.append(records, Deadline())
-    assert list(store.everything(Deadline())) == records
-    kept = [record for record in records if isinstance(record, Entry | Tombstone)]
-    for record in kept:
-        assert store.resolve(record.log_id, Deadline()) == record
-    entries = [record for record in kept if isinstance(record, Entry)]
-    wanted = [entry.log_id for entry in reversed(entries)]
-    assert list(store.entries([*wanted, fresh_id()], Deadline())) == entries[::-1]
-    for entry in entries:
-        same = [each.log_id for each in entries if each.digest == entry.digest]
-        assert store.with_digest(entry.digest, Deadline()) == same[0]
-
-
-def test_another_process_reads_the_same(store: SQLiteBackend, path: Path) -> None:
-    written = make_entry(originals='{"a":"\0\ud800"}')
-    store.append([written], Deadline())
-    store.close()
-    other = SQLiteBackend(f"sqlite:///{path}")
-    assert other.resolve(written.log_id, Deadline()) == written
-    other.close()
 
 
 def test_large_values_are_kept_once_for_all_entries(store: SQLiteBackend, path: Path) -> None:
@@ -67,13 +34,6 @@ def test_two_values_that_claim_one_digest_are_both_kept(store: SQLiteBackend) ->
     entries = [make_entry(large={"d" * 64: value}) for value in (b"one", b"other")]
     store.append(entries, Deadline())
     assert list(store.everything(Deadline())) == entries
-
-
-def test_an_acquisition_of_ten_thousand_instances_is_one_entry(store: SQLiteBackend) -> None:
-    instances = tuple(Instance(f"1.2.{n}", f"2.25.{n}", f'{{"n":{n}}}') for n in range(10_000))
-    entry = make_entry(instances=instances)
-    store.append([entry], Deadline())
-    assert store.resolve(entry.log_id, Deadline()) == entry
 
 
 @pytest.mark.parametrize(("records_a_page", "characters"), [(1, 10**9), (3, 10**9), (50, 1)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,17 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from deid_hooks import AppendUnknown, Deadline, Entry, Forgotten, IdConflict, LogUnavailable
+from deid_hooks import AppendUnknown, Deadline, Entry, Forgotten, LogUnavailable
 from deid_hooks.entry import (
-    AccessRow,
     Erasure,
     Instance,
-    Record,
     Tombstone,
-    UploadEvent,
     new_log_id,
 )
-from deid_hooks.matching import parse
 from deid_hooks.sqlite import SQLiteBackend
 from tests.needed import program
 
@@ -72,18 +67,6 @@ def store(path: Path) -> Iterator[Store]:
     backend.close()
 
 
-def test_what_is_read_equals_what_was_written(store: Store) -> None:
-    row = AccessRow("a" * 32, "t", "who", "host", "search", "PatientName=x", ("1", "2"), "why")
-    event = UploadEvent("A" * 32, "t", "cleared", "folder:/x", "test/1")
-    records: list[Record] = [entry(), event, row, entry("山田^太郎")]
-    store.append(records, soon())
-    assert list(store.everything(soon())) == records
-    first = records[0]
-    assert isinstance(first, Entry)
-    assert store.resolve(first.log_id, soon()) == first
-    assert store.with_digest(first.digest, soon()) == first.log_id
-
-
 def test_the_statements_that_administrators_know_work_in_sqlite3(store: Store, path: Path) -> None:
     known = entry("John Doe")
     store.append([known], soon())
@@ -99,17 +82,6 @@ def test_the_statements_that_administrators_know_work_in_sqlite3(store: Store, p
     assert ask("SELECT uid FROM deid_log_uid WHERE deid_uid = '2.25.9'") == "1.2.9"
 
 
-def test_repeating_is_no_second_row_and_other_content_is_a_conflict(store: Store) -> None:
-    known = entry()
-    store.append([known], soon())
-    store.append([known], soon())
-    assert list(store.everything(soon())) == [known]
-    other = entry()
-    with pytest.raises(IdConflict):
-        store.append([other, replace(known, project="OTHER")], soon())
-    assert store.resolve(other.log_id, soon()) is None  # all or nothing
-
-
 def test_what_was_forgotten_does_not_come_back_and_leaves_no_byte(store: Store, path: Path) -> None:
     canary = entry("Canary^Carla")
     store.append([canary, entry()], soon())
@@ -120,30 +92,6 @@ def test_what_was_forgotten_does_not_come_back_and_leaves_no_byte(store: Store, 
         store.append([canary], soon())
     store.close()
     assert not any(b"Canary^Carla" in file.read_bytes() for file in path.parent.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("term", "found"),
-    [
-        ("PatientName=doe^j*", True),
-        ("John Doe", True),
-        ("PatientName==Doe^Jo", False),
-        ("SeriesTime=101501", True),
-        ("deid:PatientID=SUBJ-007", True),
-        ("timestamp=2006-08", True),
-        ("timestamp=..2006-07-31", False),
-        ("SOPInstanceUID=1.2.3.1", True),
-        ("StudyDescription=x", False),
-    ],
-)
-def test_search_finds_what_the_reference_matcher_finds(
-    store: Store, term: str, found: bool
-) -> None:
-    known = entry()
-    store.append([known], soon())
-    query = parse([term])
-    assert query.matches(known) == found
-    assert list(store.search(query, soon())) == ([known.log_id] if found else [])
 
 
 def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path) -> None:
@@ -263,16 +211,6 @@ def test_six_processes_lose_nothing_and_none_is_starved(store: Store, path: Path
     assert [each.returncode for each in writers] == [0] * 6
     assert len(acknowledged) == 240
     assert stored(path) == set(acknowledged)
-
-
-def test_a_killed_writer_loses_nothing_that_was_acknowledged(store: Store, path: Path) -> None:
-    process = writer(path, 100_000)
-    assert process.stdout is not None
-    acknowledged = [process.stdout.readline().strip() for _ in range(30)]
-    process.send_signal(signal.SIGKILL)
-    acknowledged += process.stdout.read().split()[:-1]  # the last line may be cut
-    process.wait()
-    assert set(acknowledged) <= stored(path)
 
 
 def test_a_copy_that_was_restored_is_used_again(store: Store, path: Path, tmp_path: Path) -> None:

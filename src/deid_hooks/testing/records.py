@@ -1,16 +1,24 @@
-"""Synthetic entries: of any text that Python can hold, and of values that search terms may meet."""
+"""Synthetic records: of any text that Python can hold, and of values that search terms may meet."""
 
 from __future__ import annotations
 
 import json
-from itertools import count
+import uuid
 from typing import Any
 
 from hypothesis import strategies as st
 
-from deid_hooks.entry import DEID_FIELDS, INDEXED_FIELDS, Entry, Instance
-
-_numbers = count(1)
+from deid_hooks.entry import (
+    DEID_FIELDS,
+    INDEXED_FIELDS,
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Instance,
+    Tombstone,
+    UploadEvent,
+)
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
     ["", "\0", "a\0b", "\ud800", "\ud83d\ude00", "x" * 5000, "'; DROP TABLE deid_log; --"]
@@ -19,11 +27,12 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=8) | st.sample
 
 
 def fresh_id() -> str:
-    return f"{next(_numbers):032X}"
+    """An id that no other record has."""
+    return uuid.uuid4().hex.upper()
 
 
 def make_entry(**values: Any) -> Entry:
-    """An entry of its own id, with two instances; ``values`` replace what it would have."""
+    """An entry of an id of its own, with two instances; ``values`` replace what it would have."""
     log_id = values.pop("log_id", None) or fresh_id()
     plain: dict[str, Any] = {
         "log_id": log_id,
@@ -65,8 +74,18 @@ any_entries = st.builds(
     large=st.dictionaries(any_text, st.binary(max_size=100), max_size=2),
     digest=any_text,
     key=any_text,
+    patients=st.lists(st.text("0123456789abcdef", min_size=1, max_size=8), max_size=2).map(tuple),
 )
 """Entries with nothing but what the types promise."""
+
+_ids = st.builds(fresh_id)
+any_events = st.builds(UploadEvent, _ids, *[any_text] * 4)
+any_tombstones = st.builds(
+    Tombstone, _ids, any_text, st.lists(any_text).map(tuple), st.builds(Erasure, *[any_text] * 3)
+)
+any_blocks = st.builds(Block, _ids, *[any_text] * 5, st.booleans())
+any_looks = st.builds(AccessRow, _ids, *[any_text] * 5, st.lists(any_text).map(tuple), any_text)
+"""Access rows that are not linked yet."""
 
 NAMES = (
     *("Doe^John", "DOE ^ JOHN^^", "John Doe", "Doe^Jane=\u5c71\u7530^\u592a\u90ce", "O'Brien^Pat"),

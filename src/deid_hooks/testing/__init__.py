@@ -1,0 +1,29 @@
+"""The conformance kit: proves that a store keeps the log as ``deid_hooks.backend`` says.
+
+    from deid_hooks.testing import BackendConformance
+
+    class TestMyBackend(BackendConformance):
+        @pytest.fixture
+        def url(self, tmp_path):
+            return f"mine:///{tmp_path}/log"
+
+``url`` is that of a store that does not exist yet, another one for every test. Run it with pytest.
+It needs the extra ``testing``.
+"""
+
+from deid_hooks.testing.appending import Appending
+from deid_hooks.testing.durability import Durability
+from deid_hooks.testing.erasing import Erasing
+from deid_hooks.testing.failing import Failing
+from deid_hooks.testing.ordering import Ordering
+from deid_hooks.testing.reading import Reading
+from deid_hooks.testing.searching import Searching
+from deid_hooks.testing.trails import Trails
+
+__all__ = ["BackendConformance"]
+
+
+class BackendConformance(
+    Reading, Appending, Ordering, Durability, Searching, Erasing, Trails, Failing
+):
+    """Every rule of the contract. Subclass it and give it the fixture ``url``."""

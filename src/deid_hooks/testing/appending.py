@@ -1,0 +1,186 @@
+"""An append writes all records or none, knows what it holds already, and overwrites nothing."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from deid_hooks.backend import LogBackend
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Instance,
+    Record,
+    Tombstone,
+    UploadEvent,
+)
+from deid_hooks.errors import Forgotten, IdConflict, LogError, TrailMoved
+from deid_hooks.testing.records import fresh_id, make_entry
+from deid_hooks.testing.stores import Conformance
+
+_STONE = Erasure("2026-01-01T00:00:00.000000Z", "who", "why")
+
+CHANGES: list[dict[str, Any]] = [
+    {"project": "TRIAL8"},
+    {"timestamp": None},
+    {"fields": {}},
+    {"fields": {"PatientID": ("4711 ",), "PatientName": ("Doe^John",)}},
+    {"deid": {"PatientID": ("SUBJ-008",)}},
+    {"originals": '{"00100020":{"Value":["4712"],"vr":"LO"}}'},
+    {"instances": (Instance("1.2.3.1", "2.25.1"),)},
+    {"uids": ()},
+    {"large": {"d": b"x"}},
+    {"patients": ("p",)},
+]
+"""What makes an entry another one."""
+
+
+class Appending(Conformance):
+    """All or nothing, and ids."""
+
+    def test_an_append_of_nothing_writes_nothing(self, backend: LogBackend) -> None:
+        backend.append([], Deadline())
+        assert list(backend.everything(Deadline())) == []
+
+    def test_hundreds_of_records_of_every_kind_are_written_in_their_order(
+        self, backend: LogBackend
+    ) -> None:
+        records: list[Record] = []
+        for number in range(150):
+            entry = make_entry()
+            event = UploadEvent(entry.log_id, f"t{number}", "cleared", "folder:/x", "sender/1")
+            records += [entry, event, Tombstone(fresh_id(), "t", ("folder:/x",), _STONE)]
+        backend.append(records, Deadline(60))
+        assert list(backend.everything(Deadline(60))) == records
+
+    def test_an_entry_that_is_repeated_stands_once_and_the_others_are_written(
+        self, backend: LogBackend
+    ) -> None:
+        known, new = make_entry(), make_entry()
+        backend.append([known], Deadline())
+        backend.append([known], Deadline())
+        backend.append([known, new, known], Deadline())
+        assert list(backend.everything(Deadline())) == [known, new]
+
+    def test_when_and_by_whom_it_was_written_does_not_make_an_entry_another(
+        self, backend: LogBackend
+    ) -> None:
+        known = make_entry()
+        backend.append([known], Deadline())
+        backend.append([replace(known, created="later", uploader="another")], Deadline())
+        assert list(backend.everything(Deadline())) == [known]
+
+    @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+    def test_other_content_under_a_known_id_is_a_conflict_whatever_its_digest(
+        self, backend: LogBackend, change: dict[str, Any]
+    ) -> None:
+        known = make_entry()
+        backend.append([known], Deadline())
+        with pytest.raises(IdConflict):
+            backend.append([replace(known, **change)], Deadline())
+        assert list(backend.everything(Deadline())) == [known]
+
+    def test_nothing_of_an_append_is_written_if_one_of_it_is_a_conflict(
+        self, backend: LogBackend
+    ) -> None:
+        known = make_entry()
+        backend.append([known], Deadline())
+        first, last = make_entry(), make_entry()
+        with pytest.raises(IdConflict):
+            backend.append([first, replace(known, project="other"), last], Deadline())
+        assert list(backend.everything(Deadline())) == [known]
+        backend.append([first, last], Deadline())
+        assert list(backend.everything(Deadline())) == [known, first, last]
+
+    def test_two_of_one_id_in_one_append_are_a_conflict_if_they_differ(
+        self, backend: LogBackend
+    ) -> None:
+        entry = make_entry()
+        with pytest.raises(IdConflict):
+            backend.append([entry, replace(entry, project="other")], Deadline())
+        assert list(backend.everything(Deadline())) == []
+
+    def test_events_blocks_and_tombstones_that_are_repeated_stand_once(
+        self, backend: LogBackend
+    ) -> None:
+        records: list[Record] = [
+            UploadEvent(fresh_id(), "t", "cleared", "d", "u"),
+            Block(fresh_id(), "t", "p", "", "who", "why"),
+            Tombstone(fresh_id(), "t", ("d",), _STONE),
+        ]
+        backend.append([*records, *records], Deadline())
+        backend.append(records, Deadline())
+        assert list(backend.everything(Deadline())) == records
+
+    def test_events_that_differ_in_anything_all_stand(self, backend: LogBackend) -> None:
+        event = UploadEvent(fresh_id(), "t", "cleared", "d", "u")
+        events = [
+            event,
+            replace(event, at="t2"),
+            replace(event, event="uploaded"),
+            replace(event, destination="D"),
+            replace(event, uploader="u "),
+        ]
+        backend.append(events, Deadline())
+        assert list(backend.everything(Deadline())) == events
+
+    def test_blocks_and_tombstones_are_never_changed(self, backend: LogBackend) -> None:
+        block = Block(fresh_id(), "t", "p", "", "who", "why")
+        stone = Tombstone(fresh_id(), "t", ("d",), _STONE)
+        backend.append([block, stone], Deadline())
+        with pytest.raises(IdConflict):
+            backend.append([replace(block, lifted=True)], Deadline())
+        with pytest.raises(IdConflict):
+            backend.append([replace(stone, destinations=())], Deadline())
+        assert list(backend.everything(Deadline())) == [block, stone]
+
+    def test_a_tombstone_from_elsewhere_takes_no_entry_away(self, backend: LogBackend) -> None:
+        entry = make_entry()
+        backend.append([entry], Deadline())
+        with pytest.raises(IdConflict):
+            backend.append([Tombstone(entry.log_id, "t", (), _STONE)], Deadline())
+        assert backend.resolve(entry.log_id, Deadline()) == entry
+
+    def test_an_entry_with_a_tombstone_from_elsewhere_is_forgotten(
+        self, backend: LogBackend
+    ) -> None:
+        stone, new = Tombstone(fresh_id(), "t", ("d",), _STONE), make_entry()
+        backend.append([stone], Deadline())
+        with pytest.raises(Forgotten):
+            backend.append([new, make_entry(log_id=stone.log_id)], Deadline())
+        assert list(backend.everything(Deadline())) == [stone]
+
+    def test_nothing_of_an_append_is_written_if_its_row_does_not_follow_the_trail(
+        self, backend: LogBackend
+    ) -> None:
+        row = AccessRow(fresh_id(), "t", "who", "host", "show", "", (), previous="not the head")
+        with pytest.raises(TrailMoved):
+            backend.append([make_entry(), row], Deadline())
+        assert list(backend.everything(Deadline())) == []
+
+    def test_of_two_that_write_one_id_at_once_one_wins(self, backend: LogBackend) -> None:
+        for _ in range(10):
+            first = make_entry()
+            both = [first, replace(first, project="other")]
+            ends: list[str] = []
+
+            def write(entry: Entry, ends: list[str] = ends) -> None:
+                try:
+                    backend.append([entry], Deadline())
+                    ends.append("returned")
+                except LogError as error:
+                    ends.append(type(error).__name__)
+
+            threads = [threading.Thread(target=write, args=(entry,)) for entry in both]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(ends) == ["IdConflict", "returned"]
+            assert backend.resolve(first.log_id, Deadline()) in both

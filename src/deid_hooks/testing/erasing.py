@@ -1,0 +1,106 @@
+"""Erasing takes what identifies a patient, everywhere, for good, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from deid_hooks.backend import LogBackend
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import AccessRow, Entry, Erasure, Tombstone, UploadEvent
+from deid_hooks.errors import Forgotten
+from deid_hooks.matching import parse
+from deid_hooks.testing.process import TRAIL_KEY
+from deid_hooks.testing.records import fresh_id, make_entry
+from deid_hooks.testing.stores import Conformance, Open
+from deid_hooks.trail import breaks, erased, linked
+
+ERASURE = Erasure("2026-02-03T04:05:06.000000Z", "administrator", "consent withdrawn")
+
+
+class Erasing(Conformance):
+    """Tombstones, and what is left."""
+
+    def test_a_tombstone_takes_the_place_of_an_entry(
+        self, backend: LogBackend, another: Open
+    ) -> None:
+        gone, left = make_entry(digest="gone", patients=("p",)), make_entry()
+        backend.append([gone, left, *_uploads(gone)], Deadline())
+        reader = another()
+        assert reader.resolve(gone.log_id, Deadline()) == gone
+        backend.erase([gone.log_id], ERASURE, Deadline(30))
+        stone = Tombstone(gone.log_id, gone.created, ("folder:/a", "folder:/b"), ERASURE)
+        for each in (backend, reader):
+            assert each.resolve(gone.log_id, Deadline()) == stone
+            assert list(each.entries([gone.log_id, left.log_id], Deadline())) == [left]
+            assert list(each.search(parse(["PatientID=4711"]), Deadline())) == [left.log_id]
+            assert each.with_digest("gone", Deadline()) is None
+            assert each.subject("TRIAL7", "p", Deadline()) is None
+
+    def test_what_was_read_before_is_not_read_again_and_the_tombstone_comes_last(
+        self, backend: LogBackend
+    ) -> None:
+        gone, left = make_entry(), make_entry()
+        events = _uploads(gone)
+        backend.append([gone, left, *events], Deadline())
+        cursor = backend.read(0, Deadline()).cursor
+        backend.erase([gone.log_id], ERASURE, Deadline(30))
+        [stone] = backend.read(cursor, Deadline()).records
+        assert isinstance(stone, Tombstone)
+        assert list(backend.everything(Deadline())) == [left, *events, stone]
+        assert list(backend.uploads([gone.log_id], Deadline())) == events
+
+    def test_an_erased_entry_never_comes_back(self, backend: LogBackend, another: Open) -> None:
+        gone, new = make_entry(), make_entry()
+        backend.append([gone], Deadline())
+        backend.erase([gone.log_id], ERASURE, Deadline(30))
+        for each in (backend, another()):
+            with pytest.raises(Forgotten):
+                each.append([new, gone], Deadline())
+            with pytest.raises(Forgotten):
+                each.append([replace(gone, project="other")], Deadline())
+        [only] = backend.everything(Deadline())
+        assert isinstance(only, Tombstone)
+
+    def test_unknown_and_erased_ids_are_passed_over(self, backend: LogBackend) -> None:
+        first, second = make_entry(), make_entry()
+        backend.append([first, second], Deadline())
+        backend.erase([first.log_id], ERASURE, Deadline(30))
+        again = replace(ERASURE, reason="again")
+        backend.erase([first.log_id, fresh_id(), second.log_id, second.log_id], again, Deadline(30))
+        erasures = [r.erasure for r in backend.everything(Deadline()) if isinstance(r, Tombstone)]
+        assert erasures == [ERASURE, again]
+        backend.erase([], ERASURE, Deadline(30))
+
+    def test_values_that_another_entry_has_too_stay_with_it(self, backend: LogBackend) -> None:
+        large = {"d" * 64: b"x" * 10_000}
+        gone, left = make_entry(large=large), make_entry(large=large)
+        backend.append([gone, left], Deadline())
+        backend.erase([gone.log_id], ERASURE, Deadline(30))
+        assert backend.resolve(left.log_id, Deadline()) == left
+
+    def test_what_was_asked_about_an_erased_entry_is_erased_from_the_trail(
+        self, backend: LogBackend
+    ) -> None:
+        gone, left = make_entry(), make_entry()
+        backend.append([gone, left], Deadline())
+        rows: list[AccessRow] = []
+        for ids in ((gone.log_id, left.log_id), (left.log_id,), ()):
+            row = AccessRow(fresh_id(), "t", "who", "host", "search", "PatientID=4711", ids, "why")
+            rows.append(linked(row, rows[-1].seal if rows else "", TRAIL_KEY))
+        backend.append(rows, Deadline())
+        backend.erase([gone.log_id], ERASURE, Deadline(30))
+        trail = list(backend.trail(Deadline()))
+        assert trail == [erased(rows[0]), *rows[1:]]
+        assert list(breaks(trail, TRAIL_KEY)) == []
+        backend.append(rows, Deadline())  # a copy that was made before brings nothing back
+        assert list(backend.trail(Deadline())) == trail
+
+
+def _uploads(entry: Entry) -> list[UploadEvent]:
+    return [
+        UploadEvent(entry.log_id, "t1", "cleared", "folder:/a", "sender/1"),
+        UploadEvent(entry.log_id, "t2", "cleared", "folder:/b", "sender/1"),
+        UploadEvent(entry.log_id, "t3", "uploaded", "folder:/a", "sender/1"),
+    ]

@@ -1,0 +1,70 @@
+"""A process of its own for the kit: opens the store, does one job, says what was acknowledged.
+
+The order comes as a line of JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+from deid_hooks.backend import LogBackend
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import AccessRow, now
+from deid_hooks.errors import LogError
+from deid_hooks.testing.records import fresh_id, make_entry
+from deid_hooks.trail import linked
+
+TRAIL_KEY = b"trail of the kit"
+
+
+def main() -> None:
+    order: dict[str, Any] = json.loads(sys.stdin.readline())
+    kind = getattr(importlib.import_module(order["module"]), order["name"])
+    backend: LogBackend = kind(order["url"])
+    job = {"entries": _entry, "looks": _look, "fork": _forked}[order["job"]]
+    done = 0
+    while not order["count"] or done < order["count"]:
+        print(job(backend), flush=True)
+        done += 1
+    backend.close()
+
+
+def _entry(backend: LogBackend) -> str:
+    entry = make_entry()
+    backend.append([entry], Deadline(30))
+    return entry.log_id
+
+
+def _look(backend: LogBackend) -> str:
+    row = AccessRow(fresh_id(), now(), "who", "host", "search", "PatientID=4711", ())
+    backend.look(row, lambda row, head: linked(row, head, TRAIL_KEY), Deadline(30))
+    return row.id
+
+
+def _forked(backend: LogBackend) -> str:
+    """What came of an append in a child of the process that uses the log, and of one after it."""
+    backend.append([make_entry()], Deadline())
+    child = os.fork()
+    if child == 0:
+        entry = make_entry()
+        try:
+            backend.append([entry], Deadline(5))
+            said = "returned"
+        except LogError as error:
+            said = type(error).__name__
+        except BaseException:  # noqa: BLE001 - that is the finding
+            said = "raised what is no LogError"
+        print(entry.log_id, said.replace(" ", "-"), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    entry = make_entry()
+    backend.append([entry], Deadline())
+    return f"{entry.log_id} returned"
+
+
+if __name__ == "__main__":
+    main()

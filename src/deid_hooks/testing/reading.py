@@ -1,0 +1,147 @@
+"""What is read equals what was written, whichever way it is read."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deid_hooks.backend import LogBackend
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import Block, Entry, Instance, Record, Tombstone, UploadEvent
+from deid_hooks.testing.records import (
+    any_blocks,
+    any_entries,
+    any_events,
+    any_tombstones,
+    fresh_id,
+    make_entry,
+)
+from deid_hooks.testing.stores import Conformance, Open, many
+
+
+class Reading(Conformance):
+    """Equality of what is read, and the ways to read."""
+
+    @many
+    @given(st.lists(any_entries | any_events | any_tombstones | any_blocks, max_size=4))
+    def test_whatever_was_written_is_read_as_it_was(
+        self, backend: LogBackend, records: list[Record]
+    ) -> None:
+        before = list(backend.everything(Deadline()))
+        backend.append(records, Deadline())
+        assert list(backend.everything(Deadline())) == [*before, *records]
+        for record in records:
+            if isinstance(record, Entry | Tombstone):
+                assert backend.resolve(record.log_id, Deadline()) == record
+
+    def test_a_new_store_holds_nothing(self, backend: LogBackend) -> None:
+        assert backend.read(0, Deadline()).records == ()
+        assert backend.resolve(fresh_id(), Deadline()) is None
+        assert backend.trail_head(Deadline()) == ""
+
+    def test_creating_a_store_that_exists_leaves_it_as_it_is(
+        self, backend: LogBackend, another: Open
+    ) -> None:
+        entry = make_entry()
+        backend.append([entry], Deadline())
+        another().create(Deadline())
+        assert list(backend.everything(Deadline())) == [entry]
+
+    def test_checking_leaves_nothing_in_the_log(self, backend: LogBackend) -> None:
+        backend.check(Deadline())
+        backend.check(Deadline())
+        assert list(backend.everything(Deadline())) == []
+
+    def test_an_acquisition_of_ten_thousand_instances_is_one_entry(
+        self, backend: LogBackend
+    ) -> None:
+        instances = tuple(Instance(f"1.2.{n}", f"2.25.{n}", f'{{"n":{n}}}') for n in range(10_000))
+        entry = make_entry(instances=instances)
+        backend.append([entry], Deadline(60))
+        assert backend.resolve(entry.log_id, Deadline(60)) == entry
+
+    def test_values_of_megabytes_are_kept_whole(self, backend: LogBackend) -> None:
+        large = {"d" * 64: bytes(range(256)) * 4096}
+        text = "Doe^John山田\0\ud800" * 100_000
+        entry = make_entry(large=large, originals=text, fields={"StudyDescription": (text,)})
+        backend.append([entry], Deadline(60))
+        assert backend.resolve(entry.log_id, Deadline(60)) == entry
+
+    def test_another_backend_reads_the_same(self, backend: LogBackend, another: Open) -> None:
+        entry = make_entry(originals='{"a":"\0\ud800"}')
+        backend.append([entry], Deadline())
+        backend.close()
+        assert another().resolve(entry.log_id, Deadline()) == entry
+
+    def test_what_is_read_is_not_remembered_from_before(
+        self, backend: LogBackend, another: Open
+    ) -> None:
+        entry, event = make_entry(), make_entry()
+        assert backend.resolve(entry.log_id, Deadline()) is None
+        other = another()
+        other.append([entry], Deadline())
+        assert backend.resolve(entry.log_id, Deadline()) == entry
+        other.append([event], Deadline())
+        assert list(backend.everything(Deadline())) == [entry, event]
+
+    def test_entries_come_in_the_order_asked_for_without_the_unknown(
+        self, backend: LogBackend
+    ) -> None:
+        entries = [make_entry() for _ in range(5)]
+        backend.append(entries, Deadline())
+        wanted = [entries[3], entries[0], entries[4]]
+        ids = [wanted[0].log_id, fresh_id(), *(entry.log_id for entry in wanted[1:])]
+        assert list(backend.entries(ids, Deadline())) == wanted
+        assert list(backend.entries([], Deadline())) == []
+
+    def test_uploads_are_those_of_the_entries_asked_for_oldest_first(
+        self, backend: LogBackend
+    ) -> None:
+        ids = [fresh_id() for _ in range(3)]
+        events = [
+            UploadEvent(log_id, f"t{n}", event, "folder:/x", "sender/1")
+            for n, event in enumerate(("cleared", "uploaded"))
+            for log_id in ids
+        ]
+        for event in events:
+            backend.append([event], Deadline())
+        assert list(backend.uploads(None, Deadline())) == events
+        some = [event for event in events if event.log_id != ids[1]]
+        assert list(backend.uploads([ids[2], ids[0], fresh_id()], Deadline())) == some
+        assert list(backend.uploads([], Deadline())) == []
+
+    def test_the_oldest_entry_of_a_content_is_found_by_its_digest(
+        self, backend: LogBackend
+    ) -> None:
+        entries = [make_entry(digest="a"), make_entry(digest="b"), make_entry(digest="a")]
+        backend.append(entries, Deadline())
+        assert backend.with_digest("a", Deadline()) == entries[0].log_id
+        assert backend.with_digest("b", Deadline()) == entries[1].log_id
+        assert backend.with_digest("A", Deadline()) is None
+
+    def test_blocks_are_those_of_the_patients_asked_for_oldest_first(
+        self, backend: LogBackend
+    ) -> None:
+        blocks = [
+            Block(fresh_id(), f"t{n}", patient, "TRIAL7", "who", "why", n == 2)
+            for n, patient in enumerate(("p", "q", "p", "r"))
+        ]
+        backend.append(blocks, Deadline())
+        assert list(backend.blocks(["p", "r"], Deadline())) == [blocks[0], blocks[2], blocks[3]]
+        assert list(backend.blocks(["P"], Deadline())) == []
+
+    def test_the_label_of_a_patient_is_that_of_the_oldest_entry_which_has_one(
+        self, backend: LogBackend
+    ) -> None:
+        def of(label: str, *patients: str, project: str = "TRIAL7") -> Entry:
+            return make_entry(deid={"PatientID": (label,)}, patients=patients, project=project)
+
+        backend.append(
+            [of("", "p"), of("both", "p", "q"), of("other", "p", project="TRIAL8")], Deadline()
+        )
+        assert backend.subject("TRIAL7", "p", Deadline()) is None
+        backend.append([of("SUBJ-1", "p"), of("SUBJ-2", "p"), of("SUBJ-3", "q")], Deadline())
+        assert backend.subject("TRIAL7", "p", Deadline()) == "SUBJ-1"
+        assert backend.subject("TRIAL7", "q", Deadline()) == "SUBJ-3"
+        assert backend.subject("TRIAL8", "p", Deadline()) == "other"
+        assert backend.subject("trial7", "p", Deadline()) is None
