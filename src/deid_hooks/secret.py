@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from deid_hooks.errors import SettingsError
+from deid_hooks.files import fsync_folder, put_file
 
 VARIABLE = "DEID_HOOKS_SECRET"
 _BYTES = 32
@@ -80,20 +81,10 @@ def keep_secret(secret: SiteSecret, path: Path) -> SiteSecret:
     """
     if (found := read_secret(path)) is not None:
         return found
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "wb") as stream:
-                stream.write(secret.text().encode("ascii") + b"\n")
-                stream.flush()
-                os.fsync(file)
-            with suppress(FileExistsError):  # of two that do this at once, one wins
-                os.link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _fsync_folder(path.parent)
+        with suppress(FileExistsError):  # of two that do this at once, one wins
+            put_file(path, secret.text().encode("ascii") + b"\n")
+        fsync_folder(path.parent)
     except OSError as error:
         raise SettingsError(
             f"The site secret can't be written to {path}: {error.strerror}."
@@ -101,14 +92,6 @@ def keep_secret(secret: SiteSecret, path: Path) -> SiteSecret:
     made = read_secret(path)
     assert made is not None
     return made
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parse(text: str, where: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from deid_hooks.cli import log, setup, upload
+from deid_hooks.cli import copy, log, setup, upload
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import exit_code_of, said_of
 
@@ -39,6 +39,7 @@ app.command("upload")(upload.upload)
 app.command("search")(log.search)
 app.command("show")(log.show)
 app.command("pending")(log.pending)
+app.command("copy")(copy.copy)
 app.command("plugins")(setup.plugins)
 app.command("config")(setup.config)
 app.command("init")(setup.init)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
+from deid_hooks.files import fsync_folder
 from deid_hooks.sqlite import schema
 from deid_hooks.sqlite.connection import Opened, connect, use_wal
 from deid_hooks.sqlite.identity import real_path
@@ -42,7 +43,7 @@ def _make_folders(folder: Path) -> None:
     for each in reversed([parent for parent in missing if not parent.exists()]):
         with suppress(FileExistsError):
             each.mkdir(mode=0o700)
-            _make_durable(each.parent)
+            fsync_folder(each.parent)
 
 
 def _make_file(path: Path) -> None:
@@ -57,7 +58,7 @@ def _make_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         return
-    _make_durable(path.parent)
+    fsync_folder(path.parent)
 
 
 def _make_tables(connection: sqlite3.Connection, deadline: Deadline) -> None:
@@ -84,12 +85,3 @@ def _size(path: Path) -> int | None:
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-
-
-def _make_durable(folder: Path) -> None:
-    """A new name in a folder outlives a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

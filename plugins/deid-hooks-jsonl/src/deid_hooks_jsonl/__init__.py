@@ -1,0 +1,175 @@
+"""The de-id log in one file of JSON Lines: each append is one line of numbered records.
+
+The first line says what the file is. A line without its end is an append that a crash cut short.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+from deid_hooks.backend import LogBackend, Page
+from deid_hooks.bounded import Begin, in_time
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.errors import ForkedProcess, LogUnavailable
+from deid_hooks.files import put_file
+from deid_hooks.recordjson import from_json, to_json
+from deid_hooks.rules import Key, key_of, unwritten
+from deid_hooks.trail import erased
+
+T = TypeVar("T")
+
+_HEADER = b'{"deid-hooks":"log","version":1}\n'
+_RECORDS_A_PAGE = 200
+
+
+class JSONLinesBackend(LogBackend):
+    """The log at ``jsonl:///relative.jsonl`` or ``jsonl:////absolute.jsonl``, for small logs.
+
+    What was read stays in memory, and a call reads on from there; a reader who starts at the
+    beginning, as resolving does, reads the file anew.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._path = Path.cwd() / unquote(url.removeprefix("jsonl:///"))
+        self._process = os.getpid()
+        self._turn = threading.Lock()
+        self._forget()
+
+    def create(self, deadline: Deadline) -> None:
+        def make(begin: Begin) -> None:
+            with suppress(FileExistsError):
+                put_file(self._path, _HEADER)
+
+        self._in_time(deadline, make)
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    def check(self, deadline: Deadline) -> None:
+        self.append([], deadline)
+
+    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+        def write(begin: Begin) -> None:
+            with self._opened(deadline, lock=True) as file:
+                new = unwritten(records, self._known.get, self._head)
+                line = _line(self._numbered(new)) if new else b""
+                begin()
+                os.ftruncate(file, self._end)  # what a crash cut short
+                while line:
+                    line = line[os.write(file, line) :]
+                os.fsync(file)
+
+        self._in_time(deadline, write)
+
+    def read(self, after: int, deadline: Deadline) -> Page:
+        def look(begin: Begin) -> Page:
+            with self._opened(deadline, anew=after == 0):
+                numbers = [n for n in self._records if n > after][:_RECORDS_A_PAGE]
+                found = tuple(self._records[number] for number in numbers)
+                return Page(found, numbers[-1] if numbers else after)
+
+        return self._in_time(deadline, look)
+
+    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+        def rewrite(begin: Begin) -> None:
+            with self._opened(deadline, lock=True, anew=True):
+                entries = {r.log_id: r for r in self._records.values() if isinstance(r, Entry)}
+                gone = {i: entries[i] for i in dict.fromkeys(log_ids) if i in entries}
+                left = {n: r for n, r in self._records.items() if r not in gone.values()}
+                kept = {n: _without_terms(r, gone) for n, r in left.items()}
+                stones = self._numbered(self._stone(e, erasure) for e in gone.values())
+                begin()
+                put_file(self._path, _HEADER + _line(kept | stones), os.replace)
+
+        self._in_time(deadline, rewrite)
+
+    def close(self) -> None:
+        return None  # nothing stays open between two calls
+
+    def _in_time(self, deadline: Deadline, job: Callable[[Begin], T]) -> T:
+        if os.getpid() != self._process:
+            raise ForkedProcess
+        try:
+            return in_time(deadline, job, str(self._path))
+        except ValueError:  # its text quotes what stands in the file
+            raise LogUnavailable(f"{self._path} is no de-id log", "check its URL") from None
+
+    @contextmanager
+    def _opened(self, deadline: Deadline, lock: bool = False, anew: bool = False) -> Iterator[int]:
+        """The file that stands at the path, read to its end."""
+        with self._turn:
+            file = os.open(self._path, os.O_RDWR | os.O_APPEND if lock else os.O_RDONLY)
+            try:
+                while lock and not _locked(file, self._path):
+                    if deadline.passed:
+                        raise LogUnavailable(f"the log {self._path} is locked", "try again")
+                    time.sleep(0.002)
+                    os.close(file)  # it may have been replaced in the meantime
+                    file = os.open(self._path, os.O_RDWR | os.O_APPEND)
+                self._read_on(file, anew)
+                yield file
+            finally:
+                os.close(file)
+
+    def _forget(self) -> None:
+        self._inode = self._end = 0
+        self._head = ""
+        self._records: dict[int, Record] = {}
+        self._known: dict[Key, Record] = {}
+
+    def _read_on(self, file: int, anew: bool) -> None:
+        state = os.fstat(file)
+        if anew or state.st_ino != self._inode or state.st_size < self._end:
+            self._forget()
+            self._inode = state.st_ino
+        with os.fdopen(os.dup(file), "rb") as lines:
+            lines.seek(self._end)
+            if self._end == 0 and lines.readline() != _HEADER:
+                raise ValueError
+            self._end = lines.tell()
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                for number, document in json.loads(line):
+                    self._records[number] = record = from_json(document)
+                    self._known[key_of(record)] = record
+                    self._head = record.seal if isinstance(record, AccessRow) else self._head
+                self._end += len(line)
+
+    def _numbered(self, records: Iterable[Record]) -> dict[int, Record]:
+        return dict(enumerate(records, max(self._records, default=0) + 1))
+
+    def _stone(self, entry: Entry, erasure: Erasure) -> Tombstone:
+        events = (r for r in self._records.values() if isinstance(r, UploadEvent))
+        sent_to = dict.fromkeys(e.destination for e in events if e.log_id == entry.log_id)
+        return Tombstone(entry.log_id, entry.created, tuple(sent_to), erasure)
+
+
+def _locked(file: int, path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(file).st_ino == path.stat().st_ino
+
+
+def _line(records: Mapping[int, Record]) -> bytes:
+    numbered = [[number, to_json(record)] for number, record in records.items()]
+    return json.dumps(numbered, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _without_terms(record: Record, gone: Mapping[str, Entry]) -> Record:
+    if isinstance(record, AccessRow) and gone.keys() & set(record.log_ids):
+        return erased(record)
+    return record
