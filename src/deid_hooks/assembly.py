@@ -104,9 +104,8 @@ def _with_digest(entry: Entry, secret: SiteSecret) -> Entry:
 
 def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...]:
     identities = {(each.patient.patient_id, each.patient.issuer) for each in gathered}
-    return tuple(
-        sorted(patient_digest(number, issuer, secret) for number, issuer in identities if number)
-    )
+    known = ((number, issuer) for number, issuer in identities if number)
+    return tuple(sorted({patient_digest(number, issuer, secret) for number, issuer in known}))
 
 
 def _intersection(others: Iterable[dict[str, str]], first: dict[str, str]) -> set[tuple[str, str]]:

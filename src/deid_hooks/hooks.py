@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from deid_hooks.errors import (
 )
 from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
 from deid_hooks.opening import backend_of, begin_log, open_log
+from deid_hooks.patient import patient_digest
 from deid_hooks.plugins import ask_each, load_plugins, register
 from deid_hooks.pseudonyms import Pseudonyms
 from deid_hooks.recorder import Recorder
@@ -131,9 +133,23 @@ class DeidHooks:
         """
         return self.recorder.outcome(parse_log_id(log_id) or "", masked(destination))
 
-    def pseudonyms(self, project: str) -> Pseudonyms:
-        """What engines make stable pseudonyms and UIDs with; differs from project to project."""
-        return Pseudonyms(project, self.recorder.secret.derive(f"pseudonyms {project}"))
+    def subject(self, project: str, patient_id: str, issuer: str = "") -> str | None:
+        """The label that a patient has in this project already, on any machine of this log.
+
+        Raises LogUnavailable. None if the log knows of none.
+        """
+        digest = patient_digest(patient_id, issuer, self.recorder.secret)
+        return self.recorder.subject(project, digest)
+
+    def pseudonyms(
+        self, project: str, labels: Mapping[tuple[str, str], str] | None = None
+    ) -> Pseudonyms:
+        """What engines make stable pseudonyms and UIDs with; differs from project to project.
+
+        ``labels`` maps (PatientID, IssuerOfPatientID) to labels that stand already.
+        """
+        key = self.recorder.secret.derive(f"pseudonyms {project}")
+        return Pseudonyms(project, key, labels or {})
 
     def close(self) -> None:
         """Let go of the log. Idempotent, never raises. In a forked child it is the parent's."""

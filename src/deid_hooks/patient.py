@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from deid_hooks.attributes import Snapshot
 from deid_hooks.names import fold
+from deid_hooks.pseudonyms import identity_of
 from deid_hooks.secret import SiteSecret
 
 _PATIENT_ID = 0x00100020
@@ -41,4 +42,5 @@ def patient_of(original: Snapshot) -> Patient:
 
 def patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> str:
     """The keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
-    return secret.digest(json.dumps(["patient", patient_id, issuer]).encode("ascii"))
+    identity = identity_of(patient_id, issuer)
+    return secret.digest(json.dumps(["patient", *identity]).encode("ascii"))

@@ -7,6 +7,7 @@ without guessing. The way back is the log's.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from deid_hooks.errors import SettingsError
@@ -16,16 +17,23 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U: nothing
 _MOST_CHARACTERS = 51  # as many as five-bit characters go into the 256 bits of a digest
 
 
+def identity_of(patient_id: str, issuer: str) -> tuple[str, str]:
+    """A PatientID and its IssuerOfPatientID as they are compared."""
+    return patient_id.strip("\0 "), issuer.strip("\0 ")
+
+
 @dataclass(frozen=True, slots=True)
 class Pseudonyms:
     """The pseudonyms of one project.
 
-    ``key`` holds the 32 bytes that were derived from the site secret for this project.
+    ``key`` holds the 32 bytes that were derived from the site secret for this project. ``labels``
+    maps (PatientID, IssuerOfPatientID), without spaces at either end, to labels that stand already.
     Raises SettingsError for a key of another length.
     """
 
     project: str
     key: bytes = field(repr=False)
+    labels: Mapping[tuple[str, str], str] = field(repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.key) != _KEY_BYTES:
@@ -46,12 +54,15 @@ class Pseudonyms:
         return f"2.25.{number}"
 
     def label(self, patient_id: str, issuer: str) -> str:
-        """``SUBJ-`` and ten characters for one person: a PatientID and its IssuerOfPatientID.
+        """The label of one person: a PatientID and its IssuerOfPatientID.
 
-        Spaces at either end mean nothing (PS3.5, section 6.2). Empty for an empty PatientID: two
-        persons of whom nothing is known are not made into one.
+        One that stands already, or else ``SUBJ-`` and ten characters. Spaces at either end mean
+        nothing (PS3.5, section 6.2). Empty for an empty PatientID: two persons of whom nothing is
+        known are not made into one.
         """
-        patient_id, issuer = patient_id.strip("\0 "), issuer.strip("\0 ")
+        patient_id, issuer = identity = identity_of(patient_id, issuer)
+        if identity in self.labels:
+            return self.labels[identity]
         return f"SUBJ-{self._characters(10, 'label', patient_id, issuer)}" if patient_id else ""
 
     def token(self, purpose: str, value: str, length: int) -> str:

@@ -109,6 +109,13 @@ class Recorder:
         return any(latest.values())
 
     @_foreign_errors_as(LogUnavailable)
+    def subject(self, project: str, patient: str) -> str | None:
+        """The label that a patient, by the keyed digest, has in this project already."""
+        if not self.backend.records:
+            return None
+        return self.backend.subject(project, patient, self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
     def outcome(self, log_id: str, destination: str) -> str | None:
         """``pending`` or the latest outcome at this destination; None if it was never cleared."""
         latest: str | None = None

@@ -30,6 +30,10 @@ def upload(
     ] = "basic",
     project: Annotated[str, typer.Option(help="Pseudonyms are made per project.")] = "",
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")] = 1,
+    subjects: Annotated[
+        Path | None,
+        typer.Option(help="CSV of the site's own labels: PatientID,IssuerOfPatientID,label."),
+    ] = None,
     again: Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")] = False,
     form: FormatOption = None,
 ) -> None:
@@ -44,9 +48,11 @@ def upload(
     from deid_hooks.uploader.destinations import DestinationError, open_destination
     from deid_hooks.uploader.prepare import be_quiet_and_fast
     from deid_hooks.uploader.scan import scan
+    from deid_hooks.uploader.subjects import read_subjects
     from deid_hooks.uploader.upload import Order
     from deid_hooks.uploader.upload import upload as deliver
 
+    labels = read_subjects(subjects, project) if subjects else {}
     with hooks_of(context) as hooks:
         check_log(hooks)
         try:
@@ -59,7 +65,7 @@ def upload(
         scanned = scan(source)
         total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
         counts: Counter[str] = Counter()
-        results = deliver(hooks, scanned, target, Order(engine, project, jobs, again))
+        results = deliver(hooks, scanned, target, Order(engine, project, jobs, again, labels))
         told = _counted(_with_progress(results, total), counts)
         try:
             _report(told, form)

@@ -16,6 +16,7 @@ from pydicom.dataset import FileDataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
+from deid_hooks import identity_of
 from deid_hooks.uploader.reading import cannot_be_read
 
 Kind = Literal["refused", "no DICOM"]
@@ -23,18 +24,25 @@ Kind = Literal["refused", "no DICOM"]
 _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
 _SOP_CLASS_UID = 0x00080016
 _SERIES_INSTANCE_UID = 0x0020000E
-_WANTED: list[BaseTag | int] = [_SOP_CLASS_UID, 0x00080018, 0x0020000D, _SERIES_INSTANCE_UID]
+_UIDS = (_SOP_CLASS_UID, 0x00080018, 0x0020000D, _SERIES_INSTANCE_UID)
+_PATIENT = (0x00100020, 0x00100021)
+_CHARACTER_SET = 0x00080005
+_WANTED: list[BaseTag | int] = [_CHARACTER_SET, *_UIDS, *_PATIENT]
 # Groups 0002 and 0008, little and big endian: what a file without a prefix would begin with.
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The files of one series, wherever they lie, in the order of their paths."""
+    """The files of one series, wherever they lie, in the order of their paths.
+
+    ``patients`` holds every (PatientID, IssuerOfPatientID) in them.
+    """
 
     study_uid: str = field(repr=False)
     series_uid: str = field(repr=False)
     files: tuple[str, ...] = field(repr=False)
+    patients: frozenset[tuple[str, str]] = field(repr=False, default=frozenset())
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -65,6 +73,7 @@ def scan(source: Path) -> Scan:
     Raises nothing for what it finds: what can't be read is left out, with the reason.
     """
     series: dict[tuple[str, str], list[str]] = {}
+    patients: dict[tuple[str, str], set[tuple[str, str]]] = {}
     left_out: list[LeftOut] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values
@@ -73,9 +82,14 @@ def scan(source: Path) -> Scan:
             if isinstance(known, LeftOut):
                 left_out.append(known)
             else:
-                series.setdefault(known, []).append(str(found))
+                study, uid, *patient = known
+                series.setdefault((study, uid), []).append(str(found))
+                patients.setdefault((study, uid), set()).add(identity_of(*patient))
     return Scan(
-        tuple(Series(study, uid, tuple(files)) for (study, uid), files in series.items()),
+        tuple(
+            Series(study, uid, tuple(files), frozenset(patients[study, uid]))
+            for (study, uid), files in series.items()
+        ),
         tuple(left_out),
     )
 
@@ -100,8 +114,8 @@ def _files(source: Path) -> Iterator[Path | LeftOut]:
             yield LeftOut(path, "refused", cannot_be_read(error))
 
 
-def _series_of(path: Path) -> tuple[str, str] | LeftOut:
-    """Study and Series Instance UID of a file, or why it has none."""
+def _series_of(path: Path) -> tuple[str, str, str, str] | LeftOut:
+    """Study and Series Instance UID, PatientID and its issuer, or why there is no series."""
     has_prefix = False
     try:
         with path.open("rb") as file:
@@ -110,7 +124,8 @@ def _series_of(path: Path) -> tuple[str, str] | LeftOut:
             if not has_prefix and file.read(2) not in _FIRST_GROUPS:
                 return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
             dataset = _header(file)
-        sop_class, sop_instance, study, series = (_uid(dataset, tag) for tag in _WANTED)
+        sop_class, sop_instance, study, series = (_text(dataset, tag) for tag in _UIDS)
+        patient_id, issuer = (_text(dataset, tag) for tag in _PATIENT)
         media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     except OSError as error:
         return LeftOut(path, "refused", cannot_be_read(error))
@@ -129,7 +144,7 @@ def _series_of(path: Path) -> tuple[str, str] | LeftOut:
     ):
         if not uid:
             return LeftOut(path, "refused", f"no {keyword}")
-    return study, series
+    return study, series, patient_id, issuer
 
 
 def _header(file: BinaryIO) -> FileDataset:
@@ -143,5 +158,5 @@ def _header(file: BinaryIO) -> FileDataset:
     )
 
 
-def _uid(dataset: FileDataset, tag: BaseTag | int) -> str:
+def _text(dataset: FileDataset, tag: BaseTag | int) -> str:
     return str(dataset[tag].value or "") if tag in dataset else ""

@@ -6,10 +6,10 @@ Built on nothing but the public interface of ``deid_hooks``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from deid_hooks.uploader.prepare import (
 )
 from deid_hooks.uploader.scan import Scan
 from deid_hooks.uploader.staging import staging_folder
+from deid_hooks.uploader.subjects import Identity, labels_of
 
 _CHUNK = 16
 """Files that a worker process takes at a time."""
@@ -53,13 +54,15 @@ class Result:
 class Order:
     """What to do: which engine, for which project, with how many processes.
 
-    ``again`` sends what the log knows as uploaded, too.
+    ``again`` sends what the log knows as uploaded, too. ``labels`` maps (PatientID, issuer) to
+    labels of the site's own.
     """
 
     engine: str = "basic"
     project: str = ""
     jobs: int = 1
     again: bool = False
+    labels: Mapping[Identity, str] = field(repr=False, default_factory=dict)
 
 
 def upload(
@@ -74,7 +77,9 @@ def upload(
         yield Result(left.path, left.kind, reason=left.reason)
     with staging_folder() as staging:
         series = (each.paths for each in scanned.series)
-        for prepared in _prepared(hooks, series, staging, order):
+        patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
+        labels = labels_of(hooks, order.project, order.labels, patients)
+        for prepared in _prepared(hooks, series, staging, replace(order, labels=labels)):
             yield from _deliver(hooks, prepared, destination, order)
 
 
@@ -143,7 +148,7 @@ def _stop_if_log_is_gone(hooks: DeidHooks, error: DeidHooksError) -> None:
 def _prepared(
     hooks: DeidHooks, series: Iterable[Sequence[Path]], staging: Path, order: Order
 ) -> Iterator[list[Staged | Refused]]:
-    pseudonyms = hooks.pseudonyms(order.project)
+    pseudonyms = hooks.pseudonyms(order.project, order.labels)
     fields = hooks.settings.fields
     if order.jobs == 1:
         preparer = Preparer(order.engine, pseudonyms, fields, staging)
