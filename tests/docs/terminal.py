@@ -44,7 +44,7 @@ def steps(block: Block) -> Iterator[Step]:
 
 def file_of(block: Block) -> str | None:
     """The name of the file that a block is, told by its first line: ``# NAME``."""
-    named = re.match(r"# ([\w.-]+\.(?:py|toml|txt))\n", block.text)
+    named = re.match(r"# ([\w.-]+\.(?:py|toml|txt|yml))\n", block.text)
     return named[1] if named else None
 
 
