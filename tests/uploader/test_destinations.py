@@ -29,15 +29,6 @@ def test_opening_touches_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "text", ["dicom://ARCHIVE@pacs:11112", "dicomweb+https://user:secret@pacs/studies"]
-)
-def test_what_comes_later_is_said_without_its_password(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"later version. Known: folder:PATH") as caught:
-        open_destination(text)
-    assert "secret" not in str(caught.value)
-
-
 @pytest.mark.parametrize("text", ["ftp://user:secret@host", "out", "/srv/out", "", "./a:b"])
 def test_an_unknown_kind_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(SettingsError, match="folder:PATH") as caught:

@@ -17,7 +17,7 @@ from pydicom import dcmread, dcmwrite
 
 from deid_hooks.pseudonyms import Pseudonyms
 from deid_hooks.uploader import basic, placing
-from deid_hooks.uploader.destinations import DestinationError
+from deid_hooks.uploader.destinations import DestinationError, Outgoing
 from deid_hooks.uploader.folder import Folder
 
 STUDY, SERIES = "1.2", "1.2.1"
@@ -27,11 +27,12 @@ import os, sys
 from pathlib import Path
 if sys.argv[1] == "beside":
     del os.O_TMPFILE
+from deid_hooks.uploader.destinations import Outgoing
 from deid_hooks.uploader.folder import Folder
 folder = Folder(sys.argv[3])
 folder.check()
 for path in sorted(Path(sys.argv[2]).iterdir()):
-    result = folder.send(path, "1.2", "1.2.1", path.stem)
+    result = folder.send(Outgoing(path, "1.2", "1.2.1", path.stem))
     # So long that a pipe holds sixteen of them: nobody is further ahead of who reads them.
     print(result.ljust(4000), flush=True)
 folder.finish()
@@ -83,17 +84,17 @@ def path_of(descriptor: int) -> str:
 
 
 def test_a_file_lies_under_its_uids(way: str, folder: Folder, out: Path, staged: Path) -> None:
-    assert folder.send(staged, "1.2", "1.2.1", "1.2.1.9") == "sent"
+    assert folder.send(Outgoing(staged, "1.2", "1.2.1", "1.2.1.9")) == "uploaded"
     folder.finish()
     assert files_in(out) == ["1.2/1.2.1/1.2.1.9.dcm"]
     assert (out / "1.2/1.2.1/1.2.1.9.dcm").read_bytes() == b"one"
 
 
 def test_the_same_file_is_not_sent_twice(way: str, folder: Folder, out: Path, staged: Path) -> None:
-    assert not folder.has(staged, STUDY, SERIES, "1.2.3")
-    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "sent"
-    assert folder.has(staged, STUDY, SERIES, "1.2.3")
-    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "already there"
+    assert not folder.has(Outgoing(staged, STUDY, SERIES, "1.2.3"))
+    assert folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "uploaded"
+    assert folder.has(Outgoing(staged, STUDY, SERIES, "1.2.3"))
+    assert folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "already there"
     assert len(files_in(out)) == 1
 
 
@@ -102,14 +103,14 @@ def test_two_files_with_one_uid_are_two_files(
 ) -> None:
     for content in (b"one", b"two", b"one", b"three", b"two"):
         staged.write_bytes(content)
-        folder.send(staged, STUDY, SERIES, "1.2.3")
+        folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
     series = out / STUDY / SERIES
     assert {path.name: path.read_bytes() for path in series.iterdir()} == {
         "1.2.3.dcm": b"one",
         "1.2.3-2.dcm": b"two",
         "1.2.3-3.dcm": b"three",
     }
-    assert folder.has(staged, STUDY, SERIES, "1.2.3")
+    assert folder.has(Outgoing(staged, STUDY, SERIES, "1.2.3"))
 
 
 def test_a_file_that_appears_meanwhile_is_not_written_over(
@@ -120,8 +121,8 @@ def test_a_file_that_appears_meanwhile_is_not_written_over(
     series.mkdir(parents=True)
     (series / "1.2.3.dcm").write_bytes(b"two")
     monkeypatch.setattr(Folder, "has", lambda *args: False)
-    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "sent"
-    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "already there"
+    assert folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "uploaded"
+    assert folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "already there"
     assert (series / "1.2.3.dcm").read_bytes() == b"two"
     assert (series / "1.2.3-2.dcm").read_bytes() == b"one"
     assert len(files_in(out)) == 2
@@ -131,7 +132,7 @@ def test_a_link_in_the_way_is_not_followed(folder: Folder, out: Path, staged: Pa
     series = out / STUDY / SERIES
     series.mkdir(parents=True)
     (series / "1.2.3.dcm").symlink_to(staged)
-    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "sent"
+    assert folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "uploaded"
     assert (series / "1.2.3-2.dcm").read_bytes() == b"one"
 
 
@@ -157,7 +158,9 @@ def test_files_of_pydicom_that_share_uids_are_all_there(
                 continue
             contents.add(file.read_bytes())
             uids.append(str(dataset.SOPInstanceUID))
-            folder.send(file, dataset.StudyInstanceUID, dataset.SeriesInstanceUID, uids[-1])
+            folder.send(
+                Outgoing(file, dataset.StudyInstanceUID, dataset.SeriesInstanceUID, uids[-1])
+            )
     folder.finish()
     assert len(uids) - len(set(uids)) > 20, "many files share a UID"
     delivered = [(out / name).read_bytes() for name in files_in(out)]
@@ -173,7 +176,7 @@ def test_only_the_owner_may_read_whatever_the_umask(
     try:
         folder = Folder(str(out))
         folder.check()
-        folder.send(staged, STUDY, SERIES, "1.2.3")
+        folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
         folder.finish()
     finally:
         os.umask(before)
@@ -190,10 +193,10 @@ def test_what_is_no_uid_never_becomes_a_path(
 ) -> None:
     for uids in ((uid, "1", "1"), ("1", uid, "1"), ("1", "1", uid)):
         with pytest.raises(DestinationError, match="InstanceUID is not a UID") as caught:
-            folder.send(staged, *uids)
+            folder.send(Outgoing(staged, *uids))
         assert len(uid) < 3 or uid not in str(caught.value)
         with pytest.raises(DestinationError):
-            folder.has(staged, *uids)
+            folder.has(Outgoing(staged, *uids))
     assert files_in(out.parent) == ["staged.dcm"]
 
 
@@ -216,7 +219,7 @@ def test_nothing_is_named_before_it_is_on_the_disk_nor_reported_before_its_name_
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "link", linked)
-    folder.send(staged, STUDY, SERIES, "1.2.3")
+    folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
     assert len(steps) == 2
     assert steps[0].startswith(f"{out}/#"), "an unnamed file"
     assert steps[1] == "named"
@@ -227,10 +230,10 @@ def test_nothing_is_named_before_it_is_on_the_disk_nor_reported_before_its_name_
 def test_what_a_killed_run_left_is_made_durable_too(
     folder: Folder, out: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder.send(staged, STUDY, SERIES, "1.2.3")
+    folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
     again = Folder(str(out))
     again.check()
-    assert again.send(staged, STUDY, SERIES, "1.2.3") == "already there"
+    assert again.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "already there"
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(path_of(descriptor)))
     again.finish()
@@ -272,7 +275,7 @@ def test_a_kill_leaves_whole_files_only_and_the_next_run_sends_the_rest(
         pass
     assert rest.returncode == 0
     assert results.read_text().count("already there") == len(before)
-    assert results.read_text().count("sent") == 60 - len(before)
+    assert results.read_text().count("uploaded") == 60 - len(before)
     assert {Path(name).name for name in files_in(out)} == {path.name for path in many.iterdir()}
     assert {path.name for path in tmp_path.iterdir()} == {"many", "out", "results"}
 
@@ -289,7 +292,7 @@ def test_two_processes_share_a_folder(many: Path, out: Path, tmp_path: Path, mod
     ):
         pass
     assert one.returncode == other.returncode == 0
-    assert results.read_text().count("sent") == 60
+    assert results.read_text().count("uploaded") == 60
     assert results.read_text().count("already there") == 60
     assert len(files_in(out)) == 60
     assert {path.name for path in tmp_path.iterdir()} == {"many", "out", "results"}
@@ -325,7 +328,7 @@ def test_a_new_file_that_was_taken_for_a_leftover_is_made_again(
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", too_late)
-    assert folder.send(staged, STUDY, SERIES, "1.2.3") == "sent"
+    assert folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3")) == "uploaded"
     assert files_in(out) == ["1.2/1.2.1/1.2.3.dcm"]
 
 
@@ -359,10 +362,10 @@ def test_a_file_is_no_destination(staged: Path) -> None:
 def test_a_destination_that_vanishes_is_not_made_anew(
     way: str, folder: Folder, out: Path, staged: Path
 ) -> None:
-    folder.send(staged, STUDY, SERIES, "1.2.3")
+    folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
     shutil.rmtree(out)
     with pytest.raises(DestinationError, match="is not there"):
-        folder.send(staged, STUDY, SERIES, "1.2.4")
+        folder.send(Outgoing(staged, STUDY, SERIES, "1.2.4"))
     with pytest.raises(DestinationError, match="is not there"):
         folder.finish()
     assert not out.exists()
@@ -375,7 +378,7 @@ def test_a_write_that_fails_leaves_nothing(
     setrlimit(RLIMIT_FSIZE, (10_000, RLIM_INFINITY))
     try:
         with pytest.raises(DestinationError, match="can't be written: file too large"):
-            folder.send(staged, STUDY, SERIES, "1.2.3")
+            folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
     finally:
         setrlimit(RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
     assert not list(out.rglob("*"))
@@ -402,9 +405,9 @@ def test_a_full_disk_is_told_and_nothing_half_is_there(
     folder = Folder(str(small_disk / "out"))
     folder.check()
     one, two, *_ = sorted(many.iterdir())
-    assert folder.send(one, STUDY, SERIES, "1.2.1") == "sent"
+    assert folder.send(Outgoing(one, STUDY, SERIES, "1.2.1")) == "uploaded"
     with pytest.raises(DestinationError, match=r"is full\. Make room, then run it again"):
-        folder.send(two, STUDY, SERIES, "1.2.2")
+        folder.send(Outgoing(two, STUDY, SERIES, "1.2.2"))
     folder.finish()
     assert files_in(small_disk) == ["out/1.2/1.2.1/1.2.1.dcm"]
     assert (small_disk / "out/1.2/1.2.1/1.2.1.dcm").read_bytes() == one.read_bytes()
@@ -417,7 +420,7 @@ def test_a_read_only_disk_is_told(small_disk: Path, staged: Path) -> None:
     with pytest.raises(DestinationError, match=r"is read-only\. Mount it for writing"):
         folder.check()
     with pytest.raises(DestinationError, match="is read-only"):
-        folder.send(staged, STUDY, SERIES, "1.2.3")
+        folder.send(Outgoing(staged, STUDY, SERIES, "1.2.3"))
 
 
 def test_the_top_of_a_file_system_is_refused_where_it_would_take_a_visible_temporary_file(

@@ -24,7 +24,9 @@ _DELIVERED = ("uploaded", "already there")
 def upload(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")],
-    destination: Annotated[str, typer.Argument(help="folder:PATH")],
+    destination: Annotated[
+        str, typer.Argument(help="folder:PATH, dicom://AET@host:port, dicomweb+https://host/path")
+    ],
     engine: Annotated[
         str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
     ] = "basic",

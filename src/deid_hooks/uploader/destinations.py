@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from deid_hooks import DeidHooksError, SettingsError
 
-Delivered = Literal["sent", "already there"]
-
-_LATER = ("dicom", "dicomweb+http", "dicomweb+https")
+KINDS = "folder:PATH, dicom://AET@host:port, dicomweb+http(s)://host:port/path"
 
 
 class DestinationError(DeidHooksError):
@@ -27,11 +27,32 @@ class DestinationError(DeidHooksError):
         return type(self), (self.cause, self.remedy)
 
 
-class Destination(Protocol):
-    """Takes files one at a time; used by one thread.
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A de-identified file that waits to be sent. The UIDs are its own, de-identified."""
 
-    ``staged`` is the de-identified file, the UIDs are its own, de-identified. All methods raise
-    DestinationError and nothing else.
+    path: Path
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a file at the destination.
+
+    ``failed`` with a reason: it is not there, or nobody knows. ``uploaded`` may have one, too: the
+    destination took it with a warning.
+    """
+
+    status: Literal["uploaded", "already there", "failed"]
+    reason: str = ""
+
+
+class Destination(Protocol):
+    """Takes the files of one acquisition after the other; used by one thread.
+
+    Raises DestinationError and nothing else.
     """
 
     name: str
@@ -40,31 +61,54 @@ class Destination(Protocol):
     def check(self) -> None:
         """Return if it can be reached and takes files."""
 
-    def has(self, staged: Path, study_uid: str, series_uid: str, sop_uid: str) -> bool:
-        """Whether this very file, byte for byte where that can be told, is there already."""
+    def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+        """Deliver the files of an acquisition; what became of each, in their order.
 
-    def send(self, staged: Path, study_uid: str, series_uid: str, sop_uid: str) -> Delivered:
-        """Deliver a file, unless it is there already. It never takes another file's place."""
-
-    def finish(self) -> None:
-        """Make durable what was sent, at the end of an acquisition and before its outcome is known.
-
-        What was opened to send it may be closed; ``send`` opens it again.
+        What is delivered is there for good. No file takes another one's place. ``tried_before``:
+        some may be there already, which is looked for where the destination can tell.
         """
 
 
 def open_destination(text: str) -> Destination:
     """The destination that ``text`` names. Nothing is touched before ``check``.
 
-    Raises SettingsError for a scheme that isn't known; it never repeats what may be a password.
+    Raises SettingsError for a scheme that isn't known, or whose library isn't installed; it never
+    repeats what may be a password.
     """
-    from deid_hooks.uploader.folder import Folder  # which needs what stands above
-
+    # Each needs what stands above, and a library that the others do without.
     scheme, colon, rest = text.partition(":")
     if scheme == "folder" and colon:
+        from deid_hooks.uploader.folder import Folder
+
         return Folder(rest)
-    if scheme in _LATER and colon:
-        raise SettingsError(f"Sending to {scheme}: comes with a later version. Known: folder:PATH.")
+    if scheme == "dicom" and colon:
+        from deid_hooks.uploader.dicom import Archive
+
+        return Archive(text)
+    if scheme in ("dicomweb+http", "dicomweb+https") and colon:
+        from deid_hooks.uploader.dicomweb import Web
+
+        return Web(text)
     if not colon or "/" in scheme:
-        raise SettingsError("A destination begins with its kind: folder:PATH.")
-    raise SettingsError(f"There is no kind of destination {scheme}:. Known: folder:PATH.")
+        raise SettingsError(f"A destination begins with its kind: {KINDS}.")
+    raise SettingsError(f"There is no kind of destination {scheme}:. Known: {KINDS}.")
+
+
+def known_already(files: Sequence[Outgoing], there: Collection[str]) -> dict[int, Delivery]:
+    """What is clear of some files, by their place, before anything is sent to an archive.
+
+    ``there`` holds SOP Instance UIDs that the archive has. It keeps one instance of a UID: another
+    file with the same one would take the place of the first.
+    """
+    known: dict[int, Delivery] = {}
+    seen: set[str] = set()
+    for at, file in enumerate(files):
+        if file.sop_uid in seen:
+            known[at] = Delivery(
+                "failed",
+                "another file of the series has the same SOP Instance UID; an archive keeps one",
+            )
+        elif file.sop_uid in there:
+            known[at] = Delivery("already there")
+        seen.add(file.sop_uid)
+    return known

@@ -13,12 +13,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from deid_hooks import SettingsError
-from deid_hooks.uploader.destinations import Delivered, DestinationError
+from deid_hooks.uploader.destinations import Delivery, DestinationError, Outgoing
 from deid_hooks.uploader.placing import new_file, remove_leftovers
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
@@ -64,24 +65,35 @@ class Folder:
             with new_file(self._path):
                 pass
 
-    def has(self, staged: Path, study_uid: str, series_uid: str, sop_uid: str) -> bool:
+    def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+        deliveries = [self._delivery(file) for file in files]
+        try:
+            self.finish()
+        except DestinationError as error:
+            return [Delivery("failed", str(error))] * len(files)
+        return deliveries
+
+    def _delivery(self, file: Outgoing) -> Delivery:
+        try:
+            return Delivery(self.send(file))
+        except DestinationError as error:
+            return Delivery("failed", str(error))
+
+    def has(self, file: Outgoing) -> bool:
         """Whether one of the files with these UIDs has the same bytes."""
         with self._told():
-            paths = _names(self._folder_of(study_uid, series_uid), sop_uid)
-            return any(_same(path, staged) for path in itertools.takewhile(_taken, paths))
+            paths = _names(self._folder_of(file), file.sop_uid)
+            return any(_same(path, file.path) for path in itertools.takewhile(_taken, paths))
 
-    def send(self, staged: Path, study_uid: str, series_uid: str, sop_uid: str) -> Delivered:
+    def send(self, file: Outgoing) -> Literal["uploaded", "already there"]:
         """Deliver a file. DestinationError for what is no UID: it would become a path."""
         with self._told():
-            folder = self._folder_of(study_uid, series_uid)
-            names = _names(folder, sop_uid)
-            if self.has(staged, study_uid, series_uid, sop_uid):
-                delivered: Delivered = "already there"
-            else:
-                delivered = self._write(staged, folder, names)
+            folder = self._folder_of(file)
+            there = self.has(file)
+            written = not there and self._write(file.path, folder, _names(folder, file.sop_uid))
         # What is there already may come from a run that was killed before it was durable.
         self._changed.update((folder, folder.parent, self._path))
-        return delivered
+        return "uploaded" if written else "already there"
 
     def finish(self) -> None:
         """Bring the names to the disk; the files are there since ``send``."""
@@ -90,7 +102,8 @@ class Folder:
                 _sync(folder)
             self._changed.clear()
 
-    def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> Delivered:
+    def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> bool:
+        """Write a file under the first name that is free; False if it stands there meanwhile."""
         with new_file(self._path) as new, staged.open("rb") as source:
             with open(new.descriptor, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target, _BLOCK)
@@ -103,15 +116,15 @@ class Folder:
                     new.name(path)
                 except FileExistsError:
                     if _same(path, staged):
-                        return "already there"
+                        return False
                 else:
-                    return "sent"
+                    return True
 
-    def _folder_of(self, study_uid: str, series_uid: str) -> Path:
+    def _folder_of(self, file: Outgoing) -> Path:
         return (
             self._path
-            / _checked(study_uid, "StudyInstanceUID")
-            / _checked(series_uid, "SeriesInstanceUID")
+            / _checked(file.study_uid, "StudyInstanceUID")
+            / _checked(file.series_uid, "SeriesInstanceUID")
         )
 
     @contextmanager

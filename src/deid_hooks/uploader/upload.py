@@ -20,7 +20,7 @@ from deid_hooks import (
     UnableToLog,
     UploadRefused,
 )
-from deid_hooks.uploader.destinations import Destination, DestinationError
+from deid_hooks.uploader.destinations import Delivery, Destination, DestinationError, Outgoing
 from deid_hooks.uploader.prepare import (
     Preparer,
     Refused,
@@ -111,30 +111,24 @@ def _log_and_send(
         for each in staged:
             acquisition.add(each.changes)
         log_id = acquisition.post_deid(reuse=True)
-    if not order.again and hooks.outcome(log_id, destination.name) == "uploaded":
+    known = hooks.outcome(log_id, destination.name)
+    if known == "uploaded" and not order.again:
         return [Result(each.path, "already there", log_id) for each in staged]
-    results = []
+    files = [
+        Outgoing(each.staged, each.study_uid, each.series_uid, each.changes.deid_uid)
+        for each in staged
+    ]
     with hooks.uploading(log_id, destination.name) as upload:
-        for each in staged:
-            result = _send(each, log_id, destination)
-            results.append(result)
         try:
-            destination.finish()
+            deliveries = destination.deliver(files, tried_before=known is not None)
         except DestinationError as error:
-            results = [Result(r.path, "failed", log_id, str(error)) for r in results]
-        for each, result in zip(staged, results, strict=True):
-            upload.sent(each.changes.deid_uid, ok=result.status != "failed")
-    return results
-
-
-def _send(each: Staged, log_id: str, destination: Destination) -> Result:
-    try:
-        delivered = destination.send(
-            each.staged, each.study_uid, each.series_uid, each.changes.deid_uid
-        )
-    except DestinationError as error:
-        return Result(each.path, "failed", log_id, str(error))
-    return Result(each.path, "uploaded" if delivered == "sent" else delivered, log_id)
+            deliveries = [Delivery("failed", str(error))] * len(files)
+        for file, delivery in zip(files, deliveries, strict=True):
+            upload.sent(file.sop_uid, ok=delivery.status != "failed")
+    return [
+        Result(each.path, delivery.status, log_id, delivery.reason)
+        for each, delivery in zip(staged, deliveries, strict=True)
+    ]
 
 
 def _stop_if_log_is_gone(hooks: DeidHooks, error: DeidHooksError) -> None:
