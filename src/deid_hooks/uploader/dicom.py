@@ -1,7 +1,8 @@
 """The destination ``dicom://AET@host:port``: C-STORE to an archive (PS3.4, annex B).
 
 Options stand behind a question mark: ``calling=AET`` for our own title, ``tls=yes``, and with it
-``ca=PATH``, ``cert=PATH`` and ``key=PATH`` for certificates of one's own.
+``ca=PATH``, ``cert=PATH`` and ``key=PATH`` for certificates of one's own; ``timeout=SECONDS`` for
+an archive that takes long to answer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _CALLING = "DEID-HOOKS"
 _TITLE = re.compile(r"[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?")  # PS3.5, table 6.2-1, AE
-_OPTIONS = {"calling", "tls", "ca", "cert", "key"}
+_OPTIONS = {"calling", "tls", "ca", "cert", "key", "timeout"}
 _SECONDS = 30.0
 _MOST_CONTEXTS = 126  # 128 in an association (PS3.8, section 9.3.2), less those for verification
 _DUPLICATE = 0x0111
@@ -57,8 +58,9 @@ class Archive:
         self.name = f"dicom://{self._called}@{self._host}:{self._port}"
         self._tls = _tls(options, self._host)
         self._entity = pynetdicom.AE(options.get("calling", _CALLING))
-        self._entity.connection_timeout = self._entity.acse_timeout = _SECONDS
-        self._entity.dimse_timeout = self._entity.network_timeout = _SECONDS
+        self._seconds = _seconds(options)
+        self._entity.connection_timeout = self._entity.acse_timeout = self._seconds
+        self._entity.dimse_timeout = self._entity.network_timeout = self._seconds
 
     def check(self) -> None:
         """C-ECHO (PS3.4, annex A)."""
@@ -78,8 +80,6 @@ class Archive:
         return [found[at] for at in range(len(files))]
 
     def _store(self, association: Association, file: Outgoing, kind: tuple[str, str]) -> Delivery:
-        if not association.is_established:
-            return Delivery("failed", f"the association with {self.name} was lost; {_FINISH}")
         if not any(
             context.abstract_syntax == kind[0] and kind[1] in context.transfer_syntax
             for context in association.accepted_contexts
@@ -87,6 +87,8 @@ class Archive:
             return Delivery(
                 "failed", f"{self.name} takes no {_name(kind[0])} in the syntax {_name(kind[1])}"
             )
+        if not association.is_established:
+            return Delivery("failed", f"the association with {self.name} was lost; {_FINISH}")
         try:
             code = _code(association.send_c_store(file.path))
         except (RuntimeError, ValueError, OSError, AttributeError) as error:
@@ -132,7 +134,7 @@ class Archive:
             contexts=contexts,
             ae_title=self._called,
             tls_args=self._tls,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _tune)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _tune, [self._seconds])],
         )
         try:
             if association.is_rejected:
@@ -173,6 +175,16 @@ def _parts(url: str) -> tuple[str, str, int, dict[str, str]]:
     return title, host, port, options
 
 
+def _seconds(options: dict[str, str]) -> float:
+    try:
+        seconds = float(options.get("timeout", _SECONDS))
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 3600:
+        raise SettingsError("timeout= wants a number of seconds.")
+    return seconds
+
+
 def _tls(options: dict[str, str], host: str) -> tuple[ssl.SSLContext, str] | None:
     if options.get("tls", "no") not in ("yes", "no"):
         raise SettingsError("tls= wants yes or no.")
@@ -191,11 +203,11 @@ def _tls(options: dict[str, str], host: str) -> tuple[ssl.SSLContext, str] | Non
     return context, host
 
 
-def _tune(event: Event) -> None:
+def _tune(event: Event, seconds: float) -> None:
     """No waiting for more to send (90 ms a file), and none for a receiver that stopped reading."""
     connection: Any = event.assoc.dul.socket
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.socket.settimeout(_SECONDS)
+    connection.socket.settimeout(seconds)
 
 
 def _kind_of(file: Outgoing) -> tuple[str, str]:

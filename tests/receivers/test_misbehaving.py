@@ -1,0 +1,92 @@
+"""Archives that refuse, abort, fall silent or die: the outcome is right, a re-run completes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.receivers.conftest import PATIENT, archive
+from tests.receivers.test_archives import outcomes, statuses
+from tests.whole.test_upload import Site, rows
+
+CT = PATIENT / "CT2"
+FILES = 4
+
+
+def send(site: Site, port: int, source: Path = CT) -> tuple[int, Counter[str], set[str]]:
+    url = f"dicom://ARCHIVE@127.0.0.1:{port}?timeout=2"
+    sent = site.run("upload", str(source), url, "--project", "TRIAL7")
+    assert "?" not in "".join(destination for _, destination in outcomes(site))
+    reasons = {row["reason"] for row in rows(sent.stdout)} if sent.stdout else set()
+    return sent.returncode, statuses(sent.stdout), {*reasons, sent.stderr}
+
+
+@pytest.mark.parametrize(
+    ("how", "uploaded", "outcome", "reason"),
+    [
+        ("refuses", 0, "failed", "refused it with the status A700"),
+        ("refuses some", 2, "partial", "refused it with the status A700"),
+        ("aborts", 2, "partial", "run it again"),
+        ("says nothing", 2, "partial", "gave no answer"),
+        ("dies", 2, "partial", "run it again"),
+    ],
+)
+def test_what_did_not_arrive_is_named_and_sent_by_the_next_run(
+    site: Site, port: int, tmp_path: Path, how: str, uploaded: int, outcome: str, reason: str
+) -> None:
+    folder = tmp_path / "received"
+    with archive(port, folder, how):
+        code, found, reasons = send(site, port)
+    assert (code, found) == (3, Counter(uploaded=uploaded, failed=FILES - uploaded))
+    assert any(reason in each for each in reasons), reasons
+    assert {event for event, _ in outcomes(site)} == {outcome}
+    with archive(port, folder):
+        code, found, _ = send(site, port)
+    assert (code, found["failed"]) == (0, 0)
+    assert {path.stem for path in folder.iterdir()} == site.logged()
+    assert {event for event, _ in outcomes(site)} == {"uploaded"}
+
+
+def test_a_warning_counts_as_delivered_and_is_told(site: Site, port: int, tmp_path: Path) -> None:
+    with archive(port, tmp_path / "received", "warns"):
+        code, found, reasons = send(site, port)
+    assert (code, found) == (0, Counter(uploaded=FILES))
+    assert any("warning B000" in each for each in reasons)
+
+
+def test_a_duplicate_counts_as_there(site: Site, port: int, tmp_path: Path) -> None:
+    with archive(port, tmp_path / "received", "knows it"):
+        code, found, _ = send(site, port)
+    assert (code, found) == (0, {"already there": FILES})
+
+
+def test_a_slow_archive_is_waited_for(site: Site, port: int, tmp_path: Path) -> None:
+    with archive(port, tmp_path / "received", "is slow"):
+        code, found, _ = send(site, port)
+    assert (code, found) == (0, Counter(uploaded=FILES))
+
+
+def test_a_class_that_the_archive_does_not_take_is_named(
+    site: Site, port: int, tmp_path: Path
+) -> None:
+    with archive(port, tmp_path / "received", "takes CT only"):
+        code, found, reasons = send(site, port, PATIENT)
+    assert code == 3
+    assert found["uploaded"] > found["failed"] > 0
+    assert any("takes no Computed Radiography" in each for each in reasons)
+
+
+@pytest.mark.parametrize("how", ["rejects", None])
+def test_an_archive_that_is_not_there_or_wants_nobody_is_found_before_a_file_is_read(
+    site: Site, port: int, tmp_path: Path, how: str | None
+) -> None:
+    if how:
+        with archive(port, tmp_path / "received", how):
+            code, found, said = send(site, port)
+    else:
+        code, found, said = send(site, port)
+    assert (code, found) == (2, Counter())
+    assert any("rejected" in each or "can't be reached" in each for each in said), said
+    assert site.logged() == set()

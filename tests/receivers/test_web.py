@@ -1,0 +1,158 @@
+"""STOW-RS servers that refuse in whole and in part; a stand-in answers as the standard has it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.receivers.conftest import PATIENT
+from tests.receivers.test_archives import outcomes, statuses
+from tests.whole.test_upload import Site, rows
+
+CT = PATIENT / "CT2"
+FILES = 4
+_UID = re.compile(rb"\x08\x00\x18\x00UI..([0-9.]+)", re.DOTALL)
+
+
+class Stand:
+    """What the stand-in answers, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.code, self.refused, self.reason, self.silent = 200, 0, 0xA700, False
+        self.garbage = False
+        self.authorizations: set[str | None] = set()
+
+    def answer(self, body: bytes) -> bytes:
+        uids = [uid.decode() for uid in _UID.findall(body)]
+        if self.garbage:
+            return b"<html>"
+        refused, stored = uids[: self.refused], uids[self.refused :]
+        document = {"00081199": _sequence(stored), "00081198": _sequence(refused, self.reason)}
+        return json.dumps(document).encode()
+
+
+def _sequence(uids: list[str], reason: int | None = None) -> dict[str, object]:
+    items = []
+    for uid in uids:
+        item: dict[str, object] = {"00081155": {"vr": "UI", "Value": [uid]}}
+        if reason is not None:
+            item["00081197"] = {"vr": "US", "Value": [reason]}
+        items.append(item)
+    return {"vr": "SQ", "Value": items}
+
+
+@pytest.fixture
+def stand() -> Stand:
+    return Stand()
+
+
+@pytest.fixture
+def url(stand: Stand) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            stand.authorizations.add(self.headers["Authorization"])
+            self._reply(stand.code if stand.code in (401, 503) else 200, b"[]")
+
+        def do_POST(self) -> None:
+            stand.authorizations.add(self.headers["Authorization"])
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if stand.silent:
+                self.close_connection = True
+                return
+            self._reply(stand.code, stand.answer(body))
+
+        def _reply(self, code: int, body: bytes) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"dicomweb+http://127.0.0.1:{server.server_port}/dicom-web"
+    server.shutdown()
+    server.server_close()
+
+
+def send(site: Site, url: str, **variables: str) -> tuple[int, Counter[str], str]:
+    sent = site.run("upload", str(CT), url, "--project", "TRIAL7", **variables)
+    reasons = " ".join(row["reason"] for row in rows(sent.stdout)) if sent.stdout else ""
+    return sent.returncode, statuses(sent.stdout), reasons + sent.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "refused", "uploaded", "outcome"),
+    [(202, 1, 3, "partial"), (409, 4, 0, "failed"), (202, 4, 0, "failed")],
+)
+def test_what_the_archive_refuses_is_named_instance_by_instance(
+    site: Site, stand: Stand, url: str, code: int, refused: int, uploaded: int, outcome: str
+) -> None:
+    stand.code, stand.refused = code, refused
+    ended, found, said = send(site, url)
+    assert (ended, found) == (3, Counter(uploaded=uploaded, failed=refused))
+    assert "refused it with the reason A700" in said
+    assert {event for event, _ in outcomes(site)} == {outcome}
+    stand.code, stand.refused = 200, 0
+    assert send(site, url)[:2] == (0, Counter(uploaded=FILES))
+
+
+def test_a_duplicate_counts_as_there(site: Site, stand: Stand, url: str) -> None:
+    stand.code, stand.refused, stand.reason = 202, 4, 0x0111
+    assert send(site, url)[:2] == (0, {"already there": FILES})
+
+
+@pytest.mark.parametrize("trouble", ["garbage", "silent", "500"])
+def test_an_answer_that_cannot_be_had_counts_as_failed(
+    site: Site, stand: Stand, url: str, trouble: str
+) -> None:
+    if trouble == "500":
+        stand.code, stand.garbage = 500, True
+    setattr(stand, trouble, True)
+    code, found, said = send(site, url)
+    assert (code, found) == (3, Counter(failed=FILES))
+    assert "run it again" in said
+    assert "Traceback" not in said
+
+
+def test_credentials_come_from_the_environment_or_a_netrc_and_are_not_logged(
+    site: Site, stand: Stand, url: str
+) -> None:
+    netrc = site.folder / "home" / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login reader password canary-netrc\n")
+    netrc.chmod(0o600)
+    send(site, url)
+    send(site, url, DICOMWEB_USERNAME="u", DICOMWEB_PASSWORD="canary-password")
+    send(site, url, DICOMWEB_TOKEN="canary-token")
+    assert stand.authorizations == {
+        "Basic " + base64.b64encode(b"reader:canary-netrc").decode(),
+        "Basic " + base64.b64encode(b"u:canary-password").decode(),
+        "Bearer canary-token",
+    }
+    assert {destination for _, destination in outcomes(site)} == {url}
+
+
+def test_who_is_not_let_in_is_told_how(site: Site, stand: Stand, url: str) -> None:
+    stand.code = 401
+    code, _, said = send(site, url)
+    assert code == 2
+    assert "answers 401" in said
+    assert "DICOMWEB_TOKEN" in said
+    assert site.logged() == set()
+
+
+def test_a_url_with_a_password_is_refused_and_not_repeated(site: Site, tmp_path: Path) -> None:
+    code, _, said = send(site, "dicomweb+https://user:canary-password@pacs/dicom-web")
+    assert code == 2
+    assert "canary" not in said
