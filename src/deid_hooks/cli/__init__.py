@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from deid_hooks.cli import copy, log, setup, upload
+from deid_hooks.cli import copy, execute, log, setup, upload
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import exit_code_of, said_of
 
@@ -36,6 +36,7 @@ def settings(
 
 app.command("check")(setup.check)
 app.command("upload")(upload.upload)
+app.command("exec")(execute.execute)
 app.command("search")(log.search)
 app.command("show")(log.show)
 app.command("pending")(log.pending)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,14 @@ from deid_hooks.cli.failures import FAILED, SOME_REFUSED, WRONG_USE
 from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.uploader.upload import Result
+    from deid_hooks.hooks import DeidHooks
+    from deid_hooks.uploader.destinations import Destination
+    from deid_hooks.uploader.upload import Order, Result
+
+SubjectsOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV of the site's own labels: PatientID,IssuerOfPatientID,label."),
+]
 
 _COLUMNS = ["file", "status", "log_id", "reason"]
 _DELIVERED = ("uploaded", "already there")
@@ -32,10 +39,7 @@ def upload(
     ] = "basic",
     project: Annotated[str, typer.Option(help="Pseudonyms are made per project.")] = "",
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")] = 1,
-    subjects: Annotated[
-        Path | None,
-        typer.Option(help="CSV of the site's own labels: PatientID,IssuerOfPatientID,label."),
-    ] = None,
+    subjects: SubjectsOption = None,
     again: Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")] = False,
     form: FormatOption = None,
 ) -> None:
@@ -48,11 +52,8 @@ def upload(
     deid-hooks upload incoming folder:/srv/research --project TRIAL7 --jobs 2
     """
     from deid_hooks.uploader.destinations import DestinationError, open_destination
-    from deid_hooks.uploader.prepare import be_quiet_and_fast
-    from deid_hooks.uploader.scan import scan
     from deid_hooks.uploader.subjects import read_subjects
     from deid_hooks.uploader.upload import Order
-    from deid_hooks.uploader.upload import upload as deliver
 
     labels = read_subjects(subjects, project) if subjects else {}
     with hooks_of(context) as hooks:
@@ -63,19 +64,38 @@ def upload(
         except DestinationError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(WRONG_USE) from None
-        be_quiet_and_fast()
-        scanned = scan(source)
-        total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
-        counts: Counter[str] = Counter()
-        results = deliver(hooks, scanned, target, Order(engine, project, jobs, again, labels))
-        told = _counted(_with_progress(results, total), counts)
-        try:
-            _report(told, form)
-        except BrokenPipeError:  # nobody reads the report any more; the upload goes on
-            deque(told, maxlen=0)
-            raise
-        finally:
-            _summarise(counts, total)
+        deliver(hooks, source, target, Order(engine, project, jobs, again, labels), form)
+
+
+def deliver(
+    hooks: DeidHooks,
+    source: Path,
+    target: Destination,
+    order: Order,
+    form: Format | None,
+    between: Callable[[], None] = lambda: None,
+) -> None:
+    """Upload everything below ``source``, report each file, and end with the exit code for it.
+
+    ``between`` is called as each result is known; what it raises ends the upload.
+    """
+    from deid_hooks.uploader.prepare import be_quiet_and_fast
+    from deid_hooks.uploader.scan import scan
+    from deid_hooks.uploader.upload import upload as uploaded
+
+    be_quiet_and_fast()
+    scanned = scan(source)
+    total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
+    counts: Counter[str] = Counter()
+    results = _counted(uploaded(hooks, scanned, target, order), counts, between)
+    told = _with_progress(results, total)
+    try:
+        _report(told, form)
+    except BrokenPipeError:  # nobody reads the report any more; the upload goes on
+        deque(told, maxlen=0)
+        raise
+    finally:
+        _summarise(counts, total)
     if not counts["uploaded"] + counts["already there"]:
         raise typer.Exit(SOME_REFUSED if counts["refused"] + counts["failed"] else FAILED)
     if counts["refused"] + counts["failed"]:
@@ -107,10 +127,13 @@ def _report(results: Iterable[Result], form: Format | None) -> None:
         print(visible(f"{row['status']}: {row['file']}: {row['reason']}"))
 
 
-def _counted(results: Iterable[Result], counts: Counter[str]) -> Iterator[Result]:
+def _counted(
+    results: Iterable[Result], counts: Counter[str], between: Callable[[], None]
+) -> Iterator[Result]:
     for result in results:
         counts[result.status] += 1
         yield result
+        between()
 
 
 def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:

@@ -29,12 +29,16 @@ class DestinationError(DeidHooksError):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A de-identified file that waits to be sent. The UIDs are its own, de-identified."""
+    """A de-identified file that waits to be sent, and the entry that it belongs to.
+
+    The UIDs are its own, de-identified.
+    """
 
     path: Path
     study_uid: str
     series_uid: str
     sop_uid: str
+    log_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,9 @@ Built on nothing but the public interface of ``deid_hooks``.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deid_hooks import (
@@ -18,22 +15,15 @@ from deid_hooks import (
     DeidHooksError,
     LogUnavailable,
     UnableToLog,
+    Upload,
     UploadRefused,
 )
 from deid_hooks.uploader.destinations import Delivery, Destination, DestinationError, Outgoing
-from deid_hooks.uploader.prepare import (
-    Preparer,
-    Refused,
-    Staged,
-    begin,
-    prepare_in_worker,
-)
+from deid_hooks.uploader.prepare import Refused, Staged
 from deid_hooks.uploader.scan import Scan
 from deid_hooks.uploader.staging import staging_folder
 from deid_hooks.uploader.subjects import Identity, labels_of
-
-_CHUNK = 16
-"""Files that a worker process takes at a time."""
+from deid_hooks.uploader.workers import Work, prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,7 @@ class Order:
     """What to do: which engine, for which project, with how many processes.
 
     ``again`` sends what the log knows as uploaded, too. ``labels`` maps (PatientID, issuer) to
-    labels of the site's own.
+    labels of the site's own. ``together`` has the destination take all acquisitions at once.
     """
 
     engine: str = "basic"
@@ -63,6 +53,17 @@ class Order:
     jobs: int = 1
     again: bool = False
     labels: Mapping[Identity, str] = field(repr=False, default_factory=dict)
+    together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """An acquisition that is in the log."""
+
+    log_id: str
+    staged: Sequence[Staged]
+    known: str | None
+    """What the log knows of it at the destination."""
 
 
 def upload(
@@ -75,114 +76,103 @@ def upload(
     """
     for left in scanned.left_out:
         yield Result(left.path, left.kind, reason=left.reason)
+    patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
+    labels = labels_of(hooks, order.project, order.labels, patients)
     with staging_folder() as staging:
-        series = (each.paths for each in scanned.series)
-        patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
-        labels = labels_of(hooks, order.project, order.labels, patients)
-        for prepared in _prepared(hooks, series, staging, replace(order, labels=labels)):
-            yield from _deliver(hooks, prepared, destination, order)
+        work = Work(
+            order.engine,
+            hooks.pseudonyms(order.project, labels),
+            hooks.settings.fields,
+            staging,
+            order.jobs,
+        )
+        acquisitions = prepared(work, (each.paths for each in scanned.series))
+        for some in [list(acquisitions)] if order.together else ([one] for one in acquisitions):
+            yield from _deliver(hooks, some, destination, order)
 
 
 def _deliver(
     hooks: DeidHooks,
-    prepared: Sequence[Staged | Refused],
+    acquisitions: Sequence[Sequence[Staged | Refused]],
     destination: Destination,
     order: Order,
 ) -> Iterator[Result]:
-    staged = [each for each in prepared if isinstance(each, Staged)]
-    for each in prepared:
-        if isinstance(each, Refused):
-            yield Result(each.path, "refused", reason=each.reason)
+    """Log some acquisitions, and send them at once."""
+    logged: list[_Logged] = []
     try:
-        if staged:
-            yield from _log_and_send(hooks, staged, destination, order)
-    except (UnableToLog, UploadRefused) as error:
-        _stop_if_log_is_gone(hooks, error)
-        yield from (Result(each.path, "refused", reason=str(error)) for each in staged)
+        for files in acquisitions:
+            staged = [each for each in files if isinstance(each, Staged)]
+            for each in files:
+                if isinstance(each, Refused):
+                    yield Result(each.path, "refused", reason=each.reason)
+            if not staged:
+                continue
+            try:
+                one = _log(hooks, staged, destination, order)
+            except UnableToLog as error:
+                yield from _refused(hooks, staged, error)
+                continue
+            if one.known == "uploaded" and not order.again:
+                yield from (Result(e.path, "already there", one.log_id) for e in staged)
+            else:
+                logged.append(one)
+        yield from _send(hooks, logged, destination)
     finally:
-        for each in staged:
-            each.staged.unlink(missing_ok=True)
+        for files in acquisitions:
+            for each in files:
+                if isinstance(each, Staged):
+                    each.staged.unlink(missing_ok=True)
 
 
-def _log_and_send(
+def _log(
     hooks: DeidHooks, staged: Sequence[Staged], destination: Destination, order: Order
-) -> list[Result]:
+) -> _Logged:
     with hooks.acquisition(order.project) as acquisition:
         for each in staged:
             acquisition.add(each.changes)
         log_id = acquisition.post_deid(reuse=True)
-    known = hooks.outcome(log_id, destination.name)
-    if known == "uploaded" and not order.again:
-        return [Result(each.path, "already there", log_id) for each in staged]
-    files = [
-        Outgoing(each.staged, each.study_uid, each.series_uid, each.changes.deid_uid)
-        for each in staged
-    ]
-    with hooks.uploading(log_id, destination.name) as upload:
+    return _Logged(log_id, staged, hooks.outcome(log_id, destination.name))
+
+
+def _send(
+    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination
+) -> Iterator[Result]:
+    with ExitStack() as uploads:
+        cleared: list[tuple[_Logged, Upload]] = []
+        for one in logged:
+            try:
+                upload = uploads.enter_context(hooks.uploading(one.log_id, destination.name))
+                cleared.append((one, upload))
+            except UploadRefused as error:
+                yield from _refused(hooks, one.staged, error)
+        if not cleared:
+            return
+        files = [
+            Outgoing(
+                each.staged, each.study_uid, each.series_uid, each.changes.deid_uid, one.log_id
+            )
+            for one, _ in cleared
+            for each in one.staged
+        ]
+        tried_before = any(one.known is not None for one, _ in cleared)
         try:
-            deliveries = destination.deliver(files, tried_before=known is not None)
+            deliveries = iter(destination.deliver(files, tried_before))
         except DestinationError as error:
-            deliveries = [Delivery("failed", str(error))] * len(files)
-        for file, delivery in zip(files, deliveries, strict=True):
-            upload.sent(file.sop_uid, ok=delivery.status != "failed")
-    return [
-        Result(each.path, delivery.status, log_id, delivery.reason)
-        for each, delivery in zip(staged, deliveries, strict=True)
-    ]
+            deliveries = iter([Delivery("failed", str(error))] * len(files))
+        results: list[Result] = []
+        for one, upload in cleared:
+            for each in one.staged:
+                delivery = next(deliveries)
+                upload.sent(each.changes.deid_uid, ok=delivery.status != "failed")
+                results.append(Result(each.path, delivery.status, one.log_id, delivery.reason))
+    yield from results
 
 
-def _stop_if_log_is_gone(hooks: DeidHooks, error: DeidHooksError) -> None:
+def _refused(hooks: DeidHooks, staged: Iterable[Staged], error: DeidHooksError) -> Iterator[Result]:
     """A refusal concerns one acquisition; a log that can't be reached, all that follow."""
     try:
         hooks.check()
     except DeidHooksError:
         raise LogUnavailable(str(error)) from None
-
-
-def _prepared(
-    hooks: DeidHooks, series: Iterable[Sequence[Path]], staging: Path, order: Order
-) -> Iterator[list[Staged | Refused]]:
-    pseudonyms = hooks.pseudonyms(order.project, order.labels)
-    fields = hooks.settings.fields
-    if order.jobs == 1:
-        preparer = Preparer(order.engine, pseudonyms, fields, staging)
-        for paths in series:
-            yield [preparer.prepare(path) for path in paths]
-        return
-    with ProcessPoolExecutor(
-        order.jobs,
-        mp_context=get_context("spawn"),  # a forked child would inherit the log's connection
-        initializer=begin,
-        initargs=(order.engine, pseudonyms, fields, staging),
-    ) as pool:
-        try:
-            yield from _in_order(pool, series, ahead=2 * order.jobs)
-        except BrokenProcessPool:
-            raise DeidHooksError(
-                "A worker process died; what was not sent yet is not sent. Run the upload again."
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, series: Iterable[Sequence[Path]], ahead: int
-) -> Iterator[list[Staged | Refused]]:
-    """Series after series, while workers are at most some chunks ahead: staging takes room."""
-    waiting: deque[list[Future[list[Staged | Refused]]]] = deque()
-    for paths in series:
-        waiting.append(
-            [pool.submit(prepare_in_worker, list(chunk)) for chunk in _batched(paths, _CHUNK)]
-        )
-        while sum(map(len, waiting)) > ahead:
-            yield _gathered(waiting.popleft())
-    while waiting:
-        yield _gathered(waiting.popleft())
-
-
-def _gathered(futures: Iterable[Future[list[Staged | Refused]]]) -> list[Staged | Refused]:
-    return [each for future in futures for each in future.result()]
-
-
-def _batched(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    return (paths[start : start + size] for start in range(0, len(paths), size))
+    for each in staged:
+        yield Result(each.path, "refused", reason=str(error))

@@ -1,0 +1,138 @@
+"""Any uploader as a destination: a command that is given a folder of de-identified files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from deid_hooks import SettingsError
+from deid_hooks.uploader.destinations import Delivery, Outgoing
+
+PLACE = "{}"
+"""What stands for the folder among the words of a command."""
+
+_OURS = ("DEID_HOOKS_SECRET", "DEID_HOOKS_URL", "DEID_HOOKS_TOKEN")
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
+
+
+class Interrupted(BaseException):
+    """We were told to end by this signal."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"ended by signal {number}")
+
+
+class Command:
+    """Runs ``words`` for each acquisition, with a folder of its files in place of ``{}``.
+
+    The command finds the log ids in DEID_LOG_ID (of one acquisition) and DEID_LOG_IDS, and in
+    DEID_LOG_MANIFEST the name of a JSON file that tells which file belongs to which. Its output
+    goes to standard error. Exit status 0 is ``uploaded``, anything else ``failed``; so is a
+    signal that ends it. ``name`` is how the destination stands in the log.
+
+    Raises SettingsError for a command without ``{}``, or that can't be found.
+    """
+
+    def __init__(self, words: Sequence[str], name: str) -> None:
+        if not any(PLACE in word for word in words):
+            raise SettingsError("The command needs {} where the folder of files belongs.")
+        if shutil.which(words[0]) is None:
+            raise SettingsError(f"The command {words[0]} is not there, or can't be run.")
+        if not name.strip():
+            raise SettingsError("The destination needs a name: --as NAME.")
+        self._words = list(words)
+        self.name = name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended_by = 0
+
+    def check(self) -> None:
+        """Whether the command reaches anything shows when it runs."""
+
+    def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+        with _folder_of(files) as (folder, manifest):
+            status = self._run(folder, manifest, list(dict.fromkeys(f.log_id for f in files)))
+        if status == 0:
+            return [Delivery("uploaded")] * len(files)
+        what = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return [Delivery("failed", f"the command ended with {what}")] * len(files)
+
+    @contextmanager
+    def passing_signals_on(self) -> Iterator[None]:
+        """Within, signals that would end us end the command first. Raises Interrupted after it."""
+        before = {number: signal.signal(number, self._pass_on) for number in _PASSED_ON}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def refuse_to_go_on(self) -> None:
+        """Raise Interrupted if we were told to end while the command ran."""
+        if self._ended_by:
+            raise Interrupted(self._ended_by)
+
+    def _run(self, folder: Path, manifest: Path, log_ids: Sequence[str]) -> int:
+        environment = {name: value for name, value in os.environ.items() if name not in _OURS}
+        environment["DEID_LOG_IDS"] = " ".join(log_ids)
+        environment["DEID_LOG_MANIFEST"] = str(manifest)
+        if len(log_ids) == 1:
+            environment["DEID_LOG_ID"] = log_ids[0]
+        words = [word.replace(PLACE, str(folder)) for word in self._words]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - it is what we were told to run
+                words, env=environment, stdout=sys.stderr.fileno()
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"The command {self._words[0]} can't be run: {error.strerror}."
+            ) from None
+        try:
+            return self._process.wait()
+        finally:
+            self._process = None
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._process is None:
+            raise Interrupted(number)
+        self._ended_by = number
+        # A terminal sends Ctrl-C to the command as well; twice may mean something else to it.
+        if not (number == signal.SIGINT and sys.stdin.isatty()):
+            self._process.send_signal(number)
+
+
+@contextmanager
+def _folder_of(files: Sequence[Outgoing]) -> Iterator[tuple[Path, Path]]:
+    """A folder with nothing but the files, in folders of their own if of several acquisitions."""
+    log_ids = list(dict.fromkeys(file.log_id for file in files))
+    with tempfile.TemporaryDirectory(dir=files[0].path.parent) as private:
+        folder = Path(private, "files")
+        folder.mkdir(mode=0o700)
+        told = []
+        for number, file in enumerate(files, 1):
+            place = folder if len(log_ids) == 1 else folder / file.log_id
+            place.mkdir(mode=0o700, exist_ok=True)
+            path = place / f"{number:06}.dcm"
+            os.link(file.path, path)
+            told.append({"file": str(path), "log_id": file.log_id, **_uids(file)})
+        manifest = Path(private, "manifest.json")
+        manifest.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        yield folder, manifest
+
+
+def _uids(file: Outgoing) -> dict[str, str]:
+    """De-identified, as they stand in the file."""
+    return {
+        "StudyInstanceUID": file.study_uid,
+        "SeriesInstanceUID": file.series_uid,
+        "SOPInstanceUID": file.sop_uid,
+    }

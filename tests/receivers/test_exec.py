@@ -1,0 +1,212 @@
+"""Any command as the uploader: it gets what is in the log, and its exit status is the outcome."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+
+from tests.needed import program
+from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
+from tests.receivers.test_archives import outcomes, statuses
+from tests.whole.test_upload import Site
+
+SPY = """
+import json, os, sys
+from pathlib import Path
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+seen = {
+    "files": {str(p.relative_to(folder)): p.read_bytes().hex() for p in folder.rglob("*.dcm")},
+    "modes": [oct(p.stat().st_mode & 0o777) for p in (folder, *folder.rglob("*"))],
+    "manifest": json.loads(Path(os.environ["DEID_LOG_MANIFEST"]).read_text()),
+    "environment": dict(os.environ),
+    "folder": str(folder),
+}
+with out.open("a") as file:
+    print(json.dumps(seen), file=file)
+sys.exit(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+"""
+
+
+class Spy:
+    """A command that writes down what it was given, and ends as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.script, self.out = folder / "spy.py", folder / "seen.jsonl"
+        self.script.write_text(SPY)
+
+    def words(self, status: int = 0) -> list[str]:
+        return [sys.executable, str(self.script), "{}", str(self.out), str(status)]
+
+    def seen(self) -> list[dict[str, Any]]:
+        lines = self.out.read_text().splitlines() if self.out.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def spy(tmp_path: Path) -> Spy:
+    return Spy(tmp_path)
+
+
+def execute(site: Site, words: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    return site.run("exec", str(PATIENT), "--as", "pacs", *options, "--", *words)
+
+
+def staging(site: Site) -> list[Path]:
+    return list((site.folder / "tmp").iterdir())
+
+
+def test_the_command_gets_each_acquisition_once_it_is_in_the_log(site: Site, spy: Spy) -> None:
+    ran = execute(site, spy.words(), "--project", "TRIAL7")
+    assert ran.returncode == 0, ran.stderr
+    assert set(statuses(ran.stdout)) == {"uploaded"}
+    assert outcomes(site) == {("uploaded", "pacs")}
+    sent: set[str] = set()
+    for seen in spy.seen():
+        environment, manifest = seen["environment"], seen["manifest"]
+        assert environment["DEID_LOG_IDS"] == environment["DEID_LOG_ID"]
+        assert {told["log_id"] for told in manifest} == {environment["DEID_LOG_ID"]}
+        assert len(manifest) == len(seen["files"])
+        assert set(seen["modes"]) <= {"0o700", "0o600"}
+        assert "DEID_HOOKS_SECRET" not in environment
+        sent |= {told["SOPInstanceUID"] for told in manifest}
+    assert len(spy.seen()) > 1
+    assert sent == site.logged()
+    assert b"Archibald".hex() not in spy.out.read_text()
+    assert staging(site) == []
+
+
+def test_together_the_command_runs_once_with_a_folder_for_each(site: Site, spy: Spy) -> None:
+    ran = execute(site, spy.words(), "--together")
+    assert ran.returncode == 0, ran.stderr
+    [seen] = spy.seen()
+    log_ids = seen["environment"]["DEID_LOG_IDS"].split()
+    assert {Path(name).parent.name for name in seen["files"]} == set(log_ids)
+    assert "DEID_LOG_ID" not in seen["environment"]
+    assert len(log_ids) > 1
+    assert outcomes(site) == {("uploaded", "pacs")}
+
+
+def test_what_failed_is_run_again_and_what_arrived_is_not(site: Site, spy: Spy) -> None:
+    failed = execute(site, spy.words(status=7))
+    assert failed.returncode == 3
+    assert set(statuses(failed.stdout)) == {"failed"}
+    assert "exit status 7" in failed.stdout
+    assert outcomes(site) == {("failed", "pacs")}
+    runs = len(spy.seen())
+    assert set(statuses(execute(site, spy.words()).stdout)) == {"uploaded"}
+    assert len(spy.seen()) == 2 * runs
+    assert set(statuses(execute(site, spy.words()).stdout)) == {"already there"}
+    assert len(spy.seen()) == 2 * runs
+    assert set(statuses(execute(site, spy.words(), "--again").stdout)) == {"uploaded"}
+    assert len(spy.seen()) == 3 * runs
+
+
+def test_without_a_log_the_command_never_runs(site: Site, spy: Spy) -> None:
+    refused = site.run(
+        *("--url", "sqlite:////nowhere/log.db", "exec", str(PATIENT), "--as", "pacs"),
+        *("--", *spy.words()),
+    )
+    assert refused.returncode == 69
+    assert "Unable to log de-identified data" in refused.stderr
+    assert spy.seen() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_reaches_the_command_first_and_nothing_is_left_behind(
+    site: Site, tmp_path: Path, number: signal.Signals
+) -> None:
+    script = tmp_path / "slow.sh"
+    script.write_text(
+        f'trap "echo told >> {tmp_path / "told"}; exit 9" TERM INT HUP\n'
+        f"echo $$ >> {tmp_path / 'started'}\nwhile true; do sleep 0.05; done\n"
+    )
+    process = site.start("exec", str(PATIENT), "--as", "pacs", "--", "bash", str(script), "{}")
+    for _ in range(400):
+        if (tmp_path / "started").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert (tmp_path / "told").read_text().split() == ["told"]
+    assert len((tmp_path / "started").read_text().split()) == 1, "no further command was started"
+    assert outcomes(site) == {("failed", "pacs")}
+    assert staging(site) == []
+
+
+def test_a_command_that_is_killed_has_failed(site: Site) -> None:
+    ran = execute(site, ["bash", "-c", "kill -9 $$ # {}"])
+    assert ran.returncode == 3
+    assert "signal 9" in ran.stdout
+    assert outcomes(site) == {("failed", "pacs")}
+
+
+@pytest.mark.parametrize(
+    "words", [["true"], ["no-such-program", "{}"], ["/etc/passwd", "{}"], ["{}"]]
+)
+def test_a_command_that_cannot_work_is_refused_before_anything_is_read(
+    site: Site, words: list[str]
+) -> None:
+    refused = execute(site, words)
+    assert refused.returncode == 2
+    assert "The command" in refused.stderr
+    assert site.logged() == set()
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    port, folder = free_port(), tmp_path / "received"
+    with archive(port, folder):
+        yield port, folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["/usr/bin/storescu", "-aec", "ARCHIVE", "127.0.0.1", "PORT", "+sd", "{}"],
+        ["/usr/bin/dcmsend", "-aec", "ARCHIVE", "127.0.0.1", "PORT", "+sd", "{}"],
+    ],
+    ids=["storescu", "dcmsend"],
+)
+def test_dcmtk_sends_what_is_in_the_log(
+    site: Site, receiver: tuple[int, Path], words: list[str]
+) -> None:
+    port, folder = receiver
+    program(words[0])
+    ran = execute(site, [str(port) if word == "PORT" else word for word in words])
+    assert ran.returncode == 0, ran.stderr
+    assert {path.stem for path in folder.iterdir()} == site.logged()
+
+
+def test_rsync_sends_what_is_in_the_log(site: Site, tmp_path: Path) -> None:
+    target = tmp_path / "mirror"
+    ran = execute(site, [program("rsync"), "-r", "{}/", str(target)], "--together")
+    assert ran.returncode == 0, ran.stderr
+    sent = {str(dcmread(path).SOPInstanceUID) for path in target.rglob("*.dcm")}
+    assert sent == site.logged()
+
+
+def test_curl_sends_what_is_in_the_log(networked: Site, orthanc: Orthanc) -> None:
+    send = (
+        "for file in {}/*; do curl -sf --data-binary @$file http://127.0.0.1:8042/instances; done"
+    )
+    ran = execute(networked, ["bash", "-ec", send])
+    assert ran.returncode == 0, ran.stderr
+    assert orthanc.instances() == networked.logged()
+
+
+def test_results_go_to_standard_output_and_what_the_command_says_does_not(site: Site) -> None:
+    ran = execute(site, ["bash", "-c", "echo chatter # {}"])
+    assert "chatter" in ran.stderr
+    assert "chatter" not in ran.stdout
+    assert Counter(statuses(ran.stdout)).total() > 3
