@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from deid_hooks.restoration import Restored as Restored
     from deid_hooks.restoration import restore as restore
     from deid_hooks.settings import Settings as Settings
+    from deid_hooks.stamping import Stamp as Stamp
+    from deid_hooks.stamping import stamp as stamp
+    from deid_hooks.stamping import unstamp as unstamp
     from deid_hooks.uploading import Upload as Upload
 
 _MODULES = {
@@ -75,6 +78,7 @@ _MODULES = {
     "pseudonyms": ["Pseudonyms", "identity_of"],
     "restoration": ["Restored", "restore"],
     "settings": ["Settings"],
+    "stamping": ["Stamp", "stamp", "unstamp"],
     "uploading": ["Upload"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

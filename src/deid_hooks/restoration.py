@@ -27,6 +27,7 @@ from deid_hooks.comparison import telling
 from deid_hooks.difference import FINGERPRINT, PREAMBLE, fingerprint
 from deid_hooks.entry import Entry, Instance
 from deid_hooks.errors import UnusableDataset
+from deid_hooks.stamping import unstamp
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -46,12 +47,14 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     altered, values over the limit) stay as they are and are named. Raises UnusableDataset if the
     entry has no such instance, or has several that can't be told apart.
     """
+    stamped, deidentified = deidentified, _copy(deidentified)
+    unstamp(deidentified)
     present = capture(deidentified)
     instance = _instance(present, entry)
     originals: dict[str, Any] = {**json.loads(entry.originals), **json.loads(instance.originals)}
     originals.pop(FINGERPRINT, None)
-    restored = _copy(deidentified)
-    work = _Restoration(entry.large, *_original_encoding(originals, deidentified))
+    restored = deidentified
+    work = _Restoration(entry.large, *_original_encoding(originals, stamped))
     meta = {path: element for path, element in originals.items() if path.startswith("0002")}
     work.restore_file_meta(restored, meta, instance)
     if PREAMBLE in originals:

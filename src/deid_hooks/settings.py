@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import platformdirs
@@ -49,6 +49,8 @@ class Settings:
     """What is logged of what the engine changed: ``all``, or ``identifying`` (fields and UIDs)."""
     mixed_patients: str = "refuse"
     """Instances that disagree on the patient: ``refuse`` the acquisition, or ``log`` it."""
+    stamp: Literal["none", "equipment", "private"] = "none"
+    """The log id in delivered files: ``none``, ``equipment`` or ``private``."""
     deadline: float = 10.0
     """Seconds that anyone waits for the log."""
     plugin_timeout: float = 10.0
@@ -59,7 +61,11 @@ class Settings:
 
 
 KEYS = tuple(f.name for f in fields(Settings) if f.name != "origins")
-_CHOICES = {"policy": ("all", "identifying"), "mixed_patients": ("refuse", "log")}
+_CHOICES = {
+    "policy": ("all", "identifying"),
+    "mixed_patients": ("refuse", "log"),
+    "stamp": ("none", "equipment", "private"),
+}
 
 
 def load_settings(**arguments: Any) -> Settings:

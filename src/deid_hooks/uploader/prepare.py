@@ -17,19 +17,32 @@ from pathlib import Path
 
 from pydicom import Dataset, config, dcmread, dcmwrite
 
-from deid_hooks import Changes, DeidHooksError, Pseudonyms, UnusableDataset, capture, changes
+from deid_hooks import (
+    Changes,
+    DeidHooksError,
+    Pseudonyms,
+    Stamp,
+    UnusableDataset,
+    capture,
+    changes,
+    stamp,
+)
 from deid_hooks.uploader.engines import Engine, engine_of
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file that was de-identified: its changes, and where the result waits."""
+    """A file that was de-identified: its changes, and where the result waits.
+
+    ``marked``: it says of itself that identity was removed, and how.
+    """
 
     path: Path
     staged: Path
     changes: Changes
     study_uid: str
     series_uid: str
+    marked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +79,10 @@ class Preparer:
                 with _saying("what the engine made of it can't be written"):
                     staged = self._stage(dataset)
                     study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
+                    marked = _is_marked(dataset)
             except UnusableDataset as error:
                 return Refused(path, str(error))
-        return Staged(path, staged, changed, str(study), str(series))
+        return Staged(path, staged, changed, str(study), str(series), marked)
 
     def _stage(self, dataset: Dataset) -> Path:
         staged = self._staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
@@ -80,6 +94,20 @@ class Preparer:
             staged.unlink(missing_ok=True)
             raise
         return staged
+
+
+def restage(staged: Path, log_id: str, kind: Stamp) -> None:
+    """Put the log id into a file that waits. Raises UnusableDataset if that fails."""
+    with warnings.catch_warnings(action="ignore"), _saying("the log id can't be put into it"):
+        dataset = dcmread(staged)
+        stamp(dataset, log_id, kind)
+        dcmwrite(staged, dataset)
+
+
+def _is_marked(dataset: Dataset) -> bool:
+    """Patient Identity Removed, and how (PS3.15, section E.1.1)."""
+    how = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
+    return "PatientIdentityRemoved" in dataset and any(dataset.get(name) for name in how)
 
 
 @contextmanager

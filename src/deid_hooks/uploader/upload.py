@@ -5,6 +5,7 @@ Built on nothing but the public interface of ``deid_hooks``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,15 +16,18 @@ from deid_hooks import (
     DeidHooksError,
     LogUnavailable,
     UnableToLog,
+    UnusableDataset,
     Upload,
     UploadRefused,
 )
 from deid_hooks.uploader.destinations import Delivery, Destination, DestinationError, Outgoing
-from deid_hooks.uploader.prepare import Refused, Staged
+from deid_hooks.uploader.prepare import Refused, Staged, restage
 from deid_hooks.uploader.scan import Scan
 from deid_hooks.uploader.staging import staging_folder
 from deid_hooks.uploader.subjects import Identity, labels_of
 from deid_hooks.uploader.workers import Work, prepared
+
+log = logging.getLogger("deid_hooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,26 @@ def upload(
             staging,
             order.jobs,
         )
-        acquisitions = prepared(work, (each.paths for each in scanned.series))
+        files = prepared(work, (each.paths for each in scanned.series))
+        acquisitions = _warned(files, order.engine)
         for some in [list(acquisitions)] if order.together else ([one] for one in acquisitions):
             yield from _deliver(hooks, some, destination, order)
+
+
+def _warned(
+    acquisitions: Iterable[Sequence[Staged | Refused]], engine: str
+) -> Iterator[Sequence[Staged | Refused]]:
+    """Tells once if the engine doesn't do what is an engine's duty."""
+    told = False
+    for files in acquisitions:
+        if not told and any(isinstance(each, Staged) and not each.marked for each in files):
+            told = True
+            log.warning(
+                "The engine %s leaves out Patient Identity Removed (0012,0062) or the"
+                " De-identification Method (0012,0063), (0012,0064)",
+                engine,
+            )
+        yield files
 
 
 def _deliver(
@@ -109,7 +130,7 @@ def _deliver(
                 continue
             try:
                 one = _log(hooks, staged, destination, order)
-            except UnableToLog as error:
+            except (UnableToLog, UnusableDataset) as error:
                 yield from _refused(hooks, staged, error)
                 continue
             if one.known == "uploaded" and not order.again:
@@ -131,6 +152,9 @@ def _log(
         for each in staged:
             acquisition.add(each.changes)
         log_id = acquisition.post_deid(reuse=True)
+    if (kind := hooks.settings.stamp) != "none":
+        for each in staged:
+            restage(each.staged, log_id, kind)
     return _Logged(log_id, staged, hooks.outcome(log_id, destination.name))
 
 
