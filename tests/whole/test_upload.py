@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pydicom
 import pytest
 from pydicom import dcmread
 
-DATA = Path(pydicom.__file__).parent / "data"
-SERIES = DATA / "test_files" / "dicomdirtests"
-PROGRAM = Path(sys.executable).with_name("deid-hooks")
-LOG = "home/.local/share/deid-hooks/log.db"
-UNABLE = "Unable to log de-identified data"
-
-
-class Site:
-    """A home of its own, a folder to deliver to, and the command line."""
-
-    def __init__(self, folder: Path, secret: str = "ab" * 32) -> None:
-        self.folder, self.delivered = folder, folder / "delivered"
-        for name in ("home", "tmp"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        self.environment = {
-            "HOME": str(folder / "home"),
-            "TMPDIR": str(folder / "tmp"),
-            "PATH": os.environ["PATH"],
-            "DEID_HOOKS_SECRET": secret,
-            "DEID_HOOKS_DEADLINE": "2",
-        }
-        self.run("init")
-
-    def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [str(PROGRAM), *words],
-            env={**self.environment, **variables},
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words, **variables)
-        out, err = process.communicate(timeout=100)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def upload(self, source: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        return self.run("upload", str(source), "folder:delivered", "--project", "TRIAL7", *more)
-
-    def files(self) -> dict[str, bytes]:
-        found = self.delivered.rglob("*") if self.delivered.exists() else ()
-        return {str(p.relative_to(self.delivered)): p.read_bytes() for p in found if p.is_file()}
-
-    def logged(self) -> set[str]:
-        """De-identified SOP Instance UIDs in the log, by plain sqlite3."""
-        with sqlite3.connect(self.folder / LOG) as connection:
-            rows = connection.execute("SELECT deid_SOPInstanceUID FROM deid_log_instance")
-            return {uid for (uid,) in rows}
-
-    def unlogged(self) -> list[str]:
-        logged = self.logged()
-        paths = self.files()
-        return [p for p in paths if dcmread(self.delivered / p).SOPInstanceUID not in logged]
-
-
-def rows(output: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output.splitlines()]
+from tests.whole.site import DATA, LOG, SERIES, UNABLE, Site, rows
 
 
 @pytest.fixture
