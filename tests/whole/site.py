@@ -54,15 +54,39 @@ class Site:
     def upload(self, source: Path, *more: str) -> subprocess.CompletedProcess[str]:
         return self.run("upload", str(source), "folder:delivered", "--project", "TRIAL7", *more)
 
+    def plug_in(self, source: str, group: str = "deid_hooks", name: str = "plugged") -> None:
+        """Install a distribution whose one plugin is a module of this source."""
+        folder = self.folder / "plugins" / name
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        target = f"module_of_{name}" + ("" if group == "deid_hooks" else ":plugin")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+        (folder / f"module_of_{name}.py").write_text(source)
+        before = self.environment.get("PYTHONPATH")
+        self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
+
+    def unplug(self) -> None:
+        """Take every plugin away again."""
+        del self.environment["PYTHONPATH"]
+
     def files(self) -> dict[str, bytes]:
         found = self.delivered.rglob("*") if self.delivered.exists() else ()
         return {str(p.relative_to(self.delivered)): p.read_bytes() for p in found if p.is_file()}
 
-    def logged(self) -> set[str]:
+    def sql(self, statement: str, log: str = LOG) -> list[tuple[Any, ...]]:
+        """What plain sqlite3 finds in a log of this site."""
+        connection = sqlite3.connect(self.folder / log)
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            connection.close()
+
+    def logged(self, log: str = LOG) -> set[str]:
         """De-identified SOP Instance UIDs in the log, by plain sqlite3."""
-        with sqlite3.connect(self.folder / LOG) as connection:
-            rows = connection.execute("SELECT deid_SOPInstanceUID FROM deid_log_instance")
-            return {uid for (uid,) in rows}
+        return {
+            uid for (uid,) in self.sql("SELECT deid_SOPInstanceUID FROM deid_log_instance", log)
+        }
 
     def unlogged(self) -> list[str]:
         logged = self.logged()

@@ -16,6 +16,7 @@ from pathlib import Path
 from deid_hooks import (
     DeidHooks,
     DeidHooksError,
+    LogError,
     LogUnavailable,
     UnableToLog,
     UploadRefused,
@@ -91,9 +92,12 @@ def _deliver(
     try:
         if staged:
             yield from _log_and_send(hooks, staged, destination, order)
-    except (UnableToLog, UploadRefused) as error:
-        _stop_if_log_is_gone(hooks, error)
-        yield from (Result(each.path, "refused", reason=str(error)) for each in staged)
+    except (UnableToLog, UploadRefused, LogError) as error:
+        # A LogError comes from asking what was uploaded before: the log was lost after post_deid.
+        lost = isinstance(error, LogError)
+        refusal = UploadRefused([str(error).rstrip(".")]) if lost else error
+        _stop_if_log_is_gone(hooks, refusal)
+        yield from (Result(each.path, "refused", reason=str(refusal)) for each in staged)
     finally:
         for each in staged:
             each.staged.unlink(missing_ok=True)
