@@ -23,7 +23,7 @@ UNABLE = "Unable to log de-identified data"
 class Site:
     """A home of its own, a folder to deliver to, and the command line."""
 
-    def __init__(self, folder: Path, secret: str = "ab" * 32) -> None:
+    def __init__(self, folder: Path, secret: str = "ab" * 32, begun: bool = True) -> None:
         self.folder, self.delivered = folder, folder / "delivered"
         for name in ("home", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,8 @@ class Site:
             "DEID_HOOKS_SECRET": secret,
             "DEID_HOOKS_DEADLINE": "2",
         }
-        self.run("init")
+        if begun:
+            self.run("init")
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -81,6 +82,13 @@ class Site:
             return connection.execute(statement).fetchall()
         finally:
             connection.close()
+
+    def change(self, statement: str) -> None:
+        """Let plain sqlite3 change the log."""
+        connection = sqlite3.connect(self.folder / LOG)
+        connection.execute(statement)
+        connection.commit()
+        connection.close()
 
     def logged(self, log: str = LOG) -> set[str]:
         """De-identified SOP Instance UIDs in the log, by plain sqlite3."""
