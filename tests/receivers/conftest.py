@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.needed import missing, program
-from tests.whole.test_upload import SERIES, Site
+from tests.whole.site import SERIES, Site
 
 PATIENT = SERIES / "77654033"
 """A CR and three CT series of one patient."""

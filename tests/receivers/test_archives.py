@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from tests.needed import program
 from tests.receivers.conftest import PATIENT, Orthanc, free_port
-from tests.whole.test_upload import LOG, Site, rows
+from tests.whole.site import LOG, Site, rows
 
 WAYS = {
     "dicom": "dicom://ORTHANC@127.0.0.1:4242",

@@ -11,7 +11,7 @@ import pytest
 from tests.docs.terminal import blocks, file_of
 from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
 from tests.receivers.test_archives import outcomes
-from tests.whole.test_upload import Site
+from tests.whole.site import Site
 
 PAGE = Path(__file__).parents[2] / "docs" / "examples.md"
 PROGRAMS = {name: block.text for block in blocks(PAGE) if (name := file_of(block))}

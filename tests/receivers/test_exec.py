@@ -18,7 +18,7 @@ from pydicom import dcmread
 from tests.needed import program
 from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
 from tests.receivers.test_archives import outcomes, statuses
-from tests.whole.test_upload import Site
+from tests.whole.site import Site
 
 SPY = """
 import json, os, sys

@@ -9,7 +9,7 @@ import pytest
 
 from tests.receivers.conftest import PATIENT, archive
 from tests.receivers.test_archives import outcomes, statuses
-from tests.whole.test_upload import Site, rows
+from tests.whole.site import Site, rows
 
 CT = PATIENT / "CT2"
 FILES = 4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.whole.test_upload import LOG, SERIES, Site
+from tests.whole.site import LOG, SERIES, Site
 
 
 @contextmanager

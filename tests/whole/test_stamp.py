@@ -10,7 +10,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from deid_hooks import stamp, unstamp
-from tests.whole.test_upload import SERIES, Site
+from tests.whole.site import SERIES, Site
 
 SOURCE = SERIES / "77654033" / "CT2"
 LOG_ID = "65774D086757457C9DCF96E762803606"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from tests.whole.test_upload import SERIES, Site
+from tests.whole.site import SERIES, Site
 
 PATIENT = SERIES / "77654033"
 

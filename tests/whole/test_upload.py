@@ -2,86 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import pydicom
 import pytest
 from pydicom import dcmread
 
-DATA = Path(pydicom.__file__).parent / "data"
-SERIES = DATA / "test_files" / "dicomdirtests"
-PROGRAM = Path(sys.executable).with_name("deid-hooks")
-LOG = "home/.local/share/deid-hooks/log.db"
-UNABLE = "Unable to log de-identified data"
-
-
-class Site:
-    """A home of its own, a folder to deliver to, and the command line."""
-
-    def __init__(self, folder: Path, secret: str = "ab" * 32) -> None:
-        self.folder, self.delivered = folder, folder / "delivered"
-        for name in ("home", "tmp"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        self.environment = {
-            "HOME": str(folder / "home"),
-            "TMPDIR": str(folder / "tmp"),
-            "PATH": os.environ["PATH"],
-            "DEID_HOOKS_SECRET": secret,
-            "DEID_HOOKS_DEADLINE": "2",
-        }
-        self.run("init")
-
-    def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [str(PROGRAM), *words],
-            env={**self.environment, **variables},
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words, **variables)
-        out, err = process.communicate(timeout=100)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def upload(self, source: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        return self.run("upload", str(source), "folder:delivered", "--project", "TRIAL7", *more)
-
-    def files(self) -> dict[str, bytes]:
-        found = self.delivered.rglob("*") if self.delivered.exists() else ()
-        return {str(p.relative_to(self.delivered)): p.read_bytes() for p in found if p.is_file()}
-
-    def logged(self) -> set[str]:
-        """De-identified SOP Instance UIDs in the log, by plain sqlite3."""
-        with sqlite3.connect(self.folder / LOG) as connection:
-            rows = connection.execute("SELECT deid_SOPInstanceUID FROM deid_log_instance")
-            return {uid for (uid,) in rows}
-
-    def unlogged(self) -> list[str]:
-        logged = self.logged()
-        paths = self.files()
-        return [p for p in paths if dcmread(self.delivered / p).SOPInstanceUID not in logged]
-
-
-def rows(output: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output.splitlines()]
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "site")
+from tests.whole.site import DATA, LOG, SERIES, Site, rows
 
 
 @pytest.mark.parametrize("engine", ["basic", "dicognito"])
@@ -134,93 +65,6 @@ def test_a_killed_run_is_completed_by_the_next_and_nothing_is_half_there(
         ).fetchone()
     assert entries == series
     assert list((site.folder / "tmp").iterdir()) == []
-
-
-def remove(log: Path) -> None:
-    log.unlink()
-
-
-def spoil(log: Path) -> None:
-    log.write_bytes(b"no database" * 1000)
-
-
-def make_newer(log: Path) -> None:
-    with sqlite3.connect(log) as connection:
-        connection.execute("UPDATE deid_log_store SET version = 99")
-
-
-@pytest.mark.parametrize("harm", [remove, spoil, make_newer])
-def test_an_upload_without_a_log_is_refused_in_the_words_that_users_know(
-    site: Site, harm: Any
-) -> None:
-    harm(site.folder / LOG)
-    refused = site.upload(SERIES)
-    assert refused.returncode == 69
-    assert refused.stderr.startswith(UNABLE)
-    assert refused.stdout == ""
-    assert site.files() == {}
-
-
-def test_a_log_that_another_process_holds_refuses_in_time(site: Site) -> None:
-    holder = sqlite3.connect(site.folder / LOG, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    refused = site.upload(SERIES)
-    holder.close()
-    assert refused.returncode == 69
-    assert "locked" in refused.stderr
-    assert site.files() == {}
-
-
-PLUGINS = {
-    "raises": ("raise ValueError('CANARY')", "raised ValueError"),
-    "exits": ("raise SystemExit(0)", "called exit"),
-    "hangs": ("import time; time.sleep(60)", "did not answer"),
-    "refuses": ("return 'quota reached'", "quota reached"),
-}
-
-
-@pytest.mark.parametrize("kind", PLUGINS)
-def test_a_plugin_that_fails_or_refuses_stops_every_upload_and_is_named(
-    site: Site, kind: str
-) -> None:
-    body, said = PLUGINS[kind]
-    plugins = site.folder / "plugins"
-    info = plugins / "quota-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quota\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[deid_hooks]\nquota = quota\n")
-    (plugins / "quota.py").write_text(
-        f"from deid_hooks import hookimpl\n@hookimpl\ndef pre_upload(event):\n    {body}\n"
-    )
-    refused = site.run(
-        "upload",
-        str(SERIES / "77654033" / "CT2"),
-        "folder:delivered",
-        PYTHONPATH=str(plugins),
-        DEID_HOOKS_PLUGIN_TIMEOUT="0.5",
-    )
-    assert refused.returncode == 3
-    reasons = [row["reason"] for row in rows(refused.stdout)]
-    assert all(r.startswith("Unable to resolve de-identification ID. Acq") for r in reasons)
-    assert all("quota" in r and said in r and "CANARY" not in r for r in reasons)
-    assert site.files() == {}
-
-
-def test_instances_that_disagree_on_the_patient_are_refused_and_no_patient_is_shown(
-    site: Site,
-) -> None:
-    source = site.folder / "mixed"
-    source.mkdir()
-    for number, path in enumerate(sorted((SERIES / "77654033" / "CT2").iterdir())[:2]):
-        dataset = dcmread(path)
-        dataset.PatientID = f"CANARY{number}"
-        dataset.save_as(source / f"{number}.dcm")
-    refused = site.upload(source)
-    assert refused.returncode == 3
-    assert UNABLE in refused.stdout
-    assert "disagree on PatientID" in refused.stdout
-    assert "CANARY" not in refused.stdout + refused.stderr
-    assert site.files() == {}
 
 
 def test_no_patient_is_in_the_output_of_a_command_that_was_not_asked_for_one(site: Site) -> None:

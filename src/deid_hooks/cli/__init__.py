@@ -5,17 +5,29 @@ What takes long to import is imported inside the command that needs it.
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from deid_hooks.cli import copy, execute, log, setup, upload
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import exit_code_of, said_of
+from deid_hooks.cli.output import nobody_reads
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `deid-hooks search ... | head` has read enough
+            nobody_reads()
+            return None
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Nothing leaves unlogged: log what de-identification removes, before images are sent.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,13 +60,22 @@ app.command("init")(setup.init)
 
 def main() -> None:
     """Run a command. Whatever goes wrong is one message, an exit code, and never a value."""
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nobody_reads()
+    sys.exit(code)
+
+
+def _run() -> str | int | None:
     try:
         app()
-    except BrokenPipeError:  # `deid-hooks search ... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as end:
+        return end.code
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except Exception as error:  # noqa: BLE001 - its text may hold values
         print(said_of(error), file=sys.stderr)
-        sys.exit(exit_code_of(error))
+        return exit_code_of(error)
+    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 import unicodedata
@@ -28,6 +29,11 @@ FormatOption = Annotated[
 ]
 
 Row = Mapping[str, Any]
+
+
+def nobody_reads() -> None:
+    """Throw away what is printed from now on: whoever read standard output has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def chosen(wanted: Format | None) -> Format:

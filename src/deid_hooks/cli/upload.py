@@ -12,7 +12,7 @@ import typer
 
 from deid_hooks.cli.context import check_log, hooks_of
 from deid_hooks.cli.failures import FAILED, SOME_REFUSED, WRONG_USE
-from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
+from deid_hooks.cli.output import Format, FormatOption, chosen, nobody_reads, visible, write_rows
 
 if TYPE_CHECKING:
     from deid_hooks.hooks import DeidHooks
@@ -92,8 +92,8 @@ def deliver(
     try:
         _report(told, form)
     except BrokenPipeError:  # nobody reads the report any more; the upload goes on
+        nobody_reads()
         deque(told, maxlen=0)
-        raise
     finally:
         _summarise(counts, total)
     if not counts["uploaded"] + counts["already there"]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.files import fsync_folder
+from deid_hooks.files import fsync_folder, make_folders
 from deid_hooks.sqlite import schema
 from deid_hooks.sqlite.connection import Opened, connect, use_wal
 from deid_hooks.sqlite.identity import real_path
@@ -21,7 +20,7 @@ def create(path: Path, deadline: Deadline) -> None:
 
     Two processes may do so at once. Raises LogUnavailable or what ``failures`` translates.
     """
-    _make_folders(path.parent)
+    make_folders(path.parent)
     _make_file(path)
     connection = connect(real_path(path), deadline)
     try:
@@ -36,14 +35,6 @@ def create(path: Path, deadline: Deadline) -> None:
 def may_exist(path: Path) -> bool:
     """False only where neither the log nor anything that it left behind is at the path."""
     return any(_size(name) is not None for name in (path, Path(f"{path}-wal")))
-
-
-def _make_folders(folder: Path) -> None:
-    missing = [folder, *folder.parents]
-    for each in reversed([parent for parent in missing if not parent.exists()]):
-        with suppress(FileExistsError):
-            each.mkdir(mode=0o700)
-            fsync_folder(each.parent)
 
 
 def _make_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from deid_hooks import (
     DeidHooks,
     DeidHooksError,
+    LogError,
     LogUnavailable,
     UnableToLog,
     UnusableDataset,
@@ -130,7 +131,7 @@ def _deliver(
                 continue
             try:
                 one = _log(hooks, staged, destination, order)
-            except (UnableToLog, UnusableDataset) as error:
+            except (UnableToLog, UploadRefused, UnusableDataset) as error:
                 yield from _refused(hooks, staged, error)
                 continue
             if one.known == "uploaded" and not order.again:
@@ -155,7 +156,10 @@ def _log(
     if (kind := hooks.settings.stamp) != "none":
         for each in staged:
             restage(each.staged, log_id, kind)
-    return _Logged(log_id, staged, hooks.outcome(log_id, destination.name))
+    try:
+        return _Logged(log_id, staged, hooks.outcome(log_id, destination.name))
+    except LogError as error:  # the log was lost after post_deid
+        raise UploadRefused([str(error).rstrip(".")]) from None
 
 
 def _send(

@@ -1,0 +1,212 @@
+"""What the command line prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+from typing import Any
+
+import pytest
+
+from deid_hooks.entry import parse_log_id
+from tests.whole.site import PROGRAM, SERIES, Site, rows
+from tests.whole.terminal import on_a_terminal
+
+SOURCE = SERIES / "77654033"  # four series
+NAME = "Doe^Archibald"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A site with four entries, one of them pending."""
+    made = Site(tmp_path_factory.mktemp("filled") / "site")
+    made.upload(SOURCE)
+    made.change("DELETE FROM deid_log_upload WHERE seq = (SELECT max(seq) FROM deid_log_upload)")
+    return made
+
+
+def of_json(text: str) -> list[Any]:
+    found = json.loads(text)
+    return found if isinstance(found, list) else [found]
+
+
+def of_csv(text: str) -> list[Any]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def of_ids(text: str) -> list[Any]:
+    return [{"id": line} for line in text.splitlines() if parse_log_id(line)]
+
+
+def of_table(text: str) -> list[Any]:
+    _, _, *lines = text.splitlines()
+    return [{"id": line.split()[0]} for line in lines]
+
+
+FORMATS = {"json": of_json, "jsonl": rows, "csv": of_csv, "ids": of_ids, "table": of_table}
+COMMANDS = {
+    "search": (["search", "PatientName=Doe*", "--show", "PatientName,Modality"], 4),
+    "pending": (["pending"], 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_list_has_the_same_ids_in_every_format(filled: Site, command: str, form: str) -> None:
+    words, wanted = COMMANDS[command]
+    done = filled.run(*words, "--format", form)
+    found = FORMATS[form](done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    known = {log_id for (log_id,) in filled.sql("SELECT id FROM deid_log")}
+    ids = {row["id"] for row in found}
+    assert len(found) == len(ids) == wanted
+    assert ids <= known
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_entry_is_shown_in_every_format(filled: Site, form: str) -> None:
+    ((log_id,), *_) = filled.sql("SELECT id FROM deid_log WHERE PatientName = 'Doe^Archibald'")
+    done = filled.run("show", log_id, "--format", form)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log_id in done.stdout
+    assert (NAME in done.stdout) == (form != "ids")
+    if form in ("json", "jsonl", "csv"):
+        assert FORMATS[form](done.stdout)
+
+
+def test_a_pipe_gets_json_lines_and_a_terminal_a_table_of_its_width(filled: Site) -> None:
+    words = ("search", "PatientName=Doe*", "--show", "PatientName,StudyInstanceUID")
+    piped = rows(filled.run(*words).stdout)
+    assert {row["PatientName"] for row in piped} == {NAME}
+    code, shown = on_a_terminal(filled, *words, columns=60)
+    lines = shown.splitlines()
+    assert code == 0
+    assert lines[0].split()[:2] == ["id", "PatientName"]
+    assert len(lines) == 2 + len(piped)
+    assert max(map(len, lines)) <= 60
+
+
+def test_progress_is_shown_on_a_terminal_only(filled: Site) -> None:
+    code, shown = on_a_terminal(filled, "upload", str(SOURCE), "folder:shown")
+    assert code == 0
+    assert "Uploading" in shown
+    assert "100%" in shown
+    piped = filled.run("upload", str(SOURCE), "folder:piped")
+    assert "Uploading" not in piped.stdout + piped.stderr
+    assert all(json.loads(line) for line in piped.stdout.splitlines())
+    assert "7 uploaded" in piped.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["search", "Nobody"], 1),
+        (["show", "0" * 32], 1),
+        (["search", "PatienName=x"], 2),
+        (["search", "PatientName=Doe*", "--format", "xml"], 2),
+        (["show", "nonsense"], 2),
+        (["upload", ".", "nowhere:x"], 2),
+        (["upload", "missing", "folder:delivered"], 2),
+        (["frobnicate"], 2),
+        (["--url", "nothing:x", "check"], 2),
+        (["--url", "sqlite:///missing.db", "check"], 69),
+        (["--url", "sqlite:///missing.db", "search", "Doe"], 69),
+        (["--url", "sqlite:///missing.db", "pending"], 69),
+    ],
+)
+def test_what_went_wrong_is_the_exit_code_and_on_standard_error_only(
+    filled: Site, words: list[str], code: int
+) -> None:
+    done = filled.run(*words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_of_which_some_was_refused_ends_with_three(filled: Site) -> None:
+    source = filled.folder / "some"
+    (source / "good").mkdir(parents=True)
+    for path in (SOURCE / "CR1").iterdir():
+        (source / "good" / path.name).write_bytes(path.read_bytes())
+        (source / "cut.dcm").write_bytes(path.read_bytes()[:1000])
+    done = filled.upload(source)
+    assert done.returncode == 3
+    assert {row["status"] for row in rows(done.stdout)} == {"already there", "refused"}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("form", ["json", "jsonl", "table"])
+def test_who_has_read_enough_ends_a_command_in_silence(
+    filled: Site, form: str, unbuffered: str
+) -> None:
+    words = ["search", "PatientName=Doe*", "--show", "PatientName", "--format", form]
+    assert without_a_reader(filled, words, PYTHONUNBUFFERED=unbuffered) == (0, "")
+
+
+def test_an_upload_whose_report_nobody_reads_goes_on_and_ends_with_its_own_code(
+    filled: Site,
+) -> None:
+    (filled.folder / "unread").mkdir()
+    cut = filled.folder / "unread" / "cut.dcm"
+    cut.write_bytes((SERIES / "77654033" / "CR1" / "6154").read_bytes()[:1000])
+    (filled.folder / "unread" / "series").symlink_to(SOURCE)
+    words = ["upload", "unread", "folder:unread-out"]
+    code, said = without_a_reader(filled, words, PYTHONUNBUFFERED="1")
+    assert code == 3
+    assert said == "8 files: 1 refused, 7 uploaded\n"
+
+
+def without_a_reader(site: Site, words: list[str], **variables: str) -> tuple[int, str]:
+    """Exit code and standard error of a command into a pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(
+        [str(PROGRAM), *words],
+        env={**site.environment, **variables},
+        cwd=site.folder,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+WAITS = """
+import os, time
+from deid_hooks import hookimpl
+@hookimpl
+def {moment}(event):
+    with open("waiting", "w"):  # a fifo: whoever reads it knows that we are here
+        pass
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("moment", ["post_deid", "pre_upload", "post_upload"])
+def test_an_interrupt_ends_an_upload_without_a_traceback_and_the_next_run_does_the_rest(
+    site: Site, moment: str, jobs: str
+) -> None:
+    os.mkfifo(site.folder / "waiting")
+    site.environment["DEID_HOOKS_PLUGIN_TIMEOUT"] = "50"
+    site.plug_in(WAITS.format(moment=moment))
+    process = site.start(
+        "upload", str(SOURCE), "folder:delivered", "--project", "TRIAL7", "--jobs", jobs
+    )
+    (site.folder / "waiting").read_text()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert site.unlogged() == []
+    assert list((site.folder / "tmp").iterdir()) == []
+    site.unplug()
+    done = site.upload(SOURCE)
+    assert done.returncode == 0
+    assert len(site.files()) == 7
+    assert site.sql("SELECT count(*) FROM deid_log") == [(4,)]
