@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
 from deid_hooks.dicomjson import dumps
@@ -33,7 +34,7 @@ def assemble(
     """The entry of an acquisition. The order in which instances came makes no difference."""
     large = {plain: secret.digest(plain.encode()) for each in gathered for plain in each.large}
     originals = [_kept(each, large, fields, policy) for each in gathered]
-    common = dict(originals[0].items() & _intersection(originals[1:], originals[0]))
+    common = _common(originals)
     uid_counts = Counter(each.deid_uid for each in gathered)
     instances = [
         Instance(each.uid, each.deid_uid, _rest(each, own, common, uid_counts[each.deid_uid] > 1))
@@ -49,7 +50,7 @@ def assemble(
         deid=_distinct(each.deid for each in gathered),
         originals=_object(common),
         instances=tuple(sorted(instances, key=lambda i: (i.uid, i.deid_uid, i.originals))),
-        uids=tuple(sorted({pair for each in gathered for pair in each.uids})),
+        uids=tuple(sorted(set(chain.from_iterable(each.uids for each in gathered)))),
         large={
             large[plain]: value
             for each in gathered
@@ -108,10 +109,11 @@ def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...
     return tuple(sorted({patient_digest(number, issuer, secret) for number, issuer in known}))
 
 
-def _intersection(others: Iterable[dict[str, str]], first: dict[str, str]) -> set[tuple[str, str]]:
-    common = set(first.items())
-    for other in others:
-        common &= other.items()
+def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
+    """What all of them say alike."""
+    common = originals[0]
+    for other in originals[1:]:
+        common = {path: text for path, text in common.items() if other.get(path) == text}
     return common
 
 
@@ -170,7 +172,7 @@ def _distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     An empty value comes last, so that it hides no other.
     """
     values: dict[str, set[str]] = {}
-    for row in rows:
+    for row in {id(row): row for row in rows}.values():  # most instances share one
         for keyword, value in row.items():
             values.setdefault(keyword, set()).add(readable(value))
     return {
