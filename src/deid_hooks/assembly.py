@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
-from deid_hooks.dicomjson import dumps
+from deid_hooks.canonical import content_digest, dumps
 from deid_hooks.dictionary import tag_of
 from deid_hooks.difference import FINGERPRINT, Changes
 from deid_hooks.entry import Entry, Instance, now, readable
@@ -62,22 +62,6 @@ def assemble(
         patients=_patients(gathered, secret),
     )
     return _with_digest(entry, secret)
-
-
-def content_digest(entry: Entry, secret: SiteSecret) -> str:
-    """The keyed digest of what an entry says, apart from its id and how it came to be."""
-    content = [
-        entry.project,
-        entry.timestamp,
-        {keyword: list(values) for keyword, values in entry.fields.items()},
-        {keyword: list(values) for keyword, values in entry.deid.items()},
-        entry.originals,
-        sorted([i.uid, i.deid_uid, i.originals] for i in entry.instances),
-        [list(pair) for pair in entry.uids],
-        {digest: secret.digest(value) for digest, value in entry.large.items()},
-        list(entry.patients),
-    ]
-    return secret.digest(dumps(content).encode("ascii"))
 
 
 def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:

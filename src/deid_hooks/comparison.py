@@ -28,6 +28,7 @@ from deid_hooks.attributes import (
     plain_bytes,
     written,
 )
+from deid_hooks.canonical import dumps
 
 LARGE = 64 * 1024
 """Bytes above which a value is kept once per digest, beside the originals."""
@@ -187,7 +188,7 @@ class Comparison:
         self.large[digest] = value if kept else None
         if not kept:
             self.not_kept.append(name_of(tag))
-        return dicomjson.dumps({"vr": vr, "length": len(value), "digest": digest})
+        return dumps({"vr": vr, "length": len(value), "digest": digest})
 
     def _pair(
         self,
@@ -245,7 +246,7 @@ def _make_json(
     element = dicomjson.encode(vr, value, encodings, little_endian)
     if creator:
         element["creator"] = creator
-    return dicomjson.dumps(element)
+    return dumps(element)
 
 
 def _plain_json(vr: str, value: bytes) -> str | None:
