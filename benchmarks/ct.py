@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 
 from pydicom import Dataset
@@ -16,20 +17,17 @@ def write_series(folder: Path, files: int, series: int, patients: int = 25) -> N
     chance = random.Random(20060801)
     for number in range(series):
         patient = number % patients
-        uids = [
-            generate_uid(entropy_srcs=[f"{kind} {number}"]) for kind in ("study", "series", "f")
-        ]
         target = folder / f"series{number:03}"
         target.mkdir(parents=True)
         for instance in range(files // series):
             pixels = chance.randbytes(512 * 512 * 2)
-            dataset = _ct(patient, number, instance, uids[0], uids[1], uids[2], pixels)
-            dataset.save_as(target / f"{instance:04}.dcm", enforce_file_format=True)
+            ct = dataset(patient, number, instance, pixels)
+            ct.save_as(target / f"{instance:04}.dcm", enforce_file_format=True)
 
 
-def _ct(
-    patient: int, number: int, instance: int, study: str, series: str, frame: str, pixels: bytes
-) -> FileDataset:
+def dataset(patient: int, number: int, instance: int, pixels: bytes) -> FileDataset:
+    """One image of the series with this number."""
+    study, series, frame = _uids(number)
     uid = generate_uid(entropy_srcs=[f"{series} {instance}"])
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
@@ -75,3 +73,11 @@ def _ct(
     ct.PixelData = pixels
     ct["PixelData"].VR = "OW"
     return ct
+
+
+@cache
+def _uids(number: int) -> tuple[str, ...]:
+    """Of a study, its only series, and its frame of reference."""
+    return tuple(
+        generate_uid(entropy_srcs=[f"{kind} {number}"]) for kind in ("study", "series", "f")
+    )

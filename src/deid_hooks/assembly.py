@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
-from deid_hooks.dicomjson import dumps
+from deid_hooks.canonical import content_digest, dumps
 from deid_hooks.dictionary import tag_of
 from deid_hooks.difference import FINGERPRINT, Changes
 from deid_hooks.entry import Entry, Instance, now, readable
@@ -33,7 +34,7 @@ def assemble(
     """The entry of an acquisition. The order in which instances came makes no difference."""
     large = {plain: secret.digest(plain.encode()) for each in gathered for plain in each.large}
     originals = [_kept(each, large, fields, policy) for each in gathered]
-    common = dict(originals[0].items() & _intersection(originals[1:], originals[0]))
+    common = _common(originals)
     uid_counts = Counter(each.deid_uid for each in gathered)
     instances = [
         Instance(each.uid, each.deid_uid, _rest(each, own, common, uid_counts[each.deid_uid] > 1))
@@ -49,7 +50,7 @@ def assemble(
         deid=_distinct(each.deid for each in gathered),
         originals=_object(common),
         instances=tuple(sorted(instances, key=lambda i: (i.uid, i.deid_uid, i.originals))),
-        uids=tuple(sorted({pair for each in gathered for pair in each.uids})),
+        uids=tuple(sorted(set(chain.from_iterable(each.uids for each in gathered)))),
         large={
             large[plain]: value
             for each in gathered
@@ -61,22 +62,6 @@ def assemble(
         patients=_patients(gathered, secret),
     )
     return _with_digest(entry, secret)
-
-
-def content_digest(entry: Entry, secret: SiteSecret) -> str:
-    """The keyed digest of what an entry says, apart from its id and how it came to be."""
-    content = [
-        entry.project,
-        entry.timestamp,
-        {keyword: list(values) for keyword, values in entry.fields.items()},
-        {keyword: list(values) for keyword, values in entry.deid.items()},
-        entry.originals,
-        sorted([i.uid, i.deid_uid, i.originals] for i in entry.instances),
-        [list(pair) for pair in entry.uids],
-        {digest: secret.digest(value) for digest, value in entry.large.items()},
-        list(entry.patients),
-    ]
-    return secret.digest(dumps(content).encode("ascii"))
 
 
 def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
@@ -108,10 +93,11 @@ def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...
     return tuple(sorted({patient_digest(number, issuer, secret) for number, issuer in known}))
 
 
-def _intersection(others: Iterable[dict[str, str]], first: dict[str, str]) -> set[tuple[str, str]]:
-    common = set(first.items())
-    for other in others:
-        common &= other.items()
+def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
+    """What all of them say alike."""
+    common = originals[0]
+    for other in originals[1:]:
+        common = {path: text for path, text in common.items() if other.get(path) == text}
     return common
 
 
@@ -170,7 +156,7 @@ def _distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     An empty value comes last, so that it hides no other.
     """
     values: dict[str, set[str]] = {}
-    for row in rows:
+    for row in {id(row): row for row in rows}.values():  # most instances share one
         for keyword, value in row.items():
             values.setdefault(keyword, set()).add(readable(value))
     return {

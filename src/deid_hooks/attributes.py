@@ -19,6 +19,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_data_element
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import IS, DSfloat, PersonName
 from pydicom.values import convert_SQ
@@ -44,6 +45,10 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 _CACHED_BYTES = 1024
+_PACKERS = {
+    little_endian: {vr: struct.Struct(order + code).pack for vr, code in NUMBER_FORMATS.items()}
+    for little_endian, order in ((True, "<"), (False, ">"))
+}
 
 
 class Value(NamedTuple):
@@ -63,6 +68,8 @@ class Items(NamedTuple):
 Captured = RawDataElement | Value | Items | DataElement
 """A DataElement only for pixel data in a buffer, of which nothing but its identity is kept."""
 
+WITH_BYTES = (RawDataElement, Value)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -72,7 +79,7 @@ class Snapshot:
     encodings: tuple[str, ...]
     implicit: bool
     little_endian: bool
-    meta: dict[int, Captured] | None = field(repr=False, default=None)
+    meta: Snapshot | None = field(repr=False, default=None)
     preamble: bytes | None = field(repr=False, default=None)
     source: str = ""
 
@@ -82,6 +89,14 @@ class Snapshot:
         if element is None or isinstance(element, Items | DataElement):
             return None
         return _text(tag, element.VR, element.value or b"", self.encodings)
+
+    def texts(self, tags: tuple[int, ...]) -> tuple[str | None, ...]:
+        """As :meth:`text`, of several at once."""
+        found = [
+            (element.VR, element.value or b"") if isinstance(element, WITH_BYTES) else None
+            for element in map(self.elements.get, tags)
+        ]
+        return texts_of(tags, found, self.encodings)
 
     def vr(self, tag: int, element: Captured) -> str:
         """The value representation of an element, from the dictionary where the file has none."""
@@ -111,21 +126,20 @@ def capture(dataset: Dataset) -> Snapshot:
     """
     implicit, little_endian = dataset.original_encoding
     meta = getattr(dataset, "file_meta", None)
-    base = _snapshot(
+    return _snapshot(
         dataset,
         DEFAULT_ENCODINGS,
         bool(implicit),
         little_endian is not False,
-    )
-    return Snapshot(
-        base.elements,
-        base.encodings,
-        base.implicit,
-        base.little_endian,
-        None if meta is None else _snapshot(meta, DEFAULT_ENCODINGS, False, True).elements,
+        None if meta is None else _snapshot(meta, DEFAULT_ENCODINGS, False, True),
         getattr(dataset, "preamble", None),
         str(getattr(dataset, "filename", "") or ""),
     )
+
+
+def elements_of(dataset: Dataset) -> dict[int, Any]:
+    """What a dataset holds, as it is, by plain numbers: pydicom compares its tags in Python."""
+    return dict(zip(map(int, dataset.keys()), dataset.values(), strict=True))
 
 
 def items_of(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | None:
@@ -140,14 +154,33 @@ def items_of(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | No
     return parse(value, implicit, snapshot.little_endian, snapshot.encodings)
 
 
-def plain_text(value: Any) -> str | None:
-    """What pydicom would write of a text value, without padding, where that is plain ASCII."""
+def texts_of(
+    tags: tuple[int, ...],
+    values: Sequence[tuple[str | None, bytes] | None],
+    encodings: tuple[str, ...],
+) -> tuple[str | None, ...]:
+    """Values (VR and bytes) as people read them. Within a series most are the same again."""
+    short = sum([len(found[1]) for found in values if found]) <= _CACHED_BYTES
+    make = _texts_again if short else _texts_anew
+    return make(tags, tuple(values), encodings)
+
+
+def plain_bytes(vr: str | None, value: Any, little_endian: bool) -> bytes | None:
+    """What pydicom would write of plain ASCII text or of one integer; None for all else."""
     kind = type(value)
-    if kind is str or kind is UID:
-        return value if value.isascii() else None
-    if kind is DSfloat or kind is IS:
-        return getattr(value, "original_string", None) or str(value)
-    return None
+    if kind is int:
+        return _packed(vr, value, little_endian)
+    if kind is MultiValue:
+        texts = [_plain_text(part) for part in value]
+        text = None if None in texts else "\\".join(texts)  # type: ignore[arg-type]
+    else:
+        text = _plain_text(value)
+    if text is None or vr not in TEXT_VRS or not text.isascii():
+        return None
+    encoded = text.encode("ascii")
+    if len(encoded) % 2:
+        encoded += b"\0" if vr == "UI" else b" "
+    return encoded
 
 
 def written(element: DataElement, encodings: Sequence[str], little_endian: bool) -> bytes | None:
@@ -156,9 +189,10 @@ def written(element: DataElement, encodings: Sequence[str], little_endian: bool)
     try:
         if value is None:
             return b""
+        if (plain := plain_bytes(vr, value, little_endian)) is not None:
+            return plain
         if vr in TEXT_VRS:
-            encoded = _text_bytes(vr, value, encodings)
-            return encoded if len(encoded) % 2 == 0 else pad(encoded, vr)
+            return pad(_text_bytes(vr, value, encodings), vr)
         if code := NUMBER_FORMATS.get(vr):
             order = "<" if little_endian else ">"
             if isinstance(value, int | float):
@@ -172,19 +206,29 @@ def written(element: DataElement, encodings: Sequence[str], little_endian: bool)
 
 
 def _snapshot(
-    dataset: Dataset, inherited: tuple[str, ...], implicit: bool, little_endian: bool
+    dataset: Dataset,
+    inherited: tuple[str, ...],
+    implicit: bool,
+    little_endian: bool,
+    meta: Snapshot | None = None,
+    preamble: bytes | None = None,
+    source: str = "",
 ) -> Snapshot:
-    elements: dict[int, Any] = dict(zip(map(int, dataset.keys()), dataset.values(), strict=True))
+    elements = elements_of(dataset)
     encodings = encodings_in(elements.get(SPECIFIC_CHARACTER_SET)) or inherited
-    snapshot = Snapshot(elements, encodings, implicit, little_endian)
-    for tag, element in elements.items():
+    snapshot = Snapshot(elements, encodings, implicit, little_endian, meta, preamble, source)
+    for tag, element in [
+        (tag, element)
+        for tag, element in elements.items()
+        if type(element) is not RawDataElement or element.value is None
+    ]:
         if tag in PIXELS:
             if isinstance(element, DataElement) and isinstance(element.value, bytes):
                 elements[tag] = Value(element.VR, element.value)
-        elif not isinstance(element, RawDataElement):
-            elements[tag] = _frozen(tag, element, snapshot)
-        elif element.value is None:
+        elif isinstance(element, RawDataElement):
             elements[tag] = _read_deferred(dataset, tag, element)
+        else:
+            elements[tag] = _frozen(tag, element, snapshot)
     return snapshot
 
 
@@ -198,6 +242,20 @@ def _text_anew(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...
 
 
 _text_again = lru_cache(maxsize=4096)(_text_anew)
+
+
+def _texts_anew(
+    tags: tuple[int, ...],
+    values: tuple[tuple[str | None, bytes] | None, ...],
+    encodings: tuple[str, ...],
+) -> tuple[str | None, ...]:
+    return tuple(
+        found and _text_anew(tag, *found, encodings)
+        for tag, found in zip(tags, values, strict=True)
+    )
+
+
+_texts_again = lru_cache(maxsize=512)(_texts_anew)
 
 
 def _parsed(
@@ -278,10 +336,24 @@ def _text_bytes(vr: str, value: Any, encodings: Sequence[str]) -> bytes:
         return value
     if isinstance(value, int | float) or not _is_list(value):
         return _plain(value).encode("ascii")
-    texts = [plain_text(part) for part in value]
-    if None not in texts:
-        return "\\".join(texts).encode("ascii")  # type: ignore[arg-type]
     return b"\\".join([_text_bytes(vr, part, encodings) for part in value])
+
+
+def _plain_text(value: Any) -> str | None:
+    kind = type(value)
+    if kind is str or kind is UID:
+        return value  # type: ignore[no-any-return]
+    if kind is DSfloat or kind is IS:
+        return getattr(value, "original_string", None) or str(value)
+    return None
+
+
+def _packed(vr: str | None, value: int, little_endian: bool) -> bytes | None:
+    pack = _PACKERS[little_endian].get(vr or "")
+    try:
+        return pack(value) if pack else None
+    except struct.error:  # it does not fit
+        return None
 
 
 def _is_list(value: Any) -> bool:

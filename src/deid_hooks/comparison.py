@@ -11,23 +11,24 @@ from functools import lru_cache
 from typing import Any
 
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
 
 from deid_hooks import dicomjson
 from deid_hooks.attributes import (
     PIXELS,
     SOP_INSTANCE_UID,
     SPECIFIC_CHARACTER_SET,
+    WITH_BYTES,
     Captured,
     Items,
     Snapshot,
+    elements_of,
     encodings_in,
     items_of,
     name_of,
-    plain_text,
+    plain_bytes,
     written,
 )
-from deid_hooks.dictionary import vr_of
+from deid_hooks.canonical import dumps
 
 LARGE = 64 * 1024
 """Bytes above which a value is kept once per digest, beside the originals."""
@@ -35,13 +36,14 @@ TOO_LARGE = 1024 * 1024
 """Bytes above which only its length and digest are kept."""
 
 ABSENT = "null"
+_UID_VRS = ("UI", None)
 
 _CACHED_BYTES = 256
 _WITHOUT_CHARACTERS = frozenset(
     (*dicomjson.NUMBER_FORMATS, "AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ")
 )
-_TELLING_GROUPS = (0x0018, 0x0020, 0x0028)
-_SERIES_LEVEL_UIDS = frozenset((0x0020000D, 0x0020000E, SOP_INSTANCE_UID))
+TELLING_GROUPS = frozenset((0x0018, 0x0020, 0x0028))
+_UIDS_OF_THEIR_OWN = frozenset((0x0020000D, 0x0020000E, SOP_INSTANCE_UID))
 
 
 class Comparison:
@@ -52,45 +54,49 @@ class Comparison:
         self.uids: dict[tuple[str, str], None] = {}
         self.large: dict[str, bytes | None] = {}
         self.not_kept: list[str] = []
-        self.unchanged: list[bytes] = []
+        self.unchanged: list[tuple[int, Captured]] = []
 
     def compare(
         self,
         prefix: str,
         before: Snapshot,
-        after: Dataset,
+        after: dict[int, Any],
         inherited_before: tuple[str, ...],
         inherited_after: tuple[str, ...],
     ) -> None:
-        left: dict[int, Any] = dict(zip(map(int, after.keys()), after.values(), strict=True))
-        was = encodings_in(before.elements.get(SPECIFIC_CHARACTER_SET)) or inherited_before
-        encodings = encodings_in(left.get(SPECIFIC_CHARACTER_SET)) or inherited_after
+        """Take in what differs between ``before`` and ``after``, the elements of a dataset."""
+        elements = before.elements
+        was = encodings_in(elements.get(SPECIFIC_CHARACTER_SET)) or inherited_before
+        encodings = encodings_in(after.get(SPECIFIC_CHARACTER_SET)) or inherited_after
         same_charset = was == encodings
-        top = not prefix
-        for tag, original in before.elements.items():
-            now = left.pop(tag, None)
+        little_endian = before.little_endian
+        telling = not prefix
+        gone = 0
+        for tag, original in elements.items():
+            now = after.get(tag)
             if now is original:
                 same = same_charset or tag in PIXELS or _is_written_as_it_is(now)
             elif now is None:
                 same = False
-            elif now.VR == original.VR and (text := plain_text(now.value)) is not None:
-                # Most elements, so without further ado: what pydicom would write of plain text.
-                encoded = text.encode("ascii")
-                if len(encoded) % 2:
-                    encoded += b"\0" if now.VR == "UI" else b" "
-                same = encoded == original.value  # type: ignore[union-attr] # no Items: SQ is no text
+                gone += 1
+            elif (
+                now.VR == original.VR
+                and (plain := plain_bytes(now.VR, now.value, little_endian)) is not None
+            ):
+                # Most elements, so without further ado. No Items: a sequence is not plain.
+                same = plain == original.value  # type: ignore[union-attr]
             else:
                 same = self._same(prefix, tag, before, original, now, was, encodings)
             if same:
-                if top and tag >> 16 in _TELLING_GROUPS:
-                    self.unchanged += telling(tag, original)
+                if telling and tag >> 16 in TELLING_GROUPS:
+                    self.unchanged.append((tag, original))
             elif tag & 0xFFFF:  # group lengths are the writer's business
                 self.log(tag, before, original, was, prefix)
-                if now is not None:
-                    self._pair(tag, before, original, now, encodings, top)
-        for tag in left:
-            if tag & 0xFFFF:
-                self.originals[f"{prefix}{tag:08X}"] = ABSENT
+                if now is not None and now.VR in _UID_VRS:
+                    self._pair(tag, before, original, now, encodings, not prefix)
+        if len(after) > len(elements) - gone:
+            added = (tag for tag in after.keys() - elements.keys() if tag & 0xFFFF)
+            self.originals.update({prefix + _path(tag): ABSENT for tag in added})
 
     def _same(
         self,
@@ -133,7 +139,8 @@ class Comparison:
         if items is None or len(items) != len(now.value):
             return False
         for number, (item, item_now) in enumerate(zip(items, now.value, strict=True)):
-            self.compare(f"{prefix}{tag:08X}.{number}.", item, item_now, was, encodings)
+            inside = f"{prefix}{_path(tag)}.{number}."
+            self.compare(inside, item, elements_of(item_now), was, encodings)
         return True
 
     def log(
@@ -147,12 +154,12 @@ class Comparison:
         """Keep an original element."""
         if tag in PIXELS or isinstance(original, DataElement):
             self.not_kept.append(name_of(tag))
-        self.originals[f"{prefix}{tag:08X}"] = self._json(tag, before, original, was)
+        self.originals[prefix + _path(tag)] = self._json(tag, before, original, was)
 
     def _json(
         self, tag: int, before: Snapshot, original: Captured, encodings: tuple[str, ...]
     ) -> str:
-        vr = before.vr(tag, original)
+        vr = original.VR or before.vr(tag, original)
         if tag in PIXELS:
             return f'{{"length":{getattr(original, "length", 0)},"vr":"OW"}}'
         if vr == "SQ" and (items := items_of(before, original)) is not None:
@@ -162,10 +169,9 @@ class Comparison:
         value = original.value or b""
         if len(value) > LARGE:
             return self._large(tag, vr, value)
-        creator = before.creator(tag)
-        return leaf_json(
-            "UN" if vr == "SQ" else vr, value, encodings, before.little_endian, creator
-        )
+        creator = before.creator(tag) if tag & 0x00010000 else None
+        leaf_vr = "UN" if vr == "SQ" else vr
+        return leaf_json(leaf_vr, value, encodings, before.little_endian, creator)
 
     def _item_json(self, item: Snapshot, inherited: tuple[str, ...]) -> str:
         own = encodings_in(item.elements.get(SPECIFIC_CHARACTER_SET)) or inherited
@@ -182,7 +188,7 @@ class Comparison:
         self.large[digest] = value if kept else None
         if not kept:
             self.not_kept.append(name_of(tag))
-        return dicomjson.dumps({"vr": vr, "length": len(value), "digest": digest})
+        return dumps({"vr": vr, "length": len(value), "digest": digest})
 
     def _pair(
         self,
@@ -194,17 +200,21 @@ class Comparison:
         top: bool,
     ) -> None:
         """Note which de-identified UID stands for which original one."""
-        if now.VR not in ("UI", None) or before.vr(tag, original) != "UI":
+        if top and (tag in _UIDS_OF_THEIR_OWN or tag >> 16 == 0x0002):
             return
-        if (top and tag in _SERIES_LEVEL_UIDS) or isinstance(original, Items | DataElement):
+        if before.vr(tag, original) != "UI" or not isinstance(original, WITH_BYTES):
             return
         value = now.value if isinstance(now, RawDataElement) else written(now, encodings, True)
-        ours = dicomjson.text_of("UI", original.value or b"").split("\\")
-        theirs = dicomjson.text_of("UI", value or b"").split("\\")
-        if len(ours) == len(theirs):
-            self.uids.update(
-                {(b, a): None for a, b in zip(ours, theirs, strict=True) if a and b and a != b}
-            )
+        self.uids.update(_pairs(original.value or b"", value or b""))
+
+
+@lru_cache(maxsize=1024)
+def _pairs(original: bytes, deidentified: bytes) -> dict[tuple[str, str], None]:
+    ours = dicomjson.text_of("UI", original).split("\\")
+    theirs = dicomjson.text_of("UI", deidentified).split("\\")
+    if len(ours) != len(theirs):
+        return {}
+    return {(b, a): None for a, b in zip(ours, theirs, strict=True) if a and b and a != b}
 
 
 def leaf_json(
@@ -219,6 +229,11 @@ def leaf_json(
     return make(vr, value, encodings or dicomjson.DEFAULT_ENCODINGS, little_endian, creator)
 
 
+@lru_cache(maxsize=4096)
+def _path(tag: int) -> str:
+    return f"{tag:08X}"
+
+
 def _make_json(
     vr: str,
     value: bytes,
@@ -231,7 +246,7 @@ def _make_json(
     element = dicomjson.encode(vr, value, encodings, little_endian)
     if creator:
         element["creator"] = creator
-    return dicomjson.dumps(element)
+    return dumps(element)
 
 
 def _plain_json(vr: str, value: bytes) -> str | None:
@@ -247,16 +262,6 @@ def _plain_json(vr: str, value: bytes) -> str | None:
 
 
 _cached_json = lru_cache(maxsize=4096)(_make_json)
-
-
-def telling(tag: int, element: Captured) -> tuple[bytes, ...]:
-    """The value of an element that counts for the fingerprint: a short one about the image."""
-    if tag >> 16 not in _TELLING_GROUPS or isinstance(element, Items | DataElement):
-        return ()
-    value = element.value
-    if not value or len(value) > 64 or (element.VR or vr_of(tag)) == "SQ":
-        return ()
-    return (value,)
 
 
 def _is_written_as_it_is(element: Captured) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -39,7 +40,8 @@ class _Call:
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
-        self._done = threading.Event()
+        self._under_way = threading.Lock()  # one wait, so no need of an Event, which takes longer
+        self._under_way.acquire()
         self._result: object = None
         self._error: BaseException | None = None
 
@@ -48,10 +50,10 @@ class _Call:
             self._result = self._function()
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             self._error = error
-        self._done.set()
+        self._under_way.release()
 
     def result(self, seconds: float) -> object:
-        if not self._done.wait(seconds):
+        if not self._under_way.acquire(timeout=seconds):
             raise NoAnswer
         if self._error is not None:
             raise self._error
@@ -76,29 +78,21 @@ class Worker:
     """
 
     def __init__(self, name: str) -> None:
-        self._calls: list[_Call] = []
-        self._wake = threading.Semaphore(0)
-        self._stop = False
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def run(self, deadline: Deadline, function: Callable[[], T]) -> T:
         """As :func:`within`, in this worker's thread, after the calls that came before."""
         call = _Call(function)
-        self._calls.append(call)
-        self._wake.release()
+        self._calls.put(call)
         return call.result(deadline.left())  # type: ignore[return-value]
 
     def stop(self) -> None:
         """Let the thread end once it has run what was asked of it."""
-        self._stop = True
-        self._wake.release()
+        self._calls.put(None)
 
     def _run(self) -> None:
-        while True:
-            self._wake.acquire()
-            if not self._calls:
-                if self._stop:
-                    return
-                continue
-            self._calls.pop(0).run()
+        while (call := self._calls.get()) is not None:
+            call.run()
+            del call  # with what it returned

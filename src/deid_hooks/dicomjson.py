@@ -7,7 +7,6 @@ whatever would not come back byte by byte carries its bytes beside the value, ba
 
 from __future__ import annotations
 
-import json
 import struct
 import warnings
 from base64 import b64decode, b64encode
@@ -53,11 +52,6 @@ def encodings_of(specific_character_set: bytes) -> tuple[str, ...]:
             return tuple(convert_encodings([term.strip() for term in terms]))
         except (LookupError, ValueError):
             return DEFAULT_ENCODINGS
-
-
-def dumps(value: object) -> str:
-    """Canonical JSON: sorted keys, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def pad(value: bytes, vr: str) -> bytes:

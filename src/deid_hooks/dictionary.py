@@ -7,7 +7,7 @@ pydicom keeps it in a module of plain dictionaries. That module is loaded by its
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -37,6 +37,7 @@ def keyword_of(tag: int) -> str:
     return str(row[4]) if row else ""
 
 
+@lru_cache(maxsize=4096)
 def vr_of(tag: int) -> str:
     """The value representation of a tag, ``""`` for one that the dictionary does not have."""
     row = _tables().DicomDictionary.get(tag)

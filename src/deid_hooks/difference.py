@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydicom.dataelem import RawDataElement
@@ -16,13 +17,17 @@ from deid_hooks.attributes import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
     SOP_INSTANCE_UID,
     SPECIFIC_CHARACTER_SET,
+    WITH_BYTES,
+    Captured,
     Snapshot,
     capture,
+    elements_of,
     encodings_in,
+    texts_of,
     written,
 )
-from deid_hooks.comparison import ABSENT, Comparison, leaf_json
-from deid_hooks.dictionary import tag_of
+from deid_hooks.comparison import ABSENT, TELLING_GROUPS, Comparison, leaf_json
+from deid_hooks.dictionary import keyword_of, tag_of, vr_of
 from deid_hooks.entry import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.patient import Patient, patient_of
@@ -32,6 +37,7 @@ PREAMBLE = "preamble"
 FINGERPRINT = "fingerprint"
 """Two keys of the originals that are no path: the 128 bytes before the file meta, and what tells
 instances of one SOP Instance UID apart."""
+_LONGEST_TELLING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +77,21 @@ def changes(
     """
     before = original if isinstance(original, Snapshot) else capture(original)
     _refuse_what_is_no_instance(before)
+    after = elements_of(deidentified)
     difference = Comparison()
-    difference.compare("", before, deidentified, before.encodings, before.encodings)
+    difference.compare("", before, after, before.encodings, before.encodings)
     _compare_file_meta(difference, before, deidentified)
-    after = _Reader(deidentified)
-    deid_uid = after.text(SOP_INSTANCE_UID)
+    (deid_uid,) = _texts_after(after, (SOP_INSTANCE_UID,))
     if not deid_uid:
         raise UnusableDataset("the de-identified dataset has no SOPInstanceUID")
+    indexed, deid = _tags(tuple(fields)), _tags(DEID_FIELDS)
     return Changes(
         source=before.source,
         uid=before.text(SOP_INSTANCE_UID) or "",
         deid_uid=deid_uid,
         originals=difference.originals,
-        fields=_texts(fields, before.text),
-        deid=_texts(DEID_FIELDS, after.text),
+        fields=_named(indexed, before.texts(indexed)),
+        deid=_named(deid, _texts_after(after, deid)),
         uids=tuple(difference.uids),
         large=difference.large,
         patient=patient_of(before),
@@ -94,9 +101,19 @@ def changes(
     )
 
 
-def fingerprint(values: Sequence[bytes]) -> int:
-    """A number that tells instances apart by the values that an engine left alone."""
-    return zlib.crc32(b"\\".join(values))
+def fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
+    """A number that tells instances apart by what an engine left alone: short values about the
+    image."""
+    telling = [
+        value
+        for tag, element in unchanged
+        if isinstance(element, WITH_BYTES)
+        and tag >> 16 in TELLING_GROUPS
+        and (value := element.value)
+        and len(value) <= _LONGEST_TELLING
+        and (element.VR or vr_of(tag)) != "SQ"
+    ]
+    return zlib.crc32(b"\\".join(telling))
 
 
 def _refuse_what_is_no_instance(before: Snapshot) -> None:
@@ -106,9 +123,16 @@ def _refuse_what_is_no_instance(before: Snapshot) -> None:
         raise UnusableDataset("there is no SOPInstanceUID")
 
 
-def _texts(keywords: Sequence[str], text: Callable[[int], str | None]) -> dict[str, str]:
-    found = ((keyword, text(tag)) for keyword in keywords if (tag := tag_of(keyword)) is not None)
-    return {keyword: value for keyword, value in found if value is not None}
+@lru_cache(maxsize=16)
+def _tags(keywords: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(tag for keyword in keywords if (tag := tag_of(keyword)) is not None)
+
+
+@lru_cache(maxsize=512)
+def _named(tags: tuple[int, ...], texts: tuple[str | None, ...]) -> dict[str, str]:
+    """By keyword, without those that are not there. Most instances of a series share one."""
+    found = zip(tags, texts, strict=True)
+    return {keyword_of(tag): text for tag, text in found if text is not None}
 
 
 def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset) -> None:
@@ -116,19 +140,15 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
     meta = getattr(after, "file_meta", None)
     path = f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}"
     if before.meta is not None:
-        snapshot = Snapshot(before.meta, dicomjson.DEFAULT_ENCODINGS, False, True)
-        part = Comparison()
+        now = {} if meta is None else elements_of(meta)
+        stored = before.meta.elements.get(MEDIA_STORAGE_SOP_INSTANCE_UID)
         encodings = dicomjson.DEFAULT_ENCODINGS
-        part.compare("", snapshot, meta if meta is not None else Dataset(), encodings, encodings)
-        stored = before.meta.get(MEDIA_STORAGE_SOP_INSTANCE_UID)
-        if stored is not None and meta is not None and MEDIA_STORAGE_SOP_INSTANCE_UID in meta:
-            if snapshot.text(MEDIA_STORAGE_SOP_INSTANCE_UID) == before.text(SOP_INSTANCE_UID):
-                part.originals.pop(path, None)
+        difference.compare("", before.meta, now, encodings, encodings)
+        if stored is not None and MEDIA_STORAGE_SOP_INSTANCE_UID in now:
+            if before.meta.text(MEDIA_STORAGE_SOP_INSTANCE_UID) == before.text(SOP_INSTANCE_UID):
+                difference.originals.pop(path, None)
             else:
-                part.log(MEDIA_STORAGE_SOP_INSTANCE_UID, snapshot, stored)
-        difference.originals.update(part.originals)
-        difference.large.update(part.large)
-        difference.not_kept += part.not_kept
+                difference.log(MEDIA_STORAGE_SOP_INSTANCE_UID, before.meta, stored)
     elif meta is not None:  # it was made by the engine
         difference.originals.update({f"{tag:08X}": ABSENT for tag in meta if tag & 0xFFFF})
     preamble = getattr(after, "preamble", None)
@@ -138,21 +158,15 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
         )
 
 
-class _Reader:
-    """Text of top-level elements of a de-identified dataset, decoded or not."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._elements: dict[int, Any] = dict(
-            zip(map(int, dataset.keys()), dataset.values(), strict=True)
-        )
-        own = self._elements.get(SPECIFIC_CHARACTER_SET)
-        self._encodings = encodings_in(own) or dicomjson.DEFAULT_ENCODINGS
-
-    def text(self, tag: int) -> str | None:
-        element = self._elements.get(tag)
+def _texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str | None, ...]:
+    """As :meth:`Snapshot.texts`, of a de-identified dataset, decoded or not."""
+    encodings = encodings_in(elements.get(SPECIFIC_CHARACTER_SET)) or dicomjson.DEFAULT_ENCODINGS
+    values: list[tuple[str | None, bytes] | None] = []
+    for element in map(elements.get, tags):
         if element is None:
-            return None
-        if isinstance(element, RawDataElement):
-            return dicomjson.text_of(element.VR or "LO", element.value or b"", self._encodings)
-        value = written(element, self._encodings, True)
-        return dicomjson.text_of(element.VR, value or b"", self._encodings)
+            values.append(None)
+        elif isinstance(element, RawDataElement):
+            values.append((element.VR, element.value or b""))
+        else:
+            values.append((element.VR, written(element, encodings, True) or b""))
+    return texts_of(tags, values, encodings)

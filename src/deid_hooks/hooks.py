@@ -8,11 +8,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from deid_hooks.acquisition import Acquisition
 from deid_hooks.backend import Sealed
 from deid_hooks.entry import Entry, UploadEvent, now, parse_log_id
 from deid_hooks.errors import (
@@ -30,6 +29,9 @@ from deid_hooks.pseudonyms import Pseudonyms
 from deid_hooks.recorder import Recorder
 from deid_hooks.settings import Settings, load_settings, masked
 from deid_hooks.uploading import Upload
+
+if TYPE_CHECKING:
+    from deid_hooks.acquisition import Acquisition
 
 log = logging.getLogger("deid_hooks")
 
@@ -104,6 +106,8 @@ class DeidHooks:
 
     def acquisition(self, project: str = "") -> Acquisition:
         """Open an acquisition; its ``log_id`` exists from here. A context manager."""
+        from deid_hooks.acquisition import Acquisition  # and with it pydicom
+
         return Acquisition(
             project,
             self.uploader,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from deid_hooks.attributes import Snapshot
 from deid_hooks.names import fold
 from deid_hooks.pseudonyms import identity_of
 from deid_hooks.secret import SiteSecret
+
+if TYPE_CHECKING:  # whoever only asks the log needs no pydicom
+    from deid_hooks.attributes import Snapshot
 
 _PATIENT_ID = 0x00100020
 _ISSUER = 0x00100021

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
-from deid_hooks.assembly import content_digest
 from deid_hooks.backend import LogBackend, Sealed
+from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.entry import AccessRow, Entry, Record, Tombstone, UploadEvent
 from deid_hooks.errors import AppendUnknown, DeidHooksError, LogError, LogUnavailable

@@ -23,7 +23,6 @@ from deid_hooks.attributes import (
     encodings_in,
     name_of,
 )
-from deid_hooks.comparison import telling
 from deid_hooks.difference import FINGERPRINT, PREAMBLE, fingerprint
 from deid_hooks.entry import Entry, Instance
 from deid_hooks.errors import UnusableDataset
@@ -85,13 +84,12 @@ def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
     """Whether the values that the engine left alone are those of this instance."""
     changed = {**json.loads(entry.originals), **json.loads(row.originals)}
     wanted = changed.pop(FINGERPRINT, None)
-    values = [
-        value
+    unchanged = [
+        (tag, element)
         for tag, element in sorted(present.elements.items())
         if f"{tag:08X}" not in changed
-        for value in telling(tag, element)
     ]
-    return wanted is not None and wanted["Value"] == [fingerprint(values)]
+    return wanted is not None and wanted["Value"] == [fingerprint(unchanged)]
 
 
 def _copy(dataset: Dataset) -> FileDataset:

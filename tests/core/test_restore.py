@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 
 from deid_hooks import Changes, UnableToLog, UnusableDataset, capture, changes, dicomjson, restore
 from deid_hooks.assembly import Policy, assemble, refuse_mixed_patients
+from deid_hooks.canonical import dumps
 from deid_hooks.entry import INDEXED_FIELDS, Entry, new_log_id
 from deid_hooks.secret import SiteSecret
 from tests.core.engines import ENGINES, Engine
@@ -97,6 +98,21 @@ def test_the_snapshot_is_not_touched_by_edits_in_place() -> None:
     assert json.loads(originals["00080008"])["Value"] == ["ORIGINAL", "PRIMARY"]
     (only,) = json.loads(originals["00101002"])["Value"]
     assert only["00100020"]["Value"] == ["1"]
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "MR_small_bigendian.dcm"])
+def test_what_an_engine_only_reads_is_not_logged(name: str) -> None:
+    dataset = read(next(path for path in INSTANCES if path.name == name))
+    captured = capture(dataset)
+    assert all(isinstance(element, DataElement) for element in dataset.iterall())  # decoded now
+    assert not changes(captured, dataset).originals
+
+
+def test_a_letter_that_ascii_lacks_is_no_question_mark() -> None:
+    dataset = made(StudyDescription="?")
+    captured = capture(dataset)
+    dataset.StudyDescription = "\u00e9"
+    assert "00081030" in changes(captured, dataset).originals
 
 
 def test_pixel_data_that_changed_is_named_and_not_logged() -> None:
@@ -194,5 +210,5 @@ def test_the_codec_loses_no_byte(
 ) -> None:
     encodings = dicomjson.encodings_of(charset)
     element = dicomjson.encode(vr, value, encodings, little_endian)
-    again = json.loads(dicomjson.dumps(element))
+    again = json.loads(dumps(element))
     assert dicomjson.decode(again, encodings, little_endian) == value

@@ -12,6 +12,7 @@ from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.sqlite import schema
 from deid_hooks.sqlite.identity import (
+    Names,
     Replaced,
     files_at,
     hold,
@@ -35,7 +36,8 @@ class Opened:
     def __init__(self, path: Path, deadline: Deadline) -> None:
         """Open the log. Raises LogUnavailable or what ``failures`` translates."""
         self.path, self.deadline = path, deadline
-        self._names = names_of(path)
+        real = real_path(path)
+        self._names = names_of(path, real)
         before = files_at(self._names)
         if before.main is None:
             raise LogUnavailable(
@@ -44,7 +46,7 @@ class Opened:
         _make_private(self._names)
         if path.stat().st_size == 0:  # SQLite would take it for a new database
             raise LogUnavailable(f"{path} is empty", _HALF_MADE)
-        self.connection = connect(real_path(path), deadline)
+        self.connection = connect(real, deadline)
         try:
             self.connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_LOOKS)
             self.store = self._recognise()
@@ -122,7 +124,7 @@ def use_wal(connection: sqlite3.Connection, path: Path, deadline: Deadline) -> N
         raise LogUnavailable(f"the disk of {path} can't hold a SQLite log", "use a local disk")
 
 
-def _make_private(names: tuple[Path, ...]) -> None:
+def _make_private(names: Names) -> None:
     """Take away what others may do with the files. SQLite gives new ones the database's mode."""
     for name in names:
         try:

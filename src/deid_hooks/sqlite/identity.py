@@ -15,6 +15,7 @@ from pathlib import Path
 from deid_hooks.errors import LogUnavailable
 
 Inode = tuple[int, int]
+Names = tuple[Path, Path, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,8 @@ class Replaced(LogUnavailable):
         return type(self), (self.path,)
 
 
-def names_of(path: Path) -> tuple[Path, Path, Path]:
+def names_of(path: Path, real: Path) -> Names:
     """The names of the three files. SQLite puts two of them beside what a link leads to."""
-    real = real_path(path)
     return path, Path(f"{real}-wal"), Path(f"{real}-shm")
 
 
@@ -51,7 +51,7 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def files_at(names: tuple[Path, Path, Path]) -> Files:
+def files_at(names: Names) -> Files:
     """What is there now."""
     return Files(*map(_inode, names))
 

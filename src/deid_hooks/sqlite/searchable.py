@@ -48,12 +48,16 @@ def words_of(entry: Entry) -> set[str]:
 
 def _parts(ranged: str, values: Iterable[str]) -> Iterator[str]:
     for value in values:
-        if not ranged and "\\" not in value and value.isascii() and "\0" not in value:
-            continue  # nearly every value
-        found = set(forms("", value))
-        if ranged:
-            found |= {form for each in found if (form := comparable(ranged, each)) is not None}
-        yield from sorted(found - {value})
+        if ranged or "\\" in value or not value.isascii() or "\0" in value:
+            yield from _forms(ranged, value)  # for few values
+
+
+@lru_cache(maxsize=1024)
+def _forms(ranged: str, value: str) -> tuple[str, ...]:
+    found = set(forms("", value))
+    if ranged:
+        found |= {form for each in found if (form := comparable(ranged, each)) is not None}
+    return tuple(sorted(found - {value}))
 
 
 @lru_cache(maxsize=1024)
