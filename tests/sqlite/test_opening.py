@@ -106,10 +106,11 @@ def test_a_creation_that_breaks_off_leaves_nothing_that_passes_for_a_log(
         connection.execute("CREATE TABLE deid_log (seq INTEGER PRIMARY KEY)")
         raise sqlite3.OperationalError
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, umask(0):
         patch.setattr(schema, "migrate", half)
         with pytest.raises(LogUnavailable):
             backend(path).create(Deadline())
+    assert path.stat().st_mode & 0o777 == 0o600  # from the first moment, not once it is opened
     with pytest.raises(LogUnavailable, match="deid-hooks init"):
         backend(path).check(Deadline())
     again = backend(path)

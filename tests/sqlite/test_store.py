@@ -131,7 +131,16 @@ def another(path: Path) -> Path:
     return path.with_name("other.db")
 
 
-HARMS = [delete, delete_the_wal, replace_it, overwrite_it]
+def replace_it_by_its_copy(path: Path) -> None:
+    """What was logged up to now is in the copy, and so is the id of the store."""
+    for end in ("", "-wal"):
+        subprocess.run(["cp", f"{path}{end}", f"{path}{end}.copy"], check=True)
+    for end in ("", "-wal"):
+        Path(f"{path}{end}.copy").replace(f"{path}{end}")
+    path.with_name("log.db-shm").unlink()
+
+
+HARMS = [delete, delete_the_wal, replace_it, replace_it_by_its_copy, overwrite_it]
 Harm = Callable[[Path], None]
 
 

@@ -101,6 +101,7 @@ def dataset(uid: str) -> FileDataset:
     meta.MediaStorageSOPInstanceUID = UID(uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    made.SpecificCharacterSet = "ISO_IR 100"
     made.SOPClassUID, made.SOPInstanceUID, made.Modality = CTImageStorage, uid, "CT"
     made.Rows = made.Columns = 4
     made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15

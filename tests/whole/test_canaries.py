@@ -221,7 +221,14 @@ def test_an_upload_that_fails_shows_no_value(
     assert site.files() == {}
 
 
-@pytest.mark.parametrize("harm", [spoil_values, quote_in_post_upload])
+def make_pydicom_warn(site: Site, source: Path) -> None:
+    """Of a UID that is none it warns, with the value."""
+    uid = canaries.TEXTS["DeviceUID"].encode()
+    for path in source.iterdir():
+        path.write_bytes(path.read_bytes().replace(uid, b"Qxgiven.QXPID0042.Qxsurname.QX7"))
+
+
+@pytest.mark.parametrize("harm", [spoil_values, make_pydicom_warn, quote_in_post_upload])
 def test_an_upload_with_something_wrong_in_it_shows_no_value(
     site: Site, source: Path, harm: Harm
 ) -> None:
