@@ -24,7 +24,17 @@ def outcomes() -> dict[str, str]:
         for test in (*tests, SOUND)
     ]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "--tb=no", *wanted],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "-p",
+            "no:cacheprovider",
+            "-rA",
+            "--tb=no",
+            *wanted,
+        ],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

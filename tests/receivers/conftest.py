@@ -100,8 +100,12 @@ def orthanc(network: str, tmp_path: Path) -> Iterator[Orthanc]:
     archive = Orthanc(network)
     try:
         for _ in range(200):
+            listens = ["bash", "-c", "echo > /dev/tcp/127.0.0.1/4242"]
             try:
                 archive.ask("/system")
+                subprocess.run(
+                    ["ip", "netns", "exec", network, *listens], check=True, capture_output=True
+                )
                 break
             except subprocess.CalledProcessError:
                 time.sleep(0.1)

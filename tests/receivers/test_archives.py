@@ -63,7 +63,8 @@ def test_orthanc_holds_what_was_cleared_and_nothing_is_sent_twice(
 def test_what_is_missing_at_the_archive_is_sent_by_the_next_run(
     networked: Site, orthanc: Orthanc, way: str
 ) -> None:
-    networked.run("upload", str(PATIENT), WAYS[way], "--project", "TRIAL7")
+    sent = networked.run("upload", str(PATIENT), WAYS[way], "--project", "TRIAL7")
+    assert sent.returncode == 0, sent.stderr
     there = orthanc.instances()
     [gone, *_] = orthanc.ask("/instances")
     delete = ["curl", "-sf", "-X", "DELETE", f"http://127.0.0.1:8042/instances/{gone}"]

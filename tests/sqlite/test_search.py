@@ -25,7 +25,6 @@ from deid_hooks.testing.queries import SOME_VALUES, queries
 from deid_hooks.testing.records import (
     KEYWORDS,
     findable_entries,
-    fresh_id,
     make_entry,
 )
 
@@ -41,13 +40,13 @@ def expected(entries: list[Entry], query: Query) -> list[str]:
 
 
 @settings(
-    max_examples=150,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     entries=st.lists(findable_entries, min_size=1, max_size=6),
-    asked=st.lists(queries, min_size=5, max_size=30),
+    asked=st.lists(queries, min_size=3, max_size=12),
 )
 def test_search_finds_what_the_reference_finds(
     new_store: NewStore, entries: list[Entry], asked: list[Query]
@@ -95,7 +94,7 @@ def test_terms_as_people_write_them_find_what_the_reference_finds(
 @pytest.mark.parametrize(
     "text",
     [
-        f"id={fresh_id()}",
+        "id=65774D086757457C9DCF96E762803606",
         "PatientID=4711",
         "PatientID=47*",
         "PatientName=Doe^J*",
