@@ -32,7 +32,7 @@ class Site:
             "TMPDIR": str(folder / "tmp"),
             "PATH": os.environ["PATH"],
             "DEID_HOOKS_SECRET": secret,
-            "DEID_HOOKS_DEADLINE": "2",
+            "DEID_HOOKS_DEADLINE": "5",
         }
         if begun:
             self.run("init")
