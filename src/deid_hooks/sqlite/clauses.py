@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deid_hooks.dictionary import tag_of
 from deid_hooks.entry import DEID_FIELDS, INDEXED_FIELDS
@@ -32,11 +32,16 @@ _MOST_ALTERNATIVES = 400  # SQLite bounds the length of a statement and its para
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A condition on rows of ``deid_log``; ``indexed`` if SQLite finds them without a scan."""
+    """A condition on rows of ``deid_log``; ``indexed`` if SQLite finds them without a scan.
+
+    ``operator`` and ``parts`` tell of what it is made, for servers that need it put otherwise.
+    """
 
     sql: str
     values: tuple[str | bytes, ...] = field(repr=False)
     indexed: bool = False
+    operator: str = ""
+    parts: tuple[Clause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ def _like(pattern: str, place: _Place, scan: bool) -> Clause:
             compares.append("{} < ?")
             values.append(after)
     if longest:
-        compares.append("instr({}, ?)")
+        compares.append("instr({}, ?) > 0")
         values.append(longest)
     return _compared(" AND ".join(compares), values, place, scan, sargable=bool(prefix))
 
@@ -192,8 +197,8 @@ def _compared(
 def _in_json(place: _Place) -> Clause:
     """Where an indexed field has no value, the attribute may be in a sequence."""
     sql = (
-        "(instr(originals, ?) OR EXISTS (SELECT 1 FROM deid_instance AS part"
-        " WHERE part.entry = deid_log.seq AND instr(part.originals, ?)))"
+        "(instr(originals, ?) > 0 OR EXISTS (SELECT 1 FROM deid_instance AS part"
+        " WHERE part.entry = deid_log.seq AND instr(part.originals, ?) > 0))"
     )
     needle = place.needle or ""
     if place.column:
@@ -215,12 +220,13 @@ def _lookup(table: str, compare: str, values: Sequence[str], scan: bool) -> Clau
 def _joined(operator: str, clauses: Sequence[Clause], indexed: bool) -> Clause:
     """All of them, joined as a balanced tree: SQLite bounds the depth of an expression."""
     if not clauses:
-        return Clause("1", (), indexed)
+        return Clause("1 = 1", (), indexed)
     if len(clauses) == 1:
-        return Clause(clauses[0].sql, clauses[0].values, indexed)
+        return replace(clauses[0], indexed=indexed)
     half = len(clauses) // 2
     left, right = (_joined(operator, part, indexed) for part in (clauses[:half], clauses[half:]))
-    return Clause(f"({left.sql} {operator} {right.sql})", left.values + right.values, indexed)
+    sql = f"({left.sql} {operator} {right.sql})"
+    return Clause(sql, left.values + right.values, indexed, operator, (left, right))
 
 
 def _after(prefix: str) -> str | None:

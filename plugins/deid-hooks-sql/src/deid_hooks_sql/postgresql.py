@@ -1,0 +1,229 @@
+"""PostgreSQL 13 and later, through psycopg 3."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import BigInteger, Dialect, LargeBinary, SmallInteger
+from sqlalchemy.dialects.postgresql import dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.types import TypeEngine
+
+from deid_hooks.deadline import Deadline
+from deid_hooks.errors import LogUnavailable
+from deid_hooks_sql.database import Committed, Database, Rows, Statement
+from deid_hooks_sql.failures import Failure, Kind
+from deid_hooks_sql.schema import IDENTIFYING, tables
+
+_OLDEST = 130000
+_KINDS = {  # by SQLSTATE, or by its class (PostgreSQL documentation, appendix A)
+    "28": Kind.PASSWORD,
+    "3D000": Kind.NO_DATABASE,
+    "42P01": Kind.NO_TABLES,
+    "3F000": Kind.NO_TABLES,
+    "42501": Kind.FORBIDDEN,
+    "25006": Kind.READ_ONLY,
+    "53100": Kind.FULL,
+    "53": Kind.BUSY,
+    "40001": Kind.IN_THE_WAY,
+    "40P01": Kind.IN_THE_WAY,
+    "57014": Kind.SLOW,
+    "25P03": Kind.SLOW,
+    "55P03": Kind.SLOW,
+    "54": Kind.TOO_BIG,
+    "08": Kind.LOST,
+    "57P": Kind.LOST,
+}
+# A connection that fails has no SQLSTATE, and words in the language of the server. In English:
+_REFUSALS = (
+    ("password authentication failed", Kind.PASSWORD),
+    ("no password supplied", Kind.PASSWORD),
+    ("authentication failed", Kind.PASSWORD),
+    ("pg_hba.conf", Kind.PASSWORD),
+    ('role "', Kind.PASSWORD),
+    ('database "', Kind.NO_DATABASE),
+    ("session is read-only", Kind.STANDBY),
+    ("is in hot standby mode", Kind.STANDBY),
+    ("too many", Kind.BUSY),
+    ("remaining connection slots", Kind.BUSY),
+    ("SSL", Kind.ENCRYPTION),
+    ("certificate", Kind.ENCRYPTION),
+)
+
+# What a commit waits for is never less than the server's own disk; a site may want more.
+_PREPARE = """
+    SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+               WHEN 'off' THEN 'on' WHEN 'local' THEN 'on'
+               ELSE current_setting('synchronous_commit') END, false),
+           current_setting('fsync'), current_setting('server_version_num')::int,
+           pg_is_in_recovery(), current_setting('server_encoding')
+"""
+
+
+class PostgreSQL(Database):
+    """A server as libpq's URLs name it, several hosts and TLS included."""
+
+    dialect: Dialect = dialect(paramstyle="format")  # type: ignore[no-untyped-call]
+    begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    begin_writing = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+    any_of = "= ANY(%s)"
+    position = "strpos"
+
+    def __init__(self, url: str) -> None:
+        """Raises LogUnavailable for a URL that libpq can't read."""
+        try:
+            self._parameters = conninfo_to_dict(url)
+        except psycopg.Error:
+            raise LogUnavailable(
+                "the URL of the log is not one of a PostgreSQL database",
+                "write postgresql://USER:PASSWORD@HOST/DATABASE, with %40 for an @ in a password",
+            ) from None
+        hosts = str(self._parameters.get("host", "this machine"))
+        if "," in hosts:
+            self._parameters.setdefault("target_session_attrs", "read-write")
+        self.where = f"the log {self._parameters.get('dbname', '')} on {hosts}".replace("  ", " ")
+        self._standby = False
+
+    def connect(self, deadline: Deadline, watch: Callable[[int], None]) -> Any:
+        hosts = str(self._parameters.get("host", "")).count(",") + 1
+        seconds = max(2, math.ceil(deadline.left() / hosts))  # libpq's own least
+        dead = str(int(deadline.seconds * 1000))
+        settings: dict[str, Any] = {
+            "connect_timeout": seconds,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": dead,
+            "application_name": "deid-hooks",
+            "client_encoding": "UTF8",
+        }
+        connection = psycopg.connect(**{**settings, **self._parameters}, autocommit=True)
+        try:
+            watch(connection.fileno())
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def bound(self, connection: Any, seconds: float) -> None:
+        time = f"'{int(seconds * 1000)}ms'"
+        connection.execute(
+            f"SET statement_timeout = {time}; SET idle_in_transaction_session_timeout = {time}"
+        )
+
+    def fetch(self, connection: Any, statements: Sequence[Statement]) -> list[Rows]:
+        if len(statements) == 1:
+            cursors = [connection.execute(*statements[0])]
+        else:
+            with connection.pipeline():
+                cursors = [connection.execute(sql, values) for sql, values in statements]
+        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+    def inserts(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> list[Statement]:
+        if not rows:
+            return []
+        return [(_insert(table, tuple(columns)), [list(c) for c in zip(*rows, strict=True)])]
+
+    def commit(self, connection: Any) -> None:
+        # A commit that gave up waiting for its standby is acknowledged, with a warning.
+        warnings: list[Any] = []
+        connection.add_notice_handler(warnings.append)
+        try:
+            done = connection.execute("COMMIT").statusmessage
+        finally:
+            connection.remove_notice_handler(warnings.append)
+        if done != "COMMIT" or warnings:
+            raise Committed
+
+    def make(self, connection: Any, statements: Sequence[Statement]) -> None:
+        if connection.info.parameter_status("server_encoding") != "UTF8":
+            raise LogUnavailable(
+                f"the database of {self.where} is not one of UTF-8",
+                "have one created with ENCODING 'UTF8'",
+            )
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(7296435081)")  # two init at once
+            [[made]] = connection.execute("SELECT to_regclass('deid_log_store')").fetchall()
+            if made:
+                return
+            for table in _TABLES.sorted_tables:
+                connection.execute(str(CreateTable(table).compile(dialect=self.dialect)))
+                for index in table.indexes:
+                    connection.execute(str(CreateIndex(index).compile(dialect=self.dialect)))
+                for column in table.columns if table.name in IDENTIFYING else ():
+                    # Statistics are samples of values, and an erasure would not reach them.
+                    connection.execute(
+                        f'ALTER TABLE {table.name} ALTER "{column.name}" SET STATISTICS 0'
+                    )
+            for sql, values in statements:
+                connection.execute(sql, values)
+
+    def scrub(self, connection: Any, names: Sequence[str]) -> str:
+        left = 0
+        notices: list[Any] = []
+        connection.add_notice_handler(notices.append)
+        try:
+            for name in names:
+                connection.execute(f"VACUUM (FULL, VERBOSE) {name}")
+        finally:
+            connection.remove_notice_handler(notices.append)
+        for notice in notices:
+            # "N dead row versions cannot be removed yet": others still see what was erased.
+            found = re.search(r"\d+", notice.message_detail or "")
+            left += int(found[0]) if found else 0
+        return "somebody reads the log in a transaction that is older" if left else ""
+
+    def failure(self, error: BaseException) -> Failure:
+        code = getattr(error, "sqlstate", None) or ""
+        if code == "25006" and self._standby:
+            return Failure(Kind.STANDBY)
+        for length in (5, 3, 2):
+            if kind := _KINDS.get(code[:length]):
+                return Failure(kind)
+        if isinstance(error, psycopg.OperationalError) and not code:
+            text = str(error)
+            if "consuming input" in text or "connection is" in text:
+                return Failure(Kind.LOST)
+            for words, kind in _REFUSALS:
+                if words in text:
+                    return Failure(kind)
+            return Failure(Kind.UNREACHABLE)
+        return Failure(Kind.OTHER, code or type(error).__name__)
+
+    def _prepare(self, connection: Any) -> None:
+        _, fsync, version, self._standby, _ = connection.execute(_PREPARE).fetchone()
+        if version < _OLDEST:
+            raise LogUnavailable(f"the server of {self.where} is older than PostgreSQL 13")
+        if fsync != "on":
+            raise LogUnavailable(
+                f"the server of {self.where} does not write what it commits to its disk",
+                "set fsync = on",
+            )
+
+
+_TABLES = tables(PostgreSQL.dialect, "C")
+
+
+@lru_cache
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    """One statement whatever the number of rows: the server has it ready from some time on."""
+    names = [column.lower() for column in columns]
+    types = [_TABLES.tables[table].columns[name].type for name in names]
+    arrays = ", ".join(f"%s::{_array_of(each)}[]" for each in types)
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f"INSERT INTO {table} ({quoted}) SELECT * FROM unnest({arrays})"
+
+
+def _array_of(kind: TypeEngine[Any]) -> str:
+    if isinstance(kind, BigInteger | SmallInteger):
+        return "bigint" if isinstance(kind, BigInteger) else "smallint"
+    return "bytea" if isinstance(kind, LargeBinary) else "text"

@@ -1,0 +1,223 @@
+"""What reads the log: by pages, each of one state of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from deid_hooks.backend import Page
+from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
+from deid_hooks_sql.database import Rows, Statement
+from deid_hooks_sql.links import Link
+from deid_hooks_sql.records import TABLES, columns_of, record_of
+from deid_hooks_sql.rows import entry_of, plain, texts_of
+from deid_hooks_sql.schema import TEXTS
+from deid_hooks_sql.transactions import reading, snapshot
+
+_RECORDS_A_PAGE = 200
+_CHARACTERS_A_PAGE = 4_000_000
+_ROWS_A_PAGE = 1_000
+_TEXTS = ", ".join('"key"' if column == "key" else column for column in TEXTS)
+_ENTRY = f"SELECT seq, {_TEXTS}, exact FROM deid_log"
+_KINDS = tuple(TABLES.values())
+
+# The next places in the order of the log, the kind of record that each one is, and its size.
+_PLACES = " UNION ALL ".join(
+    f"(SELECT seq, {kind}, {size} FROM {table} WHERE seq > %s ORDER BY seq LIMIT {_RECORDS_A_PAGE})"
+    for kind, (table, size) in enumerate([("deid_log", "size"), *((t, "0") for t in _KINDS)])
+)
+
+
+def select_of(table: str) -> str:
+    """SQL that gives rows as ``record_of`` takes them, to be followed by a condition."""
+    return f"SELECT {', '.join(columns_of(table))} FROM {table}"
+
+
+def page_after(link: Link, after: int) -> Page:
+    """Some records after the cursor, all kinds in one order; at least one if there is one."""
+    with reading(link):
+        places = link.rows(f"{_PLACES} ORDER BY 1 LIMIT {_RECORDS_A_PAGE}", *[after] * 5)
+        places = places[: _fitting([size for _, _, size in places])]
+        by_kind: defaultdict[int, list[int]] = defaultdict(list)
+        for seq, kind, _ in places:
+            by_kind[kind].append(seq)
+        found: dict[int, Record] = dict(entries_within(link, by_kind.pop(0, [])))
+        small = [
+            (f"{select_of(_KINDS[kind - 1])} WHERE seq {link.database.any_of}", (seqs,))
+            for kind, seqs in by_kind.items()
+        ]
+        for kind, rows in zip(by_kind, link.fetch(small) if small else (), strict=True):
+            found |= {row[0]: record_of(_KINDS[kind - 1], row) for row in rows}
+    return Page(tuple(found[seq] for seq, _, _ in places), places[-1][0] if places else after)
+
+
+def resolve(link: Link, log_id: str) -> Entry | Tombstone | None:
+    """The entry or tombstone under this id."""
+    seq = "(SELECT seq FROM deid_log WHERE id = %s)"
+    stone = (f"{select_of('deid_log_tombstone')} WHERE id = %s", (plain(log_id),))
+    logs, *parts, stones = snapshot(link, [*_parts(f"= {seq}", plain(log_id)), stone])
+    entries = _made(logs, parts)
+    for record in (*entries.values(), *(record_of("deid_log_tombstone", row) for row in stones)):
+        if isinstance(record, Entry | Tombstone) and record.log_id == log_id:
+            return record
+    return None
+
+
+def entries_of(link: Link, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
+    """The entries of some of these ids in that order, and how many of the ids were looked at."""
+    with reading(link):
+        known = link.rows(
+            f"SELECT id, seq, size FROM deid_log WHERE id {link.database.any_of}",
+            [plain(log_id) for log_id in log_ids],
+        )
+        places = {log_id: (seq, size) for log_id, seq, size in known}
+        return _some(link, [places.get(log_id) for log_id in log_ids])
+
+
+def entries_at(link: Link, seqs: Sequence[int]) -> tuple[list[Entry], int]:
+    """The entries at some of these places, and how many of the places were looked at."""
+    with reading(link):
+        known = link.rows(
+            f"SELECT seq, size FROM deid_log WHERE seq {link.database.any_of}",
+            list(seqs),
+        )
+        places = {seq: (seq, size) for seq, size in known}
+        return _some(link, [places.get(seq) for seq in seqs])
+
+
+def entry_at(link: Link, seq: int) -> Entry:
+    """The entry at this place. Within a transaction that no other writer can disturb."""
+    return entries_within(link, [seq])[seq]
+
+
+def id_with_digest(link: Link, digest: str) -> str | None:
+    """The id of the oldest entry with this digest."""
+    rows = link.rows(
+        "SELECT id, digest, exact FROM deid_log WHERE digest = %s ORDER BY seq LIMIT 50",
+        plain(digest),
+    )
+    where = TEXTS.index("digest")
+    for log_id, shown, exact in rows:
+        if (shown if exact is None else texts_of((), exact)[where]) == digest:
+            return str(log_id)
+    return None
+
+
+def events_after(
+    link: Link, after: int, log_ids: Sequence[str] | None
+) -> tuple[list[UploadEvent], int]:
+    """Some upload events after the cursor, of these entries or of all, and the next cursor."""
+    some = "" if log_ids is None else f" AND log_id {link.database.any_of}"
+    values = () if log_ids is None else ([*map(plain, log_ids)],)
+    rows = link.rows(
+        f"{select_of('deid_log_upload')} WHERE seq > %s{some} ORDER BY seq LIMIT {_ROWS_A_PAGE}",
+        after,
+        *values,
+    )
+    events = [record_of("deid_log_upload", row) for row in rows]
+    return [e for e in events if isinstance(e, UploadEvent)], rows[-1][0] if rows else after
+
+
+def looks_after(link: Link, after: int) -> tuple[list[AccessRow], int]:
+    """Some access rows after the cursor, and the next cursor."""
+    rows = link.rows(
+        f"{select_of('deid_log_access')} WHERE seq > %s ORDER BY seq LIMIT {_ROWS_A_PAGE}", after
+    )
+    looks = [record_of("deid_log_access", row) for row in rows]
+    return [row for row in looks if isinstance(row, AccessRow)], rows[-1][0] if rows else after
+
+
+HEAD: Statement = (f"{select_of('deid_log_access')} ORDER BY seq DESC LIMIT 1", ())
+
+
+def head_of(rows: Rows) -> str:
+    """The seal of the last access row, from what :data:`HEAD` gives."""
+    looks = [record_of("deid_log_access", row) for row in rows]
+    return looks[0].seal if looks and isinstance(looks[0], AccessRow) else ""
+
+
+def blocks_of(link: Link, patients: Collection[str]) -> list[Block]:
+    """The blocks of these patients, oldest first."""
+    rows = link.rows(
+        f"{select_of('deid_log_block')} WHERE patient {link.database.any_of} ORDER BY seq",
+        [plain(patient) for patient in patients],
+    )
+    blocks = [record_of("deid_log_block", row) for row in rows]
+    return [b for b in blocks if isinstance(b, Block) and b.patient in patients]
+
+
+def label_of(link: Link, project: str, patient: str) -> str | None:
+    """The de-identified PatientID of the oldest entry of this patient in this project."""
+    rows = link.rows(
+        "SELECT project, patients, deid_PatientID, exact FROM deid_log"
+        " WHERE patients = %s AND deid_PatientID <> '' ORDER BY seq LIMIT 1000",
+        plain(patient),
+    )
+    columns = [TEXTS.index(c) for c in ("project", "patients", "deid_PatientID")]
+    for *shown, exact in rows:
+        texts = shown if exact is None else [texts_of((), exact)[n] for n in columns]
+        if texts[:2] == [project, patient]:
+            return str(texts[2])
+    return None
+
+
+def entries_within(link: Link, seqs: Sequence[int]) -> dict[int, Entry]:
+    """The entries at these places. Within a transaction that sees one state of the log."""
+    if not seqs:
+        return {}
+    logs, *parts = link.fetch(_parts(link.database.any_of, list(seqs)))
+    return _made(logs, parts)
+
+
+def _parts(which: str, value: Any) -> list[Statement]:
+    """Statements that give the rows of the entries whose places are those."""
+    order = 'ORDER BY entry, "key"'
+    return [
+        (f"{_ENTRY} WHERE seq {which}", (value,)),
+        *(
+            (f"SELECT entry, {columns} FROM {table} WHERE entry {which} {more}{order}", (value,))
+            for table, columns, more in (
+                ("deid_instance", "SOPInstanceUID, deid_SOPInstanceUID, originals, exact", ""),
+                ("deid_uid", "deid_uid, uid, exact", ""),
+                ("deid_value", "keyword, value, exact", "AND part = 0 "),
+            )
+        ),
+        (
+            "SELECT entry, digest, exact, value FROM deid_large"
+            f' JOIN deid_log_large ON deid_log_large."key" = large WHERE entry {which}',
+            (value,),
+        ),
+    ]
+
+
+def _made(logs: Rows, parts: Sequence[Rows]) -> dict[int, Entry]:
+    sorted_parts: list[defaultdict[int, Rows]] = []
+    for rows in parts:
+        by_entry: defaultdict[int, Rows] = defaultdict(list)
+        for row in rows:
+            by_entry[row[0]].append(row[1:])
+        sorted_parts.append(by_entry)
+    instances, uids, values, large = sorted_parts
+    made = {}
+    for seq, *log in logs:
+        whole = [(texts_of(row[:1], row[1])[0], row[2]) for row in large[seq]]
+        made[seq] = entry_of(tuple(log), instances[seq], uids[seq], values[seq], whole)
+    return made
+
+
+def _some(link: Link, places: Sequence[tuple[int, int] | None]) -> tuple[list[Entry], int]:
+    looked_at = _fitting([0 if place is None else place[1] for place in places])
+    seqs = [place[0] for place in places[:looked_at] if place is not None]
+    found = entries_within(link, seqs)
+    return [found[seq] for seq in seqs], looked_at
+
+
+def _fitting(sizes: Sequence[int]) -> int:
+    """How many of so large records make a page: at least one."""
+    whole = 0
+    for count, size in enumerate(sizes, 1):
+        whole += size
+        if whole > _CHARACTERS_A_PAGE:
+            return count
+    return len(sizes)

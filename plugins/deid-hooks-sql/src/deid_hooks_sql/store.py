@@ -1,0 +1,213 @@
+"""The store of the log on a database server; here is who waits for it, and what is tried again."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import ClassVar, TypeVar
+
+from deid_hooks.backend import LogBackend, Page, Sealed
+from deid_hooks.deadline import Deadline, NoAnswer
+from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.errors import (
+    AppendUnknown,
+    Forgotten,
+    ForkedProcess,
+    IdConflict,
+    LogError,
+    LogUnavailable,
+    TrailMoved,
+)
+from deid_hooks.matching import Query
+from deid_hooks_sql import creation, erasing, reading, search, writing
+from deid_hooks_sql.database import Database
+from deid_hooks_sql.failures import Failed, Kind, no_answer, unavailable
+from deid_hooks_sql.links import Link, Links
+from deid_hooks_sql.mysql import MySQL
+from deid_hooks_sql.postgresql import PostgreSQL
+from deid_hooks_sql.transactions import Turn
+
+T = TypeVar("T")
+
+_IDS_AT_ONCE = 500
+_PAUSE = (0.001, 0.02)
+
+
+class SQLBackend(LogBackend):
+    """The log in the tables of a database server.
+
+    Nothing is opened before the first call. Every caller has a connection of its own for as long
+    as its call takes; those that nobody uses wait for the next.
+    """
+
+    kind: ClassVar[type[Database]]
+
+    def __init__(self, url: str) -> None:
+        """Raises LogUnavailable for a URL that names no database."""
+        super().__init__(url)
+        self._database = self.kind(url)
+        self._process = os.getpid()
+        self._links = Links(self._database)
+        self._store = ""
+
+    def create(self, deadline: Deadline) -> None:
+        self._answer(deadline, creation.create)
+
+    def check(self, deadline: Deadline) -> None:
+        try:
+            self._write(deadline, writing.prove_writable)
+        except AppendUnknown as error:
+            raise LogUnavailable(error.cause, error.remedy) from None
+
+    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+        self._write(deadline, partial(writing.append, records))
+
+    def read(self, after: int, deadline: Deadline) -> Page:
+        return self._read(deadline, partial(reading.page_after, after=after))
+
+    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+        self._write(deadline, partial(erasing.erase, log_ids, erasure))
+        erasing.scrub(partial(self._read, deadline), self._database.where)
+
+    def close(self) -> None:
+        if os.getpid() == self._process:  # else the connections are the parent's
+            self._links.drop()
+
+    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Sealed | Tombstone | None:
+        return self._read(deadline, partial(reading.resolve, log_id=log_id))
+
+    def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
+        ids = iter(log_ids)
+        while some := list(islice(ids, _IDS_AT_ONCE)):
+            while some:
+                found, looked_at = self._page(deadline, partial(reading.entries_of, log_ids=some))
+                yield from found
+                some = some[looked_at:]
+
+    def with_digest(self, digest: str, deadline: Deadline) -> str | None:
+        return self._read(deadline, partial(reading.id_with_digest, digest=digest))
+
+    def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
+        return search.search(query, partial(self._page, deadline), deadline)
+
+    def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
+        wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
+        if wanted == []:
+            return
+        few = wanted if wanted is None or len(wanted) <= _IDS_AT_ONCE else None
+        cursor, rest = 0, None if wanted is None else frozenset(wanted)
+        while True:
+            job = partial(reading.events_after, after=cursor, log_ids=few)
+            events, after = self._page(deadline, job)
+            yield from (event for event in events if rest is None or event.log_id in rest)
+            if after == cursor:
+                return
+            cursor = after
+
+    def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
+        yield from self._read(deadline, partial(reading.blocks_of, patients=patients))
+
+    def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
+        return self._read(deadline, partial(reading.label_of, project=project, patient=patient))
+
+    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
+        cursor = 0
+        while True:
+            rows, after = self._page(deadline, partial(reading.looks_after, after=cursor))
+            yield from rows
+            if after == cursor:
+                return
+            cursor = after
+
+    def trail_head(self, deadline: Deadline) -> str:
+        return self._read(deadline, lambda link: reading.head_of(link.fetch([reading.HEAD])[0]))
+
+    def _page(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
+        """One page of many: each may take as long as the first."""
+        return self._read(Deadline(deadline.seconds), job)
+
+    def _read(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
+        return self._answer(deadline, lambda link: job(self._recognised(link)))
+
+    def _answer(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
+        try:
+            return self._on_link(deadline, job)
+        except NoAnswer:
+            raise no_answer(self._database.where, deadline.seconds) from None
+
+    def _write(self, deadline: Deadline, job: Callable[[Link, Turn], None]) -> None:
+        turn = Turn()
+        try:
+            self._on_link(deadline, lambda link: job(self._recognised(link), turn))
+        except NoAnswer:
+            failure = no_answer(self._database.where, deadline.seconds)
+            if turn.take():
+                raise failure from None
+            raise AppendUnknown(
+                f"{failure.cause}; whether the last write is in it is unknown", failure.remedy
+            ) from None
+
+    def _on_link(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
+        """What the job returns, tried again where that helps and nothing was written.
+
+        A link that was of use before may lead to a server that was restarted since, or is a
+        standby now; others may be in the way of a transaction.
+        """
+        if os.getpid() != self._process:
+            raise ForkedProcess
+        while True:
+            if deadline.passed:
+                raise no_answer(self._database.where, deadline.seconds)
+            link = self._links.take()
+            used = link.used
+            try:
+                answer = link.run(deadline, job)
+            except (IdConflict, Forgotten, TrailMoved):
+                self._links.give_back(link)
+                raise
+            except Failed as failed:
+                link.close(Deadline(0))
+                kind = failed.failure.kind
+                if kind is Kind.IN_THE_WAY and not deadline.passed:
+                    time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - not a secret
+                elif used and kind in (Kind.LOST, Kind.UNREACHABLE, Kind.READ_ONLY, Kind.STANDBY):
+                    self._links.drop()
+                else:
+                    raise unavailable(failed.failure, self._database.where) from None
+            except NoAnswer:
+                link.cut()
+                raise
+            except LogError:
+                link.close(Deadline(0))
+                raise
+            else:
+                self._links.give_back(link)
+                return answer
+
+    def _recognised(self, link: Link) -> Link:
+        """A link that is known to lead to this log, and not to another one."""
+        if not link.store:
+            link.store = creation.store_of(link)
+            self._store = self._store or link.store
+        if link.store != self._store:
+            raise LogUnavailable(
+                f"{self._database.where} is another log than before",
+                "check the url: all its hosts must hold one database",
+            )
+        return link
+
+
+class PostgreSQLBackend(SQLBackend):
+    """``postgresql://user:password@host/database``, with all that libpq takes in a URL."""
+
+    kind = PostgreSQL
+
+
+class MySQLBackend(SQLBackend):
+    """``mysql://user:password@host/database``, or ``mariadb://``."""
+
+    kind = MySQL

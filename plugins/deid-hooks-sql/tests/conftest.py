@@ -1,0 +1,27 @@
+"""Servers that the tests share, and databases of their own for each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from sql_servers import PostgreSQLServer
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLServer]:
+    server = PostgreSQLServer().initialise().start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQLServer) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"log_{next(_numbers)}"
+    postgresql.do(f"CREATE DATABASE {name} TEMPLATE template0")
+    yield postgresql.url(name)
+    postgresql.do(f"DROP DATABASE {name} WITH (FORCE)")
