@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
-from sql_servers import PostgreSQLServer
+from sql_servers import MariaDBServer, PostgreSQLServer
+from tests.needed import program
 
 _numbers = itertools.count(1)
 
@@ -25,3 +26,20 @@ def postgresql_url(postgresql: PostgreSQLServer) -> Iterator[str]:
     postgresql.do(f"CREATE DATABASE {name} TEMPLATE template0")
     yield postgresql.url(name)
     postgresql.do(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDBServer]:
+    program("mariadbd")
+    server = MariaDBServer().start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDBServer) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"log_{next(_numbers)}"
+    mariadb.do(f"CREATE DATABASE {name}")
+    yield mariadb.url(name)
+    mariadb.do(f"DROP DATABASE {name}")

@@ -1,4 +1,4 @@
-"""Database servers of the tests' own: on loopback, on free ports, in a folder that goes with them."""
+"""Database servers of the tests: on loopback, on free ports, in folders that go with them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pymysql
 
 _USER = "nobody"  # servers refuse to run as root
 
@@ -24,66 +25,34 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-class PostgreSQLServer:
-    """A PostgreSQL server, from the wheel unless the folder of other programs is given."""
+class Server:
+    """A process of a server, its folder, and how to stop it."""
 
-    def __init__(self, programs: Path | None = None, **settings: str) -> None:
-        self.programs = programs or _programs_of_the_wheel()
-        self.folder = Path(tempfile.mkdtemp(prefix="deid-hooks-pg-"))
-        self.data = self.folder / "data"
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="deid-hooks-"))
         self.log = self.folder / "log"
         self.port = free_port()
-        self.settings = settings
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
         if os.geteuid() == 0:
             shutil.chown(self.folder, _USER)
 
-    def initialise(self) -> PostgreSQLServer:
-        self.run(
-            "initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"
-        )
-        rules = ["local all all trust", "host all guarded 127.0.0.1/32 scram-sha-256"]
-        rules += ["host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"]
-        (self.data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
-        return self
-
-    def start(self) -> PostgreSQLServer:
-        settings = {"shared_buffers": "32MB", "max_connections": "60", **self.settings}
-        options = [f"-c{name}={value}" for name, value in settings.items()]
+    def launch(self, command: list[str]) -> None:
+        """Start the server and wait until it answers."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(self.programs / "postgres", "-D", self.data, "-p", str(self.port)),
-                    *("-h", "127.0.0.1", "-k", self.folder, *options),
-                ],
-                stdout=log,
-                stderr=log,
-                **_as_user(),
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **_as_user())
         for _ in range(600):
-            with contextlib.suppress(psycopg.OperationalError), self.connect():
-                return self
+            if self.answers():
+                return
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         raise AssertionError(self.log.read_text())
 
-    def run(self, program: str, *arguments: str) -> None:
-        command = [str(self.programs / program), *arguments]
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def run(self, program: str | Path, *arguments: str) -> None:
+        command = [str(program), *arguments]
         subprocess.run(command, check=True, capture_output=True, **_as_user())
-
-    def url(self, database: str = "postgres", user: str = "postgres", more: str = "") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}{more}"
-
-    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
-        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=2)
-
-    def do(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        with self.connect(database) as connection:
-            for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[call-overload]
-                rows = cursor.fetchall() if cursor.description else []
-        return rows
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the server and all its processes."""
@@ -103,6 +72,95 @@ class PostgreSQLServer:
     def remove(self) -> None:
         self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PostgreSQLServer(Server):
+    """A PostgreSQL server, from the wheel unless the folder of other programs is given."""
+
+    def __init__(self, programs: Path | None = None, **settings: str) -> None:
+        super().__init__()
+        self.programs = programs or _programs_of_the_wheel()
+        self.data = self.folder / "data"
+        self.settings = {"shared_buffers": "32MB", "max_connections": "60", **settings}
+
+    def initialise(self) -> PostgreSQLServer:
+        options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
+        self.run(self.programs / "initdb", "-D", str(self.data), *options)
+        rules = ["local all all trust", "host all guarded 127.0.0.1/32 scram-sha-256"]
+        rules += ["host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"]
+        (self.data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
+        return self
+
+    def start(self) -> PostgreSQLServer:
+        options = [f"-c{name}={value}" for name, value in self.settings.items()]
+        place = ["-D", str(self.data), "-p", str(self.port), "-h", "127.0.0.1"]
+        self.launch([str(self.programs / "postgres"), *place, "-k", str(self.folder), *options])
+        return self
+
+    def answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError), self.connect():
+            return True
+        return False
+
+    def url(self, database: str = "postgres", user: str = "postgres", more: str = "") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}{more}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url(database), autocommit=True, connect_timeout=2)
+
+    def do(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """What the last of these statements gives."""
+        rows: list[tuple[Any, ...]] = []
+        with self.connect(database) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement)
+                rows = cursor.fetchall() if cursor.description else []
+        return rows
+
+
+class MariaDBServer(Server):
+    """A MariaDB server, of the programs that are installed."""
+
+    def start(self) -> MariaDBServer:
+        data = self.folder / "data"
+        install = shutil.which("mariadb-install-db") or "mariadb-install-db"
+        options = (
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+        )
+        self.run(install, "--no-defaults", f"--datadir={data}", *options)
+        server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        self.launch(
+            [
+                *(server, "--no-defaults", f"--datadir={data}", f"--port={self.port}"),
+                *("--bind-address=127.0.0.1", f"--socket={self.folder}/socket"),
+                *("--skip-name-resolve", "--innodb-buffer-pool-size=64M"),
+                *("--innodb-flush-log-at-trx-commit=1", f"--pid-file={self.folder}/pid"),
+            ]
+        )
+        return self
+
+    def answers(self) -> bool:
+        with contextlib.suppress(pymysql.err.MySQLError):
+            self.do("SELECT 1")
+            return True
+        return False
+
+    def url(self, database: str, user: str = "root") -> str:
+        return f"mariadb://{user}@127.0.0.1:{self.port}/{database}"
+
+    def do(self, *statements: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        """What the last of these statements gives."""
+        place = {"host": "127.0.0.1", "port": self.port, "connect_timeout": 2}
+        made = pymysql.connect(user="root", database=database, autocommit=True, **place)
+        with made, made.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        super().stop(number)
 
 
 def _programs_of_the_wheel() -> Path:

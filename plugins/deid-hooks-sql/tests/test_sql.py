@@ -11,3 +11,9 @@ class TestPostgreSQL(BackendConformance):
     @pytest.fixture
     def url(self, postgresql_url: str) -> str:
         return postgresql_url
+
+
+class TestMariaDB(BackendConformance):
+    @pytest.fixture
+    def url(self, mariadb_url: str) -> str:
+        return mariadb_url

@@ -28,7 +28,7 @@ class Database(ABC):
     statements. Used by one thread at a time.
     """
 
-    dialect: ClassVar[Dialect]
+    dialect: Dialect
     begin_reading: ClassVar[str]
     begin_writing: ClassVar[str]
     any_of: ClassVar[str]
@@ -38,6 +38,10 @@ class Database(ABC):
 
     where: str
     """The log, in words that quote no password."""
+
+    @abstractmethod
+    def __init__(self, url: str) -> None:
+        """Raises LogUnavailable for a URL that names no such database."""
 
     @abstractmethod
     def connect(self, deadline: Deadline, watch: Callable[[int], None]) -> Any:

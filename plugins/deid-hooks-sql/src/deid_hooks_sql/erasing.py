@@ -30,12 +30,8 @@ def erase(log_ids: Sequence[str], erasure: Erasure, link: Link, turn: Turn) -> N
     ids = [*dict.fromkeys(map(plain, log_ids))]
     writing = Writing(link, turn, len(ids))
     any_of = link.database.any_of
-    found: list[tuple[int, str, str, bytes | None]] = []
-    if ids:
-        sql = f"SELECT seq, id, created, exact FROM deid_log WHERE id {any_of}"
-        [found] = writing.begin([(sql, (ids,))])  # type: ignore[list-item]
-    else:
-        writing.begin()
+    asked = (f"SELECT seq, id, created, exact FROM deid_log WHERE id {any_of}", (ids,))
+    found = [row for rows in writing.begin([asked] if ids else []) for row in rows]
     created = {
         log_id: (shown if exact is None else texts_of((), exact)[TEXTS.index("created")])
         for _, log_id, shown, exact in found
@@ -78,7 +74,7 @@ def scrub(run: Run, where: str) -> None:
 def _deletions(seqs: list[int], any_of: str) -> list[Statement]:
     others = (
         'SELECT 1 FROM deid_large other WHERE other.large = deid_log_large."key"'
-        f" AND other.entry NOT {any_of}"
+        f" AND NOT other.entry {any_of}"
     )
     larges = f"SELECT large FROM deid_large WHERE entry {any_of}"
     return [

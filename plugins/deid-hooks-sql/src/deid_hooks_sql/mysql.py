@@ -46,7 +46,7 @@ _ALREADY_THERE = 1061
 class MySQL(Database):
     """A server as ``mysql://user:password@host:port/database`` names it; ``ssl_ca=`` for TLS."""
 
-    dialect: Dialect = dialect()  # type: ignore[no-untyped-call]
+    dialect: Dialect = dialect()
     begin_reading = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     begin_writing = "START TRANSACTION READ WRITE"
     any_of = "IN %s"
@@ -199,7 +199,7 @@ class MySQL(Database):
 _PATHS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _OPTIONS = (*_PATHS, "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
 
-_quoting: Dialect = dialect()  # type: ignore[no-untyped-call]
+_quoting: Dialect = dialect()
 _quoting.identifier_preparer.initial_quote = _quoting.identifier_preparer.final_quote = '"'
 
 

@@ -69,7 +69,7 @@ _PREPARE = """
 class PostgreSQL(Database):
     """A server as libpq's URLs name it, several hosts and TLS included."""
 
-    dialect: Dialect = dialect(paramstyle="format")  # type: ignore[no-untyped-call]
+    dialect: Dialect = dialect(paramstyle="format")
     begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     begin_writing = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
     any_of = "= ANY(%s)"

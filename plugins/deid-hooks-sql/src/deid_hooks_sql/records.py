@@ -48,7 +48,7 @@ def record_of(table: str, row: Sequence[Any]) -> Small:
     if table == "deid_log_tombstone":
         log_id, created, destinations, *erasure = texts
         return Tombstone(log_id, created, tuple(json.loads(destinations)), Erasure(*erasure))
-    return Block(*texts, lifted=bool(row[-2]))
+    return Block(*texts, bool(row[-2]))
 
 
 def _of_event(event: UploadEvent) -> list[str]:

@@ -95,7 +95,9 @@ def tables(dialect: Dialect, collation: str) -> MetaData:
     own = collation if folded else None
     anything: TypeEngine[str] = Text(collation=own).with_variant(mysql.LONGTEXT(), "mysql")
     shown = str.lower if folded else str
-    options = {} if folded else {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+    options: dict[str, Any] = (
+        {} if folded else {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+    )
     if not folded:
         options |= {"mysql_collate": collation, "mysql_row_format": "DYNAMIC"}
 
@@ -106,14 +108,14 @@ def tables(dialect: Dialect, collation: str) -> MetaData:
     def table(name: str, *columns: Column[Any], indexes: Sequence[Sequence[str]] = ()) -> None:
         for column in columns:
             column.name = column.key = shown(column.name)
-        made_table = Table(name, made, *columns, **options)
+        made_table: Any = Table(name, made, *columns, **options)
         for those in indexes:
             label = "_".join(["ix", name.removeprefix("deid_"), *map(shown, those)])
             unique = list(those) == ["id"]
             Index(label, *(made_table.c[shown(column)] for column in those), unique=unique)
 
-    texts = [Column(c, kind(c)) for c in TEXTS]
-    beside = [_blob("exact"), _number("odd"), _big("size"), _blob("seal")]
+    texts: list[Column[Any]] = [Column(c, kind(c)) for c in TEXTS]
+    beside: list[Column[Any]] = [_blob("exact"), _number("odd"), _big("size"), _blob("seal")]
     indexes = [[column] for column in ("id", *INDEXED_COLUMNS, "odd")]
     table("deid_log", _big("seq", primary=True), *texts, *beside, indexes=indexes)
 

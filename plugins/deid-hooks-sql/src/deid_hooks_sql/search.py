@@ -67,7 +67,7 @@ def _by_scan(link: Link, query: Query, after: int) -> tuple[list[int], int | Non
     sql, values = condition(clause_of(query, scan=True), link.database)
     [(last,)] = link.rows(
         "SELECT max(seq) FROM"
-        f" (SELECT seq FROM deid_log WHERE seq > %s ORDER BY seq LIMIT {_ENTRIES_A_SCAN}) some",
+        f" (SELECT seq FROM deid_log WHERE seq > %s ORDER BY seq LIMIT {_ENTRIES_A_SCAN}) page",
         after,
     )
     if last is None:
