@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +22,8 @@ from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Committed, Database, Rows, Statement
 from deid_hooks_sql.failures import Failure, Kind
 from deid_hooks_sql.schema import IDENTIFYING, tables
+
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings quote the server
 
 _OLDEST = 130000
 _KINDS = {  # by SQLSTATE, or by its class (PostgreSQL documentation, appendix A)
@@ -69,7 +73,7 @@ _PREPARE = """
 class PostgreSQL(Database):
     """A server as libpq's URLs name it, several hosts and TLS included."""
 
-    dialect: Dialect = dialect(paramstyle="format")
+    dialect: Dialect = dialect(paramstyle="format")  # type: ignore[no-untyped-call]
     begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     begin_writing = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
     any_of = "= ANY(%s)"
@@ -119,11 +123,12 @@ class PostgreSQL(Database):
         )
 
     def fetch(self, connection: Any, statements: Sequence[Statement]) -> list[Rows]:
-        if len(statements) == 1:
-            cursors = [connection.execute(*statements[0])]
-        else:
-            with connection.pipeline():
-                cursors = [connection.execute(sql, values) for sql, values in statements]
+        # What psycopg sends after a pipeline stops the server's clock for transactions that idle:
+        # one that goes on ends with a statement apart.
+        together = len(statements) - (statements[-1][0] != "COMMIT")
+        with connection.pipeline() if together > 1 else nullcontext():
+            cursors = [connection.execute(*each) for each in statements[:together]]
+        cursors += [connection.execute(*each) for each in statements[together:]]
         return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
     def inserts(
@@ -138,7 +143,7 @@ class PostgreSQL(Database):
         warnings: list[Any] = []
         connection.add_notice_handler(warnings.append)
         try:
-            done = connection.execute("COMMIT").statusmessage
+            done = connection.execute("COMMIT", prepare=False).statusmessage
         finally:
             connection.remove_notice_handler(warnings.append)
         if done != "COMMIT" or warnings:
@@ -168,19 +173,22 @@ class PostgreSQL(Database):
                 connection.execute(sql, values)
 
     def scrub(self, connection: Any, names: Sequence[str]) -> str:
-        left = 0
-        notices: list[Any] = []
-        connection.add_notice_handler(notices.append)
+        left: list[int] = []
+
+        def note(notice: Any) -> None:
+            # "N dead row versions cannot be removed yet": others still see what was erased.
+            found = re.search(r"\d+", notice.message_detail or "")
+            left.extend([int(found[0])] if found else [])
+
+        connection.add_notice_handler(note)
         try:
             for name in names:
                 connection.execute(f"VACUUM (FULL, VERBOSE) {name}")
         finally:
-            connection.remove_notice_handler(notices.append)
-        for notice in notices:
-            # "N dead row versions cannot be removed yet": others still see what was erased.
-            found = re.search(r"\d+", notice.message_detail or "")
-            left += int(found[0]) if found else 0
-        return "somebody reads the log in a transaction that is older" if left else ""
+            connection.remove_notice_handler(note)
+        if len(left) < len(names):
+            return "the server does not say whether it removed them"
+        return "somebody reads in a transaction that began before" if any(left) else ""
 
     def failure(self, error: BaseException) -> Failure:
         code = getattr(error, "sqlstate", None) or ""

@@ -48,7 +48,8 @@ def record_of(table: str, row: Sequence[Any]) -> Small:
     if table == "deid_log_tombstone":
         log_id, created, destinations, *erasure = texts
         return Tombstone(log_id, created, tuple(json.loads(destinations)), Erasure(*erasure))
-    return Block(*texts, bool(row[-2]))
+    id_, at, patient, project, who, reason = texts
+    return Block(id_, at, patient, project, who, reason, bool(row[-2]))
 
 
 def _of_event(event: UploadEvent) -> list[str]:
