@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import pymysql
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Index, Table
 from sqlalchemy.dialects.mysql.pymysql import dialect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -40,7 +40,6 @@ _KIND_OF = {number: kind for kind, numbers in _KINDS.items() for number in numbe
 
 _MODES = "ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 _CHARACTERS_AT_ONCE = 500_000  # the least that a server takes in a packet is 1 MiB
-_ALREADY_THERE = 1061
 
 
 class MySQL(Database):
@@ -130,15 +129,7 @@ class MySQL(Database):
         _execute(connection, "SELECT GET_LOCK('deid_log', 10)")  # two init at once
         try:
             for table in tables(self.dialect, collation).sorted_tables:
-                create = CreateTable(table, if_not_exists=True)
-                _execute(connection, str(create.compile(dialect=_quoting)))
-                for index in table.indexes:
-                    try:
-                        make = CreateIndex(index)
-                        _execute(connection, str(make.compile(dialect=_quoting)))
-                    except pymysql.err.MySQLError as error:
-                        if error.args[:1] != (_ALREADY_THERE,):
-                            raise
+                _execute(connection, _creation(table))
             if not _execute(connection, "SELECT id FROM deid_log_store"):
                 for sql, values in statements:
                     replaced = sql.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
@@ -201,6 +192,19 @@ _OPTIONS = (*_PATHS, "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
 
 _quoting: Dialect = dialect()
 _quoting.identifier_preparer.initial_quote = _quoting.identifier_preparer.final_quote = '"'
+
+
+def _creation(table: Table) -> str:
+    """SQL that makes a table together with its indexes: apart, each would make it anew."""
+    sql = str(CreateTable(table, if_not_exists=True).compile(dialect=_quoting))
+    made = [str(CreateIndex(index).compile(dialect=_quoting)) for index in _indexes_of(table)]
+    keys = [text.removeprefix("CREATE ").replace(f" ON {table.name}", "") for text in made]
+    columns, close, options = sql.rpartition("\n)")
+    return ", ".join([columns, *keys]) + close + options
+
+
+def _indexes_of(table: Table) -> list[Index]:
+    return sorted(table.indexes, key=lambda index: str(index.name))
 
 
 def _truth(text: str) -> bool:

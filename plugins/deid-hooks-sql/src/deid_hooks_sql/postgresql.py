@@ -192,7 +192,7 @@ class PostgreSQL(Database):
 
     def failure(self, error: BaseException) -> Failure:
         code = getattr(error, "sqlstate", None) or ""
-        if code == "25006" and self._standby:
+        if code in ("25006", "0A000") and self._standby:
             return Failure(Kind.STANDBY)
         for length in (5, 3, 2):
             if kind := _KINDS.get(code[:length]):
