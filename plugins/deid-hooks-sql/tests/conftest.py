@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sql_servers import MariaDBServer, PostgreSQLServer
@@ -14,7 +16,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQLServer]:
-    server = PostgreSQLServer().initialise().start()
+    other = os.environ.get("DEID_HOOKS_TEST_POSTGRESQL")  # a folder of other programs
+    server = PostgreSQLServer(Path(other) if other else None).initialise().start()
     yield server
     server.remove()
 

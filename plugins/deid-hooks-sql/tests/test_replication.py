@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 from sql_servers import PostgreSQLServer
 from tests.hooks.series import read
-from tests.whole.test_upload import Site, rows
+from tests.whole.site import Site, rows
 
 from deid_hooks import AppendUnknown, Deadline, LogUnavailable
 from deid_hooks.testing.records import make_entry
@@ -58,8 +59,8 @@ def _write_series(folder: Path) -> None:
     folder.mkdir()
     dataset = read()
     for number in range(_SERIES):
-        dataset.SeriesInstanceUID = f"1.2.3.{number}"
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}.1"
+        dataset["SeriesInstanceUID"].value = f"1.2.3.{number}"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"{number}.1")
         dataset.PatientID = f"P{number}"
         dataset.save_as(folder / f"{number:03}.dcm")
 

@@ -20,9 +20,10 @@ def create(link: Link) -> None:
 
 def store_of(link: Link) -> str:
     """The random id of the log. Raises LogUnavailable if it is half made, or a newer one."""
-    rows = link.rows("SELECT id, version FROM deid_log_store")
+    rows = link.rows(f"SELECT id, version, {link.database.may_read} FROM deid_log_store")
     if not rows:
         raise unavailable(Failure(Kind.NO_TABLES), link.database.where)
-    [(store, version)] = rows
+    [(store, version, may_read)] = rows
+    link.may_read = bool(may_read)
     refuse_other(version, link.database.where)
     return str(store)

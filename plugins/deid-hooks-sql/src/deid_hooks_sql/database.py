@@ -33,6 +33,8 @@ class Database(ABC):
     begin_writing: ClassVar[str]
     any_of: ClassVar[str]
     """Follows a column and compares it with one value, a list."""
+    may_read: ClassVar[str]
+    """Whether the user may read what identifies a patient, as an expression."""
     position: ClassVar[str]
     """The function that finds the place of a text, its second argument, in its first."""
 

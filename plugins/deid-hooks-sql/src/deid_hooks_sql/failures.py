@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from deid_hooks.errors import AppendUnknown, LogUnavailable
+from deid_hooks.errors import AppendUnknown, LogUnavailable, NotAllowed
 
 
 class Kind(Enum):
@@ -94,6 +94,12 @@ class Failed(Exception):
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
         super().__init__(failure.kind.name)
+
+
+def not_allowed(where: str) -> NotAllowed:
+    """Who may not read what was asked for."""
+    cause, remedy = _WORDS[Kind.FORBIDDEN]
+    return NotAllowed(cause.format(where=where), remedy)
 
 
 def unavailable(failure: Failure, where: str) -> LogUnavailable:

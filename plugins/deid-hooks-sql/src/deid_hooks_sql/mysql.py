@@ -49,6 +49,7 @@ class MySQL(Database):
     begin_reading = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     begin_writing = "START TRANSACTION READ WRITE"
     any_of = "IN %s"
+    may_read = "1"
     position = "instr"
 
     def __init__(self, url: str) -> None:

@@ -77,6 +77,7 @@ class PostgreSQL(Database):
     begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     begin_writing = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
     any_of = "= ANY(%s)"
+    may_read = "has_column_privilege('deid_log', 'originals', 'SELECT')"
     position = "strpos"
 
     def __init__(self, url: str) -> None:

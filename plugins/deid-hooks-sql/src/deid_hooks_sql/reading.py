@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from deid_hooks.backend import Page
+from deid_hooks.backend import Page, Sealed
 from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
+from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Rows, Statement
+from deid_hooks_sql.failures import not_allowed
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.records import TABLES, columns_of, record_of
 from deid_hooks_sql.rows import entry_of, plain, texts_of
-from deid_hooks_sql.schema import TEXTS
+from deid_hooks_sql.schema import SHORT, TEXTS
 from deid_hooks_sql.transactions import reading, snapshot
 
 _RECORDS_A_PAGE = 200
@@ -36,6 +38,7 @@ def select_of(table: str) -> str:
 
 def page_after(link: Link, after: int) -> Page:
     """Some records after the cursor, all kinds in one order; at least one if there is one."""
+    _require(link)
     with reading(link):
         places = link.rows(f"{_PLACES} ORDER BY 1 LIMIT {_RECORDS_A_PAGE}", *[after] * 5)
         places = places[: _fitting([size for _, _, size in places])]
@@ -52,8 +55,10 @@ def page_after(link: Link, after: int) -> Page:
     return Page(tuple(found[seq] for seq, _, _ in places), places[-1][0] if places else after)
 
 
-def resolve(link: Link, log_id: str) -> Entry | Tombstone | None:
-    """The entry or tombstone under this id."""
+def resolve(link: Link, log_id: str) -> Entry | Sealed | Tombstone | None:
+    """The entry or tombstone under this id; Sealed for who may not read what identifies."""
+    if not link.may_read:
+        return _sealed(link, log_id)
     seq = "(SELECT seq FROM deid_log WHERE id = %s)"
     stone = (f"{select_of('deid_log_tombstone')} WHERE id = %s", (plain(log_id),))
     logs, *parts, stones = snapshot(link, [*_parts(f"= {seq}", plain(log_id)), stone])
@@ -66,6 +71,7 @@ def resolve(link: Link, log_id: str) -> Entry | Tombstone | None:
 
 def entries_of(link: Link, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
     """The entries of some of these ids in that order, and how many of the ids were looked at."""
+    _require(link)
     with reading(link):
         known = link.rows(
             f"SELECT id, seq, size FROM deid_log WHERE id {link.database.any_of}",
@@ -77,6 +83,7 @@ def entries_of(link: Link, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
 
 def entries_at(link: Link, seqs: Sequence[int]) -> tuple[list[Entry], int]:
     """The entries at some of these places, and how many of the places were looked at."""
+    _require(link)
     with reading(link):
         known = link.rows(
             f"SELECT seq, size FROM deid_log WHERE seq {link.database.any_of}",
@@ -93,13 +100,9 @@ def entry_at(link: Link, seq: int) -> Entry:
 
 def id_with_digest(link: Link, digest: str) -> str | None:
     """The id of the oldest entry with this digest."""
-    rows = link.rows(
-        "SELECT id, digest, exact FROM deid_log WHERE digest = %s ORDER BY seq LIMIT 50",
-        plain(digest),
-    )
-    where = TEXTS.index("digest")
-    for log_id, shown, exact in rows:
-        if (shown if exact is None else texts_of((), exact)[where]) == digest:
+    sql = "SELECT id FROM deid_log WHERE digest = %s ORDER BY seq LIMIT 50"
+    for (log_id,) in link.rows(sql, plain(digest)):
+        if _tells(digest) or _exactly(link, log_id, digest=digest):
             return str(log_id)
     return None
 
@@ -121,6 +124,7 @@ def events_after(
 
 def looks_after(link: Link, after: int) -> tuple[list[AccessRow], int]:
     """Some access rows after the cursor, and the next cursor."""
+    _require(link)
     rows = link.rows(
         f"{select_of('deid_log_access')} WHERE seq > %s ORDER BY seq LIMIT {_ROWS_A_PAGE}", after
     )
@@ -150,16 +154,51 @@ def blocks_of(link: Link, patients: Collection[str]) -> list[Block]:
 def label_of(link: Link, project: str, patient: str) -> str | None:
     """The de-identified PatientID of the oldest entry of this patient in this project."""
     rows = link.rows(
-        "SELECT project, patients, deid_PatientID, exact FROM deid_log"
-        " WHERE patients = %s AND deid_PatientID <> '' ORDER BY seq LIMIT 1000",
-        plain(patient),
+        "SELECT id, deid_PatientID FROM deid_log WHERE patients = %s AND project = %s"
+        " AND deid_PatientID <> '' ORDER BY seq LIMIT 50",
+        *map(plain, (patient, project)),
     )
-    columns = [TEXTS.index(c) for c in ("project", "patients", "deid_PatientID")]
-    for *shown, exact in rows:
-        texts = shown if exact is None else [texts_of((), exact)[n] for n in columns]
-        if texts[:2] == [project, patient]:
-            return str(texts[2])
+    asked = {"project": project, "patients": patient}
+    for log_id, label in rows:
+        if all(map(_tells, asked.values())) or _exactly(link, log_id, **asked):
+            return str(label if _tells(label) else _texts_at(link, log_id)["deid_PatientID"])
     return None
+
+
+def _tells(shown: str) -> bool:
+    """Whether a column that shows this text can stand for no other one."""
+    return len(shown) < SHORT and "\ufffd" not in shown and plain(shown) == shown
+
+
+def _exactly(link: Link, log_id: str, **wanted: str) -> bool:
+    """Whether an entry has these values, where its columns can't tell."""
+    texts = _texts_at(link, log_id)
+    return all(texts[column] == value for column, value in wanted.items())
+
+
+def _texts_at(link: Link, log_id: str) -> dict[str, Any]:
+    _require(link)
+    [(_, *shown, exact)] = link.rows(f"{_ENTRY} WHERE id = %s", log_id)
+    return dict(zip(TEXTS, texts_of(shown, exact), strict=True))
+
+
+def _require(link: Link) -> None:
+    if not link.may_read:
+        raise not_allowed(link.database.where)
+
+
+def _sealed(link: Link, log_id: str) -> Sealed | Tombstone | None:
+    rows = link.rows("SELECT * FROM deid_log_sealed(%s)", log_id)
+    for project, digest, key, patients, deid_uids, whole in rows:
+        if not whole:
+            raise LogUnavailable(
+                f"the entry {log_id} is not what was written: it was altered in the store",
+                "restore the log from a backup",
+            )
+        return Sealed(log_id, project, digest, key, tuple(patients.split()), tuple(deid_uids))
+    stones = link.rows(f"{select_of('deid_log_tombstone')} WHERE id = %s", plain(log_id))
+    found = [record_of("deid_log_tombstone", row) for row in stones]
+    return next((stone for stone in found if isinstance(stone, Tombstone)), None)
 
 
 def entries_within(link: Link, seqs: Sequence[int]) -> dict[int, Entry]:

@@ -33,7 +33,7 @@ def append(records: Sequence[Record], link: Link, turn: Turn) -> None:
     written = {id(r): rows_of(r) for r in records if isinstance(r, Entry)}
     larges = sum(len(record.large) for record in records if isinstance(record, Entry))
     writing = Writing(link, turn, len(records) + larges)
-    asked = list(_questions(records, link.database.any_of))
+    asked = list(_questions(records, link))
     answers = writing.begin([statement for _, statement in asked])
     held = _Held({name: rows for (name, _), rows in zip(asked, answers, strict=True)}, link)
     rows = _Rows(writing.first + len(records), held)
@@ -61,8 +61,9 @@ def prove_writable(link: Link, turn: Turn) -> None:
     writing.commit()
 
 
-def _questions(records: Sequence[Record], any_of: str) -> Iterator[tuple[str, Statement]]:
+def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Statement]]:
     """What to ask the log about these records, only about kinds that are among them."""
+    any_of = link.database.any_of
 
     def of(*kinds: type[Any]) -> list[str]:
         found = (r for r in records if isinstance(r, kinds))
@@ -82,7 +83,7 @@ def _questions(records: Sequence[Record], any_of: str) -> Iterator[tuple[str, St
             if kind is AccessRow:
                 yield "head", HEAD
     digests = [plain(d) for r in records if isinstance(r, Entry) for d in r.large]
-    if digests:
+    if digests and link.may_read:  # who may not writes them once more
         large = f'SELECT "key", digest, exact, value FROM deid_log_large WHERE digest {any_of}'
         yield "large", (large, (digests,))
 
@@ -117,6 +118,8 @@ class _Held:
             seq, seal = known
             if seal == made.seal:
                 return True
+            if not self._link.may_read:
+                raise IdConflict(entry.log_id)
             # The same content may have been written in another order, or under an odd stamp.
             known = entry_at(self._link, seq)
         # When and by whom it was written is a stamp, not content.

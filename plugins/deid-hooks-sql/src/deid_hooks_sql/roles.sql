@@ -1,0 +1,74 @@
+-- Roles of least privilege for a de-id log in PostgreSQL. Run it as the owner of its tables, who
+-- may make roles, in the log's database; adapt the schema in the next statement if it isn't public.
+SET search_path = public, pg_temp;
+
+-- Those who upload: append, and learn that what they appended is there whole. They can't read an
+-- identifying column. deid_log_sealed answers in the owner's name.
+CREATE ROLE deid_upload NOLOGIN;
+
+-- Those who search and re-identify: read, and add to the access trail, which nobody but the owner
+-- can change or shorten.
+CREATE ROLE deid_search NOLOGIN;
+
+-- One cell of a row, so written that two rows never look alike.
+CREATE FUNCTION deid_log_piece(cell text) RETURNS text IMMUTABLE LANGUAGE sql AS
+$$ SELECT CASE WHEN cell IS NULL THEN '-' ELSE length(cell) || ':' || cell END $$;
+
+-- What may be known of an entry by those who may not read it, and whether all of its rows are as
+-- they were written.
+CREATE FUNCTION deid_log_sealed(wanted text)
+RETURNS TABLE (project text, digest text, "key" text, patients text, deid_uids text[], whole boolean)
+STABLE SECURITY DEFINER SET search_path FROM CURRENT LANGUAGE sql AS
+$$
+    SELECT log.project, log.digest, log."key", log.patients,
+           ARRAY(SELECT i.deid_SOPInstanceUID FROM deid_instance i WHERE i.entry = log.seq ORDER BY i."key"),
+           log.seal = sha256(convert_to(
+               (SELECT string_agg(deid_log_piece(cell), '' ORDER BY place)
+                FROM unnest(ARRAY[
+                    log.id, log.project, log."timestamp", log.AccessionNumber,
+                    log.PatientBirthDate, log.PatientID, log.IssuerOfPatientID,
+                    log.PatientName, log.PatientSex, log.StudyInstanceUID,
+                    log.StudyID, log.StudyDate, log.StudyTime, log.StudyDateTime,
+                    log.StudyDescription, log.SeriesInstanceUID, log.SeriesDate,
+                    log.SeriesTime, log.SeriesDateTime, log.SeriesDescription,
+                    log.Modality, log.TimezoneOffsetFromUTC, log.deid_PatientID,
+                    log.deid_PatientName, log.deid_AccessionNumber,
+                    log.deid_StudyInstanceUID, log.deid_SeriesInstanceUID,
+                    log.deid_StudyDate, log.digest, log."key", log.patients,
+                    log.originals,
+                    encode(log.exact, 'hex')
+                ]::text[]) WITH ORDINALITY AS cells (cell, place))
+               || (SELECT count(*) || '#' || coalesce(string_agg(
+                       deid_log_piece(SOPInstanceUID) || deid_log_piece(deid_SOPInstanceUID)
+                       || deid_log_piece(originals) || deid_log_piece(encode(exact, 'hex')),
+                       '' ORDER BY "key"), '') FROM deid_instance WHERE entry = log.seq)
+               || (SELECT count(*) || '#' || coalesce(string_agg(
+                       deid_log_piece(deid_uid) || deid_log_piece(uid)
+                       || deid_log_piece(encode(exact, 'hex')),
+                       '' ORDER BY "key"), '') FROM deid_uid WHERE entry = log.seq)
+               || (SELECT count(*) || '#' || coalesce(string_agg(
+                       deid_log_piece(keyword) || deid_log_piece(value)
+                       || deid_log_piece(encode(exact, 'hex')) || deid_log_piece(part::text),
+                       '' ORDER BY "key"), '') FROM deid_value WHERE entry = log.seq AND part = 0)
+               || (SELECT count(*) || '#' || coalesce(string_agg(
+                       deid_log_piece(l.digest) || deid_log_piece(encode(l.exact, 'hex'))
+                       || deid_log_piece(encode(sha256(l.value), 'hex')),
+                       '' ORDER BY l.digest), '')
+                  FROM deid_large p JOIN deid_log_large l ON l."key" = p.large WHERE p.entry = log.seq),
+               'UTF8'))
+    FROM deid_log log WHERE log.id = wanted
+$$;
+REVOKE EXECUTE ON FUNCTION deid_log_sealed(text) FROM PUBLIC;
+
+GRANT SELECT, UPDATE (last) ON deid_log_store TO deid_upload, deid_search;
+
+GRANT INSERT ON deid_log, deid_instance, deid_uid, deid_value, deid_word, deid_large, deid_log_large,
+    deid_log_upload TO deid_upload;
+GRANT SELECT (seq, id, project, digest, patients, deid_PatientID, odd, seal) ON deid_log TO deid_upload;
+GRANT SELECT ON deid_log_upload, deid_log_tombstone, deid_log_block TO deid_upload;
+GRANT EXECUTE ON FUNCTION deid_log_sealed(text) TO deid_upload;
+
+GRANT SELECT ON deid_log, deid_instance, deid_uid, deid_value, deid_word, deid_large, deid_log_large,
+    deid_log_upload, deid_log_access, deid_log_tombstone, deid_log_block, deid_log_instance,
+    deid_log_uid, deid_log_value, deid_log_word, deid_log_subject TO deid_search;
+GRANT INSERT ON deid_log_access TO deid_search;
