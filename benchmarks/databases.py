@@ -125,8 +125,9 @@ def _driver(url: str) -> Iterator[tuple[Any, str]]:
 
 
 def main(entries: int, rounds: int) -> None:
-    from sql_servers import MariaDBServer, PostgreSQLServer
+    from sql_servers import MariaDBServer, PostgreSQLServer, Server
 
+    Server.room = Path(tempfile.gettempdir())  # a disk
     title = f"{'store':<11} {'instances':>9} {'entries/s':>9} {'instances/s':>11} {'driver/s':>8}"
     print(f"{title} {'share':>6}")
     with tempfile.TemporaryDirectory() as folder:

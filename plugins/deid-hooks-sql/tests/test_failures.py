@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -18,9 +19,10 @@ import pymysql
 import pytest
 from proxy import Proxy
 from sql_servers import MariaDBServer, PostgreSQLServer, Server, free_port
+from tests.whole.test_disks import remount, small_disk
 
 from deid_hooks import AppendUnknown, Deadline, LogUnavailable
-from deid_hooks.entry import Erasure
+from deid_hooks.entry import Entry, Erasure
 from deid_hooks.errors import LogError
 from deid_hooks.testing.records import make_entry
 from deid_hooks_sql import MySQLBackend, PostgreSQLBackend, SQLBackend
@@ -257,6 +259,31 @@ def test_somebody_who_holds_the_lock_keeps_nobody_waiting(place: Place, log: SQL
         assert log.resolve(entry.log_id, Deadline()) is None
     log.append([entry], Deadline())
     assert log.resolve(entry.log_id, Deadline()) == entry
+
+
+def test_a_full_disk_of_the_server_is_said_to_be_full_and_nothing_is_half_written(
+    postgresql: PostgreSQLServer,
+) -> None:
+    folder = postgresql.folder / "tight"
+    with small_disk(folder, 24_000):
+        if os.geteuid() == 0:
+            shutil.chown(folder, "nobody")
+        postgresql.do(f"CREATE TABLESPACE tight LOCATION '{folder}'")
+        postgresql.do("CREATE DATABASE tight TEMPLATE template0 TABLESPACE tight")
+        log = PostgreSQLBackend(postgresql.url("tight"))
+        log.create(Deadline())
+        written = []
+        with pytest.raises(LogUnavailable, match=r"the disk of .* is full"):
+            for _ in range(40):
+                entry = make_entry(large={"d": os.urandom(1_000_000)})
+                log.append([make_entry(), entry], Deadline())
+                written.append(entry)
+        assert [r for r in log.everything(Deadline(30)) if isinstance(r, Entry)][1::2] == written
+        remount(folder, "size=60000k")
+        log.append([entry], Deadline())
+        assert log.resolve(entry.log_id, Deadline()) == entry
+        log.close()
+        postgresql.do("DROP DATABASE tight WITH (FORCE)", "DROP TABLESPACE tight")
 
 
 def test_an_erasure_whose_traces_can_not_be_removed_says_so(postgresql_url: str) -> None:

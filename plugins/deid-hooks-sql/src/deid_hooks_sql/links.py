@@ -83,9 +83,11 @@ class Link:
         """In a forked child: nothing of this process may reach the parent's server."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         if self._socket is not None:
-            for descriptor in (self._socket.fileno(), self._watched):
-                if descriptor >= 0:
-                    os.dup2(nowhere, descriptor, inheritable=False)
+            ours = os.fstat(self._socket.fileno())
+            for descriptor in (self._watched, self._socket.fileno()):
+                with suppress(OSError):
+                    if os.path.samestat(os.fstat(descriptor), ours):  # and not another file by now
+                        os.dup2(nowhere, descriptor, inheritable=False)
         os.close(nowhere)
 
     def _translated(self, job: Callable[[Link], T], deadline: Deadline) -> T:
