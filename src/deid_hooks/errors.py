@@ -13,7 +13,8 @@
         ├── AppendUnknown        all of it was written or none, now or later
         ├── IdConflict           the id is known with other content
         ├── Forgotten            the id was erased and must not come back
-        └── TrailMoved           the access row does not follow the last one
+        ├── TrailMoved           the access row does not follow the last one
+        └── NotAllowed           the log is there, and its keeper does not let this user do it
 
 No message ever holds an identifying value: it names the keyword, the file or the log id.
 """
@@ -134,6 +135,10 @@ class TrailMoved(LogError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
+
+
+class NotAllowed(LogError):
+    """The log is there, and whoever keeps it does not let this user do what was asked."""
 
 
 def _sentence(cause: str, remedy: str = "") -> str:

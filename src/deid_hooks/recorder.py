@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from deid_hooks.backend import LogBackend, Sealed
 from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.entry import AccessRow, Entry, Record, Tombstone, UploadEvent
-from deid_hooks.errors import AppendUnknown, DeidHooksError, LogError, LogUnavailable
+from deid_hooks.errors import (
+    AppendUnknown,
+    DeidHooksError,
+    LogError,
+    LogUnavailable,
+    NotAllowed,
+)
 from deid_hooks.matching import Query
 from deid_hooks.secret import SiteSecret
 from deid_hooks.trail import linked, trail_key
@@ -53,10 +59,11 @@ class Recorder:
         self.backend.check(deadline)
         if not self.backend.records:
             return
-        for record in self.backend.read(0, deadline).records:
-            if isinstance(record, Entry):
-                self._refuse_foreign(record)
-                return
+        with suppress(NotAllowed):  # who may not read can't tell, and is told when appending
+            for record in self.backend.read(0, deadline).records:
+                if isinstance(record, Entry):
+                    self._refuse_foreign(record)
+                    return
 
     @_foreign_errors_as(AppendUnknown)
     def append(self, records: Sequence[Record]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from deid_hooks.errors import (
     DeidHooksError,
     LogError,
+    NotAllowed,
     SettingsError,
     TermError,
     UnableToLog,
@@ -27,6 +28,8 @@ LOG_UNAVAILABLE = 69
 def exit_code_of(error: Exception) -> int:
     if isinstance(error, SettingsError | TermError):
         return WRONG_USE
+    if isinstance(error, NotAllowed):
+        return FAILED
     if isinstance(error, LogError | UnableToLog):
         return LOG_UNAVAILABLE
     return FAILED
