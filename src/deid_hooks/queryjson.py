@@ -7,6 +7,7 @@ from typing import Any
 
 from deid_hooks.matching import Between, Condition, Equal, Query, Term, Wildcard, Words
 from deid_hooks.recordjson import text_from_json, text_to_json
+from deid_hooks.terms import ENTRY_FIELDS
 
 Json = dict[str, Any]
 
@@ -31,7 +32,7 @@ def query_from_json(document: Mapping[str, Any]) -> Query:
     Raises ValueError, which quotes no value, for anything else.
     """
     try:
-        terms = tuple(_term_of(each) for each in _exactly(document, "terms")["terms"])
+        terms = tuple(_term_of(each) for each in _list(_exactly(document, "terms")["terms"]))
     except (TypeError, KeyError, ValueError, AttributeError, LookupError):
         raise ValueError("this is no query") from None
     return Query(terms)
@@ -50,10 +51,11 @@ def _condition(condition: Condition) -> Json:
 
 def _term_of(document: Json) -> Term:
     members = _exactly(document, "side", "name", "conditions")
-    if members["side"] not in ("original", "deid", "entry"):
+    side, name = members["side"], text_from_json(members["name"])
+    if side not in ("original", "deid", "entry") or (side == "entry" and name not in ENTRY_FIELDS):
         raise ValueError
     conditions = tuple(_condition_of(each) for each in _list(members["conditions"]))
-    return Term(members["side"], text_from_json(members["name"]), conditions)
+    return Term(side, name, conditions)
 
 
 def _condition_of(document: Json) -> Condition:

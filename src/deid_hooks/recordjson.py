@@ -68,10 +68,11 @@ def _entry(entry: Entry) -> Json:
 def _entry_of(members: Json) -> Entry:
     timestamp = members.pop("timestamp")
     fields, deid = _columns_of(members.pop("fields")), _columns_of(members.pop("deid"))
-    instances = tuple(Instance(*_texts_of(row, 3)) for row in members.pop("instances"))
-    uids = tuple(_pair(row) for row in members.pop("uids"))
+    instances = tuple(Instance(*_texts_of(row, 3)) for row in _rows(members.pop("instances")))
+    uids = tuple(_pair(row) for row in _rows(members.pop("uids")))
     large = {
-        text_from_json(key): b64decode(value, validate=True) for key, value in members.pop("large")
+        text_from_json(key): b64decode(value, validate=True)
+        for key, value in _rows(members.pop("large"))
     }
     patients = _texts_of(members.pop("patients"))
     return Entry(
@@ -162,6 +163,12 @@ def _texts_of(values: object, count: int | None = None) -> tuple[str, ...]:
     if not isinstance(values, list) or count not in (None, len(values)):
         raise TypeError
     return tuple(text_from_json(value) for value in values)
+
+
+def _rows(values: object) -> list[Any]:
+    if not isinstance(values, list):
+        raise TypeError
+    return values
 
 
 def _pair(values: object) -> tuple[str, str]:

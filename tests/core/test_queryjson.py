@@ -24,6 +24,8 @@ def test_a_query_comes_back_as_it_was(query: Query) -> None:
         {},
         {"terms": [], "more": 1},
         {"terms": [{"side": "other", "name": "PatientID", "conditions": []}]},
+        {"terms": {}},
+        {"terms": [{"side": "entry", "name": "PatientID", "conditions": []}]},
         {"terms": [{"side": "deid", "name": 1, "conditions": []}]},
         {"terms": [{"side": "deid", "name": "PatientID", "conditions": "x"}]},
         {"terms": [{"side": "deid", "name": "PatientID", "conditions": [{"equal": "Doe"}]}]},

@@ -263,11 +263,12 @@ def _next(parts: Iterator[bytes]) -> bytes:
 
 
 def _unreachable(error: httpx.HTTPError | httpx.UnsupportedProtocol) -> LogUnavailable:
-    what = {
+    kinds: dict[type[Exception], str] = {
         httpx.ConnectError: "can't be reached",
         httpx.ConnectTimeout: "did not take the connection in time",
         httpx.ReadTimeout: "gave no answer in time",
-    }.get(type(error), f"was cut off ({type(error).__name__})")
+    }
+    what = kinds.get(type(error), f"was cut off ({type(error).__name__})")
     return LogUnavailable(
         f"the service of the log {what}", "check that it runs, its address and its certificate"
     )

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from deid_hooks.deadline import Deadline
@@ -137,14 +138,31 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     problem = Problem(status, "there is no such endpoint" if status == 404 else status.description)
     headers = {**problem.headers, **(error.headers or {})}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
     return JSONResponse(problem.document(), status, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """What this path may be asked with, by all of its routes together."""
+    return {
+        method
+        for route in request.app.routes
+        if route.matches(request.scope)[0] != Match.NONE
+        for method in getattr(route, "methods", None) or ()
+    }
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     from fastapi.openapi.utils import get_openapi
 
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=schemas.DESCRIPTION,
+            routes=app.routes,
+        )
         components = document.setdefault("components", {})
         components["schemas"] = (
             schemas.SCHEMAS
@@ -162,6 +180,5 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for operation in methods.values():
                 if path.startswith(("/v1", "/logs")):
                     operation["security"] = [{"token": []}, {"flywheel": []}]
-                    operation.setdefault("parameters", []).append(schemas.DEADLINE)
         app.openapi_schema = document
     return app.openapi_schema

@@ -14,7 +14,6 @@ from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadE
 from deid_hooks.matching import Query
 from deid_hooks.queryjson import query_from_json, query_to_json
 from deid_hooks.recordjson import from_json, text_to_json, to_json
-from deid_hooks.terms import parse
 from deid_hooks_service import schemas
 from deid_hooks_service.bodies import json_of, members, text, texts
 from deid_hooks_service.problems import not_found, wrong
@@ -92,7 +91,6 @@ def routes(service: Service) -> APIRouter:
         openapi_extra=schemas.body(schemas.SEARCH),
     )
     async def search(request: Request) -> Response:
-        """By ``terms`` as people write them, or a ``query`` as programs do."""
         sender = await service.sender(request, "search")
         deadline = service.deadline(request)
         query, reason = _query(await json_of(request, deadline))
@@ -299,11 +297,7 @@ def sealed(entry: Entry | Sealed) -> dict[str, Any]:
 
 
 def _query(body: Any) -> tuple[Query, str]:
-    members(body, [], ["terms", "query", "reason"])
-    if ("terms" in body) == ("query" in body):
-        raise wrong("a search takes either terms or a query")
-    if "terms" in body:
-        return parse(texts(body, "terms", 1_000)), text(body, "reason")
+    members(body, ["query"], ["reason"])
     try:
         return query_from_json(body["query"]), text(body, "reason")
     except ValueError:
@@ -322,7 +316,7 @@ def _row(body: Any) -> AccessRow:
         row = from_json(body)
     except ValueError:
         row = None
-    if not isinstance(row, AccessRow):
+    if not isinstance(row, AccessRow) or parse_log_id(row.id) != row.id.upper():
         raise wrong("this is no row of the access trail")
     texts = (row.who, row.where, row.action, row.asked, row.reason, *row.log_ids)
     if max(map(len, texts)) > _LONGEST or len(row.log_ids) > _MOST_IDS:

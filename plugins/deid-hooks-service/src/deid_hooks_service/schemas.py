@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deid_hooks.entry import INDEXED_FIELDS
+from deid_hooks.terms import ENTRY_FIELDS
 
 Schema = dict[str, Any]
 
@@ -31,6 +32,9 @@ def _list(items: Schema, most: int | None = None) -> Schema:
 
 _STRING: Schema = {"type": "string"}
 _FLAG: Schema = {"type": "boolean"}
+_LOG_ID: Schema = {"type": "string", "pattern": "^[0-9A-F]{32}$"}
+_ID: Schema = {"type": "string", "pattern": "^[0-9A-Fa-f]{32}$"}
+_DIGEST: Schema = {"type": "string", "pattern": "^[0-9a-f]{1,64}$"}
 _TEXT = _ref("Text")
 _SHORT = _ref("ShortText")
 
@@ -48,20 +52,23 @@ def _texts_of(*names: str) -> Schema:
     return {name: _TEXT for name in names}
 
 
-def _record(kind: str, **properties: Schema) -> Schema:
-    return _object(record={"const": kind}, **properties)
+def _record(kind: str, optional: tuple[str, ...] = (), /, **properties: Schema) -> Schema:
+    return _object(optional, record={"const": kind}, **properties)
 
 
 _COLUMNS: Schema = {"type": "object", "additionalProperties": _list(_TEXT)}
-_ROW_TEXTS = ("id", "at", "who", "where", "action", "asked", "reason")
+_ROW_TEXTS = ("at", "who", "where", "action", "asked", "reason")
 _CHAIN = ("salt", "commitment", "previous", "seal")
+_ROW_OPTIONAL = ("reason", *_CHAIN)
 
 
 def _look(text: Schema) -> Schema:
     return _record(
         "access",
+        _ROW_OPTIONAL,
+        id=_ID,
         **{name: text for name in _ROW_TEXTS},
-        **{name: _SHORT for name in _CHAIN},
+        **{name: _TEXT for name in _CHAIN},
         log_ids=_list(text, 10_000),
     )
 
@@ -78,8 +85,14 @@ def _condition() -> Schema:
     }
 
 
-_NUMBER: Schema = {"type": "number", "minimum": -1e300, "maximum": 1e300}
-_PLAIN_VALUE: Schema = {"anyOf": [_STRING, _NUMBER, {"type": "null"}]}
+_OWN_FIELD: Schema = {"enum": list(ENTRY_FIELDS)}
+
+
+def _term(sides: list[str], name: Schema) -> Schema:
+    return _object(side={"enum": sides}, name=name, conditions=_list(_condition()))
+
+
+_PLAIN_VALUE: Schema = {"anyOf": [_STRING, {"type": "number"}, {"type": "null"}]}
 _NAME_VALUE: Schema = {
     "anyOf": [
         _object(
@@ -124,7 +137,8 @@ SCHEMAS: dict[str, Schema] = {
     },
     "Entry": _record(
         "entry",
-        **_texts_of("log_id", "created", "uploader", "project", "originals", "digest", "key"),
+        log_id=_LOG_ID,
+        **_texts_of("created", "uploader", "project", "originals", "digest", "key"),
         timestamp={"anyOf": [_TEXT, {"type": "null"}]},
         fields=_COLUMNS,
         deid=_COLUMNS,
@@ -139,17 +153,30 @@ SCHEMAS: dict[str, Schema] = {
                 "maxItems": 2,
             }
         ),
-        patients=_list(_TEXT),
+        patients=_list(_DIGEST),
     ),
-    "Upload": _record("upload", **_texts_of("log_id", "at", "event", "destination", "uploader")),
-    "Access": _record("access", **_texts_of(*_ROW_TEXTS, *_CHAIN), log_ids=_list(_TEXT)),
+    "Upload": _record(
+        "upload", log_id=_LOG_ID, **_texts_of("at", "event", "destination", "uploader")
+    ),
+    "Access": _record(
+        "access",
+        _ROW_OPTIONAL,
+        id=_ID,
+        **_texts_of(*_ROW_TEXTS, *_CHAIN),
+        log_ids=_list(_TEXT),
+    ),
     "Tombstone": _record(
         "tombstone",
-        **_texts_of("log_id", "created", "at", "who", "reason"),
+        log_id=_LOG_ID,
+        **_texts_of("created", "at", "who", "reason"),
         destinations=_list(_TEXT),
     ),
     "Block": _record(
-        "block", **_texts_of("id", "at", "patient", "project", "who", "reason"), lifted=_FLAG
+        "block",
+        ("reason",),
+        id=_ID,
+        **_texts_of("at", "patient", "project", "who", "reason"),
+        lifted=_FLAG,
     ),
     "Sealed": _object(
         log_id=_STRING,
@@ -160,13 +187,7 @@ SCHEMAS: dict[str, Schema] = {
         deid_uids=_list(_TEXT),
     ),
     "Query": _object(
-        terms=_list(
-            _object(
-                side={"enum": ["original", "deid", "entry"]},
-                name=_TEXT,
-                conditions=_list(_condition()),
-            )
-        )
+        terms=_list({"anyOf": [_term(["original", "deid"], _TEXT), _term(["entry"], _OWN_FIELD)]})
     ),
     "Element": {
         "description": "An element of the DICOM JSON model (PS3.18, annex F).",
@@ -194,19 +215,14 @@ FLYWHEEL = _object(
     indexed_fields=_object(INDEXED_FIELDS, **{name: _STRING for name in INDEXED_FIELDS}),
     deidentified_tags=_elements(_ref("Element")),
 )
-LOGGED = _object(id={"type": "string", "pattern": "^[0-9A-F]{32}$"})
+LOGGED = _object(id=_LOG_ID)
 RECORDS = _object(records=_list(_ref("Record"), 10_000))
 APPENDED = _object(log_ids=_list(_STRING))
-ERASURE = _object(log_ids=_list(_SHORT, 10_000), at=_SHORT, who=_SHORT, reason=_SHORT)
+ERASURE = _object(log_ids=_list(_TEXT, 10_000), at=_SHORT, who=_SHORT, reason=_SHORT)
 DONE = _object(done={"const": True})
 RESOLVED = {"anyOf": [_object(record=_ref("Record")), _object(sealed=_ref("Sealed"))]}
 WANTED = _object(("reason",), log_ids=_list(_TEXT, 10_000), reason=_SHORT)
-SEARCH = {
-    "anyOf": [
-        _object(("reason",), terms=_list(_SHORT, 1_000), reason=_SHORT),
-        _object(("reason",), query=_ref("Query"), reason=_SHORT),
-    ]
-}
+SEARCH = _object(("reason",), query=_ref("Query"), reason=_SHORT)
 DIGEST = _object(digest=_SHORT)
 STANDING = _object(log_id=_TEXT)
 UPLOADS = _object(("log_ids",), log_ids={"anyOf": [_list(_TEXT, 10_000), {"type": "null"}]})
@@ -231,12 +247,13 @@ ME = _object(name=_STRING, role=_STRING, projects=_list(_STRING), key=_STRING)
 RECORD_LINE = 'Lines `{"record": ...}`'
 ID_LINE = 'Lines `{"log_id": ...}`'
 
-DEADLINE: Schema = {
-    "name": "Deid-Hooks-Deadline",
-    "in": "header",
-    "description": "Seconds within which the answer is wanted.",
-    "schema": {"type": "string", "pattern": "^[1-9][0-9]?$"},
-}
+DESCRIPTION = """\
+The de-id log of a site. An id that was answered is durable and resolves.
+
+A request may say within how many seconds it wants its answer, with the header
+`Deid-Hooks-Deadline`: a decimal number from 1 to 300, which counts for the nearest of
+these. Without it the settings say.
+"""
 
 _PROBLEMS = {
     400: "Not JSON",

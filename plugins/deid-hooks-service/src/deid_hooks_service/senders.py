@@ -79,8 +79,10 @@ class Senders:
         if scheme.lower() in ("bearer", "scitran-user") and secret_part(text):
             token = self._tokens.holder(text)
             if token is not None:
+                self._mistakes.pop(address, None)
                 return Sender(token.name, token.role, address, token.projects, token.keeps_trail)
-            if self._users is not None and not self._many_mistakes(address):
+            if self._users is not None:
+                self._refuse_to_ask_the_site(address)
                 user = await self._users.name_of(authorization or "")
                 if user:
                     return Sender(user, "upload", address)
@@ -97,7 +99,7 @@ class Senders:
             await self._users.close()
 
     async def _slow_down(self, address: str) -> None:
-        """Wait, the longer the more wrong tokens came from there. Good tokens never wait."""
+        """Wait, the longer the more wrong tokens came from there. Good ones never wait."""
         if len(self._mistakes) > _SENDERS_REMEMBERED:
             self._mistakes.clear()
         mistakes = self._mistakes.setdefault(address, deque(maxlen=100))
@@ -105,7 +107,10 @@ class Senders:
         over = self._recent(address) - _FREE_MISTAKES
         if over > 0:
             await asyncio.sleep(min(0.1 * 2 ** min(over, 10), _LONGEST_DELAY))
-        if self._many_mistakes(address):
+
+    def _refuse_to_ask_the_site(self, address: str) -> None:
+        """Its users are not to be locked out there by what is guessed here: Problem 429."""
+        if self._recent(address) > 5 * _FREE_MISTAKES:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "too many wrong tokens came from this address",
@@ -113,9 +118,6 @@ class Senders:
                 kind="NotAllowed",
                 after=int(_WINDOW),
             )
-
-    def _many_mistakes(self, address: str) -> bool:
-        return self._recent(address) > 5 * _FREE_MISTAKES
 
     def _recent(self, address: str) -> int:
         since = time.monotonic() - _WINDOW

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,13 +18,15 @@ from deid_hooks.errors import LogUnavailable
 from deid_hooks.recorder import Recorder
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.observing import Metrics
-from deid_hooks_service.problems import wrong
 from deid_hooks_service.senders import Sender, Senders
 
 T = TypeVar("T")
 
 DEADLINE_HEADER = "Deid-Hooks-Deadline"
 LONGEST_DEADLINE = 300.0
+_SHORTEST_DEADLINE = 1.0
+"""A sender may go before; what it began is finished all the same."""
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _AT_ONCE = 40
 """Questions to the log that threads of their own wait for."""
 
@@ -51,16 +53,10 @@ class Service:
 
     def deadline(self, request: Request) -> Deadline:
         """Until when this request wants its answer: by its header, else by the settings."""
-        text = request.headers.get(DEADLINE_HEADER)
-        if text is None:
+        text = request.headers.get(DEADLINE_HEADER, "")
+        if not _SECONDS.fullmatch(text):
             return Deadline(self.recorder.seconds)
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds <= LONGEST_DEADLINE:
-            raise wrong(f"{DEADLINE_HEADER} must be seconds, at most {LONGEST_DEADLINE:g}")
-        return Deadline(seconds)
+        return Deadline(min(max(float(text), _SHORTEST_DEADLINE), LONGEST_DEADLINE))
 
     def within(self, deadline: Deadline) -> Recorder:
         """The log, for one who waits that long."""

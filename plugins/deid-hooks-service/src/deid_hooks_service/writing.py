@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,7 +12,16 @@ from starlette.responses import JSONResponse, Response
 
 from deid_hooks.assembly import content_digest
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import OUTCOMES, Entry, Erasure, Record, UploadEvent, parse_log_id
+from deid_hooks.entry import (
+    OUTCOMES,
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    UploadEvent,
+    parse_log_id,
+)
 from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, LogUnavailable, NotAllowed
 from deid_hooks.recordjson import from_json
 from deid_hooks_service import schemas
@@ -22,6 +32,7 @@ from deid_hooks_service.senders import Sender
 from deid_hooks_service.service import Service
 
 MOST_RECORDS = 10_000
+_DIGEST = re.compile("[0-9a-f]{1,64}")
 _BY_UPLOADERS = ("cleared", *OUTCOMES)
 
 
@@ -129,9 +140,20 @@ def _records(body: Any) -> list[Record]:
     if not isinstance(rows, list) or len(rows) > MOST_RECORDS:
         raise wrong(f"records must be a list of at most {MOST_RECORDS}")
     try:
-        return [from_json(row) for row in rows]
+        records = [from_json(row) for row in rows]
     except ValueError:
         raise wrong("records holds what is no record of the log") from None
+    if not all(map(_is_sound, records)):
+        raise wrong("records holds one whose id, or the digest of a patient, is none")
+    return records
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether its ids are ids, which messages name, and its patients digests."""
+    if isinstance(record, AccessRow | Block):
+        return parse_log_id(record.id) == record.id.upper()
+    patients = record.patients if isinstance(record, Entry) else ()
+    return parse_log_id(record.log_id) == record.log_id and all(map(_DIGEST.fullmatch, patients))
 
 
 def _must_be_an_uploaders(records: Sequence[Record], service: Service) -> None:
@@ -144,8 +166,7 @@ def _must_be_an_uploaders(records: Sequence[Record], service: Service) -> None:
                     "the log was begun with another site secret than the one it is written with",
                     "copy the secret file from the machine that began the log",
                 )
-            sound = record.digest == content_digest(record, secret)
-            if not sound or parse_log_id(record.log_id) != record.log_id:
+            if record.digest != content_digest(record, secret):
                 raise wrong("an entry is not what its digest says")
         elif not isinstance(record, UploadEvent) or record.event not in _BY_UPLOADERS:
             raise NotAllowed("the role upload may log entries and what became of them only")
