@@ -68,6 +68,6 @@ def error_of(status: int, problem: Any) -> LogError:
     if kind == "NotFound":
         return NotFound(cause)
     if kind == "NotAllowed":
-        return NotAllowed(cause, str(said.get("remedy", "")))
+        return NotAllowed(f"{answered}: {cause}", str(said.get("remedy", "")))
     make = _KINDS.get(str(kind), LogUnavailable)
     return make(f"{answered}: {cause}", str(said.get("remedy", "")))

@@ -41,6 +41,7 @@ def serve(settings: Settings, listening: Listening) -> None:
     Raises SettingsError for what can't be served.
     """
     refuse_unsafe(listening)
+    log_to_stderr()
     backend = backend_of(settings.url)
     if not backend.records:
         raise SettingsError("Logging is switched off (url none:): there is nothing to serve.")
@@ -50,7 +51,6 @@ def serve(settings: Settings, listening: Listening) -> None:
         log.warning("There are no tokens yet: deid-hooks-service token add NAME --role upload")
     users = FlywheelUsers(listening.flywheel_site) if listening.flywheel_site else None
     service = Service(recorder, Senders(tokens, users))
-    log_to_stderr()
     uvicorn.run(
         application(service),
         host=listening.host,
