@@ -101,9 +101,8 @@ def test_a_stop_finishes_what_was_accepted(site_of_its_own: Callable[..., Site])
     posting.end()
     assert set(posting.others) <= {503}
     entries = [r for r in site.recorder.backend.everything(Deadline()) if isinstance(r, Entry)]
-    assert {entry.log_id for entry in entries} == set(posting.ids), (
-        "some were written, not answered"
-    )
+    written = {entry.log_id for entry in entries}
+    assert written == set(posting.ids), "some were written and not answered"
 
 
 def test_wrong_tokens_slow_their_sender_down_and_nobody_else(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,10 +140,12 @@ def test_posts_of_one_content_at_once_are_one_entry(store: Store) -> None:
 
 
 def test_a_store_that_hangs_keeps_nobody_waiting(store: Store) -> None:
-    import threading
-
     goes_on = threading.Event()
-    store.before = lambda: goes_on.wait(10) and None
+
+    def hang() -> None:
+        goes_on.wait(10)
+
+    store.before = hang
 
     async def writes(committer: Committer) -> tuple[Any, Any]:
         taken = asyncio.create_task(committer.write([make_entry()], Deadline(0.5)))
