@@ -150,7 +150,7 @@ def text_from_json(value: object) -> str:
     """The text that :func:`text_to_json` wrote; TypeError or ValueError for anything else."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, Mapping) or set(value) != {"utf-8"}:
+    if not isinstance(value, dict) or value.keys() != {"utf-8"}:
         raise TypeError
     return bytes.fromhex(value["utf-8"]).decode("utf-8", "surrogatepass")
 
@@ -162,7 +162,10 @@ def _texts(texts: tuple[str, ...]) -> list[str | Json]:
 def _texts_of(values: object, count: int | None = None) -> tuple[str, ...]:
     if not isinstance(values, list) or count not in (None, len(values)):
         raise TypeError
-    return tuple(text_from_json(value) for value in values)
+    for value in values:
+        if type(value) is not str:  # hardly ever: so plain texts cost next to nothing
+            return tuple([text_from_json(value) for value in values])
+    return tuple(values)
 
 
 def _rows(values: object) -> list[Any]:
@@ -185,7 +188,10 @@ def _columns_of(columns: Json) -> dict[str, tuple[str, ...]]:
 
 
 def _plain(members: Json) -> dict[str, Any]:
-    return {name: text_from_json(value) for name, value in members.items()}
+    for name, value in members.items():
+        if type(value) is not str:
+            members[name] = text_from_json(value)
+    return members
 
 
 _KINDS: dict[type[Any], str] = {

@@ -204,8 +204,13 @@ class Committer:
         }
 
     def _read_back(self, jobs: list[Job]) -> None:
-        """Find every entry in the store as it was written, or raise LogUnavailable."""
-        written = {r.log_id: r for job in jobs for r in job.records if isinstance(r, Entry)}
+        """Find every entry in the store as it was written, or raise LogUnavailable.
+
+        For those who upload next. Who appends by batches resolves before it uploads.
+        """
+        written = {
+            r.log_id: r for job in jobs if job.standing for r in job.records if isinstance(r, Entry)
+        }
         if not written:
             return
         found = {entry.log_id: entry for entry in self._recorder.entries(written)}

@@ -20,7 +20,6 @@ from deid_hooks.entry import (
     Erasure,
     Record,
     UploadEvent,
-    parse_log_id,
 )
 from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, LogUnavailable, NotAllowed
 from deid_hooks.recordjson import from_json
@@ -32,6 +31,7 @@ from deid_hooks_service.senders import Sender
 from deid_hooks_service.service import Service
 
 MOST_RECORDS = 10_000
+_LOG_ID = re.compile("[0-9A-F]{32}")
 _DIGEST = re.compile("[0-9a-f]{1,64}")
 _BY_UPLOADERS = ("cleared", *OUTCOMES)
 
@@ -151,9 +151,9 @@ def _records(body: Any) -> list[Record]:
 def _is_sound(record: Record) -> bool:
     """Whether its ids are ids, which messages name, and its patients digests."""
     if isinstance(record, AccessRow | Block):
-        return parse_log_id(record.id) == record.id.upper()
+        return bool(_LOG_ID.fullmatch(record.id.upper()))
     patients = record.patients if isinstance(record, Entry) else ()
-    return parse_log_id(record.log_id) == record.log_id and all(map(_DIGEST.fullmatch, patients))
+    return bool(_LOG_ID.fullmatch(record.log_id)) and all(map(_DIGEST.fullmatch, patients))
 
 
 def _must_be_an_uploaders(records: Sequence[Record], service: Service) -> None:
