@@ -7,12 +7,13 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deid_hooks.entry import now
@@ -52,8 +53,15 @@ class Metrics:
 class Observed:
     """Around the application: measures, logs, and answers for what nobody else caught."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        direct: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]],
+    ) -> None:
+        """``direct`` has endpoints by method and path that are answered without ``app``."""
         self._app = app
+        self._direct = direct
         self._metrics = metrics
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
@@ -71,7 +79,12 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            endpoint = self._direct.get((scope["method"], scope["path"]))
+            if endpoint is None:
+                await self._app(scope, receive, noting)
+            else:
+                response = await endpoint(Request(scope, receive))
+                await response(scope, receive, noting)
         except Exception as error:  # noqa: BLE001 - its text may hold values: only its place is told
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(frame.filename).name}:{frame.lineno}"
@@ -85,7 +98,8 @@ class Observed:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         # The route, not the path: a path may hold anything.
-        route = getattr(scope.get("route"), "path", "") or "none"
+        known = (scope["method"], scope["path"]) in self._direct
+        route = scope["path"] if known else getattr(scope.get("route"), "path", "") or "none"
         children = self._children.get((route, status))
         if children is None:
             children = (

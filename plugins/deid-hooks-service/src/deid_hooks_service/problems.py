@@ -25,7 +25,7 @@ _STATUS: dict[type[DeidHooksError], HTTPStatus] = {
     AppendUnknown: HTTPStatus.SERVICE_UNAVAILABLE,
     IdConflict: HTTPStatus.CONFLICT,
     TrailMoved: HTTPStatus.CONFLICT,
-    Forgotten: HTTPStatus.GONE,
+    Forgotten: HTTPStatus.CONFLICT,
     NotAllowed: HTTPStatus.FORBIDDEN,
     LogError: HTTPStatus.INTERNAL_SERVER_ERROR,
     TermError: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -318,7 +318,7 @@ def _row(body: Any) -> AccessRow:
         row = None
     if not isinstance(row, AccessRow) or parse_log_id(row.id) != row.id.upper():
         raise wrong("this is no row of the access trail")
-    texts = (row.who, row.where, row.action, row.asked, row.reason, *row.log_ids)
+    texts = (row.at, row.who, row.where, row.action, row.asked, row.reason, *row.log_ids)
     if max(map(len, texts)) > _LONGEST or len(row.log_ids) > _MOST_IDS:
         raise wrong("this row of the access trail is too long")
     return row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +21,7 @@ from deid_hooks.entry import (
     Record,
     UploadEvent,
 )
-from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, LogUnavailable, NotAllowed
+from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, NotAllowed
 from deid_hooks.recordjson import from_json
 from deid_hooks_service import schemas
 from deid_hooks_service.bodies import json_of, members, text, texts
@@ -36,9 +36,8 @@ _DIGEST = re.compile("[0-9a-f]{1,64}")
 _BY_UPLOADERS = ("cleared", *OUTCOMES)
 
 
-def routes(service: Service) -> APIRouter:
-    """The endpoints that write."""
-    router = APIRouter()
+def logs_of(service: Service) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint that every packfile of a site waits for."""
 
     async def post_logs(request: Request) -> Response:
         """Log one packfile, as the Flywheel CLI does. The id is durable and resolves."""
@@ -57,15 +56,19 @@ def routes(service: Service) -> APIRouter:
             )
         return JSONResponse({"id": log_id})
 
-    described: dict[str, Any] = {
-        "summary": "Log one packfile, as the Flywheel CLI does",
-        "response_model": None,
-        "responses": schemas.answers(schemas.LOGGED),
-        "openapi_extra": schemas.body(schemas.FLYWHEEL),
-    }
-    router.post("/logs", **described)(post_logs)
-    # A base URL with a slash at its end gives this one.
-    router.post("//logs", include_in_schema=False, response_model=None)(post_logs)
+    return post_logs
+
+
+def routes(service: Service) -> APIRouter:
+    """The endpoints that write."""
+    router = APIRouter()
+    router.post(
+        "/logs",
+        summary="Log one packfile, as the Flywheel CLI does",
+        response_model=None,
+        responses=schemas.answers(schemas.LOGGED),
+        openapi_extra=schemas.body(schemas.FLYWHEEL),
+    )(logs_of(service))
 
     @router.post(
         "/v1/records",
@@ -162,14 +165,18 @@ def _must_be_an_uploaders(records: Sequence[Record], service: Service) -> None:
     for record in records:
         if isinstance(record, Entry):
             if record.key != secret.name:
-                raise LogUnavailable(
+                raise _against(
                     "the log was begun with another site secret than the one it is written with",
                     "copy the secret file from the machine that began the log",
                 )
             if record.digest != content_digest(record, secret):
-                raise wrong("an entry is not what its digest says")
+                raise _against("an entry is not what its digest says", "make it again")
         elif not isinstance(record, UploadEvent) or record.event not in _BY_UPLOADERS:
             raise NotAllowed("the role upload may log entries and what became of them only")
+
+
+def _against(cause: str, remedy: str) -> Problem:
+    return Problem(HTTPStatus.CONFLICT, cause, remedy, kind="LogUnavailable")
 
 
 async def _must_reach(
