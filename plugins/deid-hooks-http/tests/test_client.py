@@ -62,9 +62,9 @@ class TestCommandLine:
         assert (code, said) == (1, "")
         name = site.tokens.all()[-1].name
         assert why.startswith(f"403 Forbidden: the token {name} has the role upload, which")
-        code, said, _ = self.run(site, token, *upload[:-1], "TRIAL8")
-        assert code == 3
-        assert "403 Forbidden: the token" in json.loads(said.splitlines()[0])["reason"]
+        code, _, why = self.run(site, token, *upload[:-1], "TRIAL8")
+        assert code == 1
+        assert why == f"403 Forbidden: the token {name} is held to other projects.\n"
         assert len(list(site.recorder.search(parse(["project=TRIAL8"])))) == 0
 
     def test_who_may_reidentify_searches_and_shows_and_says_why(

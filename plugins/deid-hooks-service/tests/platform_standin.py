@@ -22,8 +22,6 @@ class Platform:
     def __init__(self, log_url: str) -> None:
         self.log_url = log_url
         self.stored: list[tuple[str, dict[str, Any], bytes]] = []
-        self.waits_for_the_log = threading.Event()
-        """Set once an acquisition was made: the next thing that the CLI does is to log it."""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -70,8 +68,6 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
                 self._answer({"message": "not found"}, 404)
             else:
                 self._answer({"_id": "5f" * 12})
-                if self.path.startswith("/api/acquisitions"):
-                    platform.waits_for_the_log.set()
 
         def _store(self, body: bytes) -> None:
             head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()

@@ -34,7 +34,7 @@ _STRING: Schema = {"type": "string"}
 _FLAG: Schema = {"type": "boolean"}
 _LOG_ID: Schema = {"type": "string", "pattern": "^[0-9A-F]{32}$"}
 _ID: Schema = {"type": "string", "pattern": "^[0-9A-Fa-f]{32}$"}
-_DIGEST: Schema = {"type": "string", "pattern": "^[0-9a-f]{1,64}$"}
+_DIGEST: Schema = {"type": "string", "pattern": "^[0-9A-Za-z]{1,64}$"}
 _TEXT = _ref("Text")
 _SHORT = _ref("ShortText")
 

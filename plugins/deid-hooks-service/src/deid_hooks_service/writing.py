@@ -32,7 +32,7 @@ from deid_hooks_service.service import Service
 
 MOST_RECORDS = 10_000
 _LOG_ID = re.compile("[0-9A-F]{32}")
-_DIGEST = re.compile("[0-9a-f]{1,64}")
+_DIGEST = re.compile("[0-9A-Za-z]{1,64}")
 _BY_UPLOADERS = ("cleared", *OUTCOMES)
 
 
