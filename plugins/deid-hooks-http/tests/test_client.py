@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from running import Site, free_port
+from tests.needed import program
 
 from deid_hooks.deadline import Deadline
 from deid_hooks.entry import AccessRow, new_log_id
@@ -64,7 +66,7 @@ class TestCommandLine:
         assert why.startswith(f"403 Forbidden: the token {name} has the role upload, which")
         code, _, why = self.run(site, token, *upload[:-1], "TRIAL8")
         assert code == 1
-        assert why == f"403 Forbidden: the token {name} is held to other projects.\n"
+        assert why.endswith(f"403 Forbidden: the token {name} is held to other projects.\n")
         assert len(list(site.recorder.search(parse(["project=TRIAL8"])))) == 0
 
     def test_who_may_reidentify_searches_and_shows_and_says_why(
@@ -241,6 +243,20 @@ def test_an_answer_that_comes_by_drops_ends_at_the_deadline(
     assert gone.wait(5), "the thread that read it goes on for ever"
 
 
+def _message_on(connection: socket.socket) -> bytes:
+    """One request or reply, whole; nothing once there are no more."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        if not (part := connection.recv(1 << 20)):
+            return b""
+        request += part
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(1 << 20)
+    return head + b"\r\n\r\n" + body
+
+
 def test_a_lost_reply_is_asked_for_again_and_the_entry_is_there_once(
     site: Site,
     serve: Callable[[Callable[[socket.socket], None]], HTTPBackend],
@@ -251,9 +267,9 @@ def test_a_lost_reply_is_asked_for_again_and_the_entry_is_there_once(
     def relay(connection: socket.socket) -> None:
         """A way to the service on which the first replies are lost."""
         with socket.create_connection(("127.0.0.1", site.port)) as service:
-            while request := connection.recv(1 << 20):
+            while request := _message_on(connection):
                 service.sendall(request)
-                reply = service.recv(1 << 20)
+                reply = _message_on(service)
                 if next(losses, False):
                     break
                 connection.sendall(reply)
@@ -273,3 +289,27 @@ def test_nobody_there_is_unavailable_at_once(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(LogError, match="can't be reached"):
         backend.append([make_entry()], deadline)
     assert deadline.left() > 20
+
+
+def test_tls_is_by_certificate_and_a_strange_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    made = [program("openssl"), "req", "-x509", "-nodes", *curve, *subject]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, *files], check=True, capture_output=True)
+    site = Site(tmp_path).start("--tls-certificate", str(certificate), "--tls-key", str(key))
+    try:
+        monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("upload"))
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        url = f"deidlog+https://127.0.0.1:{site.port}"
+        with pytest.raises(LogUnavailable, match="its certificate"):
+            HTTPBackend(url).check(Deadline())
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trusting = HTTPBackend(url)
+        trusting.check(Deadline())
+        trusting.close()
+    finally:
+        site.stop()

@@ -60,7 +60,7 @@ def serve(settings: Settings, listening: Listening) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.deadline) + 5,
+        timeout_graceful_shutdown=int(settings.deadline) + 1,
     )
 
 
