@@ -10,7 +10,7 @@ import httpx
 import pytest
 from running import Site, lines, packfile
 
-from deid_hooks.assembly import content_digest
+from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import Deadline
 from deid_hooks.entry import AccessRow, Block, Entry, Tombstone, UploadEvent, new_log_id
 from deid_hooks.matching import parse

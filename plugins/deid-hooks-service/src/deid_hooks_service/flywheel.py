@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from deid_hooks.assembly import content_digest
-from deid_hooks.dicomjson import dumps
+from deid_hooks.canonical import content_digest, dumps
 from deid_hooks.dictionary import tag_of, vr_of
 from deid_hooks.entry import INDEXED_FIELDS, Entry, UploadEvent, new_log_id, now, readable
 from deid_hooks.patient import patient_digest

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from deid_hooks.assembly import content_digest
+from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import Deadline
 from deid_hooks.entry import (
     OUTCOMES,
