@@ -22,7 +22,8 @@ from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, marked_specs
 GROUP = "deid_hooks"
 BACKENDS = "deid_hooks.backends"
 ENGINES = "deid_hooks.engines"
-_KINDS = {GROUP: "plugin", BACKENDS: "backend", ENGINES: "engine"}
+COMMANDS = "deid_hooks.commands"
+_KINDS = {GROUP: "plugin", BACKENDS: "backend", ENGINES: "engine", COMMANDS: "command"}
 
 
 @dataclass(frozen=True, slots=True)

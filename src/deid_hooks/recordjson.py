@@ -43,21 +43,24 @@ def from_json(document: Mapping[str, Any]) -> Record:
 
 def _entry(entry: Entry) -> Json:
     return {
-        "log_id": _text(entry.log_id),
-        "created": _text(entry.created),
-        "uploader": _text(entry.uploader),
-        "project": _text(entry.project),
-        "timestamp": None if entry.timestamp is None else _text(entry.timestamp),
+        "log_id": text_to_json(entry.log_id),
+        "created": text_to_json(entry.created),
+        "uploader": text_to_json(entry.uploader),
+        "project": text_to_json(entry.project),
+        "timestamp": None if entry.timestamp is None else text_to_json(entry.timestamp),
         "fields": _columns(entry.fields),
         "deid": _columns(entry.deid),
-        "originals": _text(entry.originals),
+        "originals": text_to_json(entry.originals),
         "instances": [
-            [_text(i.uid), _text(i.deid_uid), _text(i.originals)] for i in entry.instances
+            [text_to_json(i.uid), text_to_json(i.deid_uid), text_to_json(i.originals)]
+            for i in entry.instances
         ],
-        "uids": [[_text(deid_uid), _text(uid)] for deid_uid, uid in entry.uids],
-        "large": [[_text(key), b64encode(value).decode()] for key, value in entry.large.items()],
-        "digest": _text(entry.digest),
-        "key": _text(entry.key),
+        "uids": [[text_to_json(deid_uid), text_to_json(uid)] for deid_uid, uid in entry.uids],
+        "large": [
+            [text_to_json(key), b64encode(value).decode()] for key, value in entry.large.items()
+        ],
+        "digest": text_to_json(entry.digest),
+        "key": text_to_json(entry.key),
         "patients": _texts(entry.patients),
     }
 
@@ -65,12 +68,15 @@ def _entry(entry: Entry) -> Json:
 def _entry_of(members: Json) -> Entry:
     timestamp = members.pop("timestamp")
     fields, deid = _columns_of(members.pop("fields")), _columns_of(members.pop("deid"))
-    instances = tuple(Instance(*_texts_of(row, 3)) for row in members.pop("instances"))
-    uids = tuple(_pair(row) for row in members.pop("uids"))
-    large = {_text_of(key): b64decode(value, validate=True) for key, value in members.pop("large")}
+    instances = tuple(Instance(*_texts_of(row, 3)) for row in _rows(members.pop("instances")))
+    uids = tuple(_pair(row) for row in _rows(members.pop("uids")))
+    large = {
+        text_from_json(key): b64decode(value, validate=True)
+        for key, value in _rows(members.pop("large"))
+    }
     patients = _texts_of(members.pop("patients"))
     return Entry(
-        timestamp=None if timestamp is None else _text_of(timestamp),
+        timestamp=None if timestamp is None else text_from_json(timestamp),
         fields=fields,
         deid=deid,
         instances=instances,
@@ -83,13 +89,13 @@ def _entry_of(members: Json) -> Entry:
 
 def _event(event: UploadEvent) -> Json:
     names = ("log_id", "at", "event", "destination", "uploader")
-    return {name: _text(getattr(event, name)) for name in names}
+    return {name: text_to_json(getattr(event, name)) for name in names}
 
 
 def _access(row: AccessRow) -> Json:
     names = ("id", "at", "who", "where", "action", "asked", "reason")
     chain = ("salt", "commitment", "previous", "seal")
-    texts = {name: _text(getattr(row, name)) for name in (*names, *chain)}
+    texts = {name: text_to_json(getattr(row, name)) for name in (*names, *chain)}
     return {**texts, "log_ids": _texts(row.log_ids)}
 
 
@@ -100,24 +106,26 @@ def _access_of(members: Json) -> AccessRow:
 
 def _tombstone(stone: Tombstone) -> Json:
     return {
-        "log_id": _text(stone.log_id),
-        "created": _text(stone.created),
+        "log_id": text_to_json(stone.log_id),
+        "created": text_to_json(stone.created),
         "destinations": _texts(stone.destinations),
-        "at": _text(stone.erasure.at),
-        "who": _text(stone.erasure.who),
-        "reason": _text(stone.erasure.reason),
+        "at": text_to_json(stone.erasure.at),
+        "who": text_to_json(stone.erasure.who),
+        "reason": text_to_json(stone.erasure.reason),
     }
 
 
 def _tombstone_of(members: Json) -> Tombstone:
     destinations = _texts_of(members.pop("destinations"))
-    erasure = Erasure(**{name: _text_of(members.pop(name)) for name in ("at", "who", "reason")})
+    erasure = Erasure(
+        **{name: text_from_json(members.pop(name)) for name in ("at", "who", "reason")}
+    )
     return Tombstone(destinations=destinations, erasure=erasure, **_plain(members))
 
 
 def _block(block: Block) -> Json:
     names = ("id", "at", "patient", "project", "who", "reason")
-    return {**{name: _text(getattr(block, name)) for name in names}, "lifted": block.lifted}
+    return {**{name: text_to_json(getattr(block, name)) for name in names}, "lifted": block.lifted}
 
 
 def _block_of(members: Json) -> Block:
@@ -127,7 +135,8 @@ def _block_of(members: Json) -> Block:
     return Block(lifted=lifted, **_plain(members))
 
 
-def _text(text: str) -> str | Json:
+def text_to_json(text: str) -> str | Json:
+    """A text as a JSON value that every JSON reader can take."""
     if text.isascii():
         return text
     try:
@@ -137,22 +146,32 @@ def _text(text: str) -> str | Json:
     return text
 
 
-def _text_of(value: object) -> str:
+def text_from_json(value: object) -> str:
+    """The text that :func:`text_to_json` wrote; TypeError or ValueError for anything else."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, Mapping) or set(value) != {"utf-8"}:
+    if not isinstance(value, dict) or value.keys() != {"utf-8"}:
         raise TypeError
     return bytes.fromhex(value["utf-8"]).decode("utf-8", "surrogatepass")
 
 
 def _texts(texts: tuple[str, ...]) -> list[str | Json]:
-    return [_text(text) for text in texts]
+    return [text_to_json(text) for text in texts]
 
 
 def _texts_of(values: object, count: int | None = None) -> tuple[str, ...]:
     if not isinstance(values, list) or count not in (None, len(values)):
         raise TypeError
-    return tuple(_text_of(value) for value in values)
+    for value in values:
+        if type(value) is not str:  # hardly ever: so plain texts cost next to nothing
+            return tuple([text_from_json(value) for value in values])
+    return tuple(values)
+
+
+def _rows(values: object) -> list[Any]:
+    if not isinstance(values, list):
+        raise TypeError
+    return values
 
 
 def _pair(values: object) -> tuple[str, str]:
@@ -169,7 +188,10 @@ def _columns_of(columns: Json) -> dict[str, tuple[str, ...]]:
 
 
 def _plain(members: Json) -> dict[str, Any]:
-    return {name: _text_of(value) for name, value in members.items()}
+    for name, value in members.items():
+        if type(value) is not str:
+            members[name] = text_from_json(value)
+    return members
 
 
 _KINDS: dict[type[Any], str] = {

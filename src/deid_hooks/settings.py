@@ -24,7 +24,7 @@ from deid_hooks.plugins import nearest
 
 FILE_NAME = "deid-hooks.toml"
 PREFIX = "DEID_HOOKS_"
-_OTHER_VARIABLES = ("CONFIG", "SECRET")
+_OTHER_VARIABLES = ("CONFIG", "SECRET", "TOKEN")
 _APPLICATION = "deid-hooks"
 
 _PASSWORDS = (

@@ -33,7 +33,7 @@ def timestamp_of(original: Snapshot) -> str | None:
     if moment:
         return moment
     for day, time in _DATES_AND_TIMES:
-        if found := _iso(original.text(day), original.text(time)):
+        if found := iso(original.text(day), original.text(time)):
             return found
     return None
 
@@ -55,10 +55,11 @@ def _frame_moment(original: Snapshot) -> str | None:
 def _moment(text: str | None) -> str | None:
     """A DT value; its offset from UTC has a column of its own."""
     plain = (text or "").split("+")[0].split("-")[0]
-    return _iso(plain[:8], plain[8:])
+    return iso(plain[:8], plain[8:])
 
 
-def _iso(day: str | None, time: str | None) -> str | None:
+def iso(day: str | None, time: str | None) -> str | None:
+    """A DA and a TM value as one moment, ``2004-01-19T07:27:30``; None without a date."""
     numbers = _DATE.fullmatch((day or "").strip())
     if not numbers:
         return None

@@ -56,6 +56,11 @@ app.command("copy")(copy.copy)
 app.command("plugins")(setup.plugins)
 app.command("config")(setup.config)
 app.command("init")(setup.init)
+app.command(
+    "serve",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(setup.serve)
 
 
 def main() -> None:

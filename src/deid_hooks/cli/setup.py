@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import typer
 
 from deid_hooks.cli.context import check_log, hooks_of
-from deid_hooks.cli.failures import FAILED
+from deid_hooks.cli.failures import FAILED, WRONG_USE
 from deid_hooks.cli.output import FormatOption, write_rows
 from deid_hooks.errors import DeidHooksError
 
@@ -39,6 +39,22 @@ def init(context: typer.Context) -> None:
         hooks.init()
         typer.echo(f"log     {masked(hooks.settings.url)}")
         typer.echo(f"secret  {hooks.settings.secret_file}")
+
+
+def serve(context: typer.Context) -> None:
+    """Serve the log over HTTP, for many uploaders. Takes the options of deid-hooks-service serve.
+
+    \b
+    deid-hooks serve --host 127.0.0.1 --port 8470
+    """
+    from deid_hooks.plugins import COMMANDS, installed
+
+    found = installed(COMMANDS).get("serve")
+    if found is None:
+        typer.echo("To serve the log, install deid-hooks-service.", err=True)
+        raise typer.Exit(WRONG_USE)
+    given = [] if context.obj.url is None else ["--url", context.obj.url]
+    found.load()([*given, *context.args])
 
 
 def config(context: typer.Context, form: FormatOption = None) -> None:

@@ -1,0 +1,207 @@
+"""The log behind a service, as a backend. What each call asks; how is in ``exchange``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from deid_hooks.backend import LogBackend, Page, Sealed
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.errors import AppendUnknown, LogUnavailable, SettingsError
+from deid_hooks.matching import Query
+from deid_hooks.queryjson import query_to_json
+from deid_hooks.recordjson import from_json, text_from_json, text_to_json, to_json
+from deid_hooks_http.answers import NotFound, NotWhole
+from deid_hooks_http.exchange import Exchange
+
+R = TypeVar("R", bound=Record)
+
+_IDS_AT_ONCE = 500
+_MOST_IDS = 10_000
+
+
+class HTTPBackend(LogBackend):
+    """``deidlog+https://host:port``, or ``deidlog+http://`` on the same machine.
+
+    The token says what one may do (``deid_hooks_http.token``); NotAllowed says that one may not.
+    The service keeps the access trail: it writes a row before it answers anything identifying.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises SettingsError for a URL with a password, or without a host."""
+        super().__init__(url)
+        parts = urlsplit(url.removeprefix("deidlog+"))
+        if parts.username is not None or parts.query or parts.fragment:
+            raise SettingsError(
+                "The URL of a log service holds no token: put it into DEID_HOOKS_TOKEN or a file."
+            )
+        try:
+            whole = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole:
+            raise SettingsError("The URL of a log service is deidlog+https://HOST:PORT.")
+        self._exchange = Exchange(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1")
+
+    def create(self, deadline: Deadline) -> None:
+        self._exchange.ask(deadline, "PUT", "/store")
+
+    def check(self, deadline: Deadline) -> None:
+        self._exchange.ask(deadline, "GET", "/check")
+
+    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+        if not records:
+            return
+        body = {"records": [to_json(record) for record in records]}
+        answer = self._exchange.ask(deadline, "POST", "/records", body, writes=True)
+        wanted = {record.log_id for record in records if isinstance(record, Entry)}
+        if set(_list(answer, "log_ids")) != wanted:
+            cause = NotWhole().cause
+            raise AppendUnknown(f"{cause}, and whether it was written is unknown")
+
+    def read(self, after: int, deadline: Deadline) -> Page:
+        answer = self._exchange.ask(deadline, "GET", f"/records?after={after}")
+        records = tuple(_record(row) for row in _list(answer, "records"))
+        return Page(records, int(_text(answer, "cursor")))
+
+    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+        texts = {"at": erasure.at, "who": erasure.who, "reason": erasure.reason}
+        body = {
+            "log_ids": [text_to_json(log_id) for log_id in log_ids],
+            **{name: text_to_json(text) for name, text in texts.items()},
+        }
+        self._exchange.ask(deadline, "POST", "/erasures", body)
+
+    def close(self) -> None:
+        self._exchange.close()
+
+    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Sealed | Tombstone | None:
+        try:
+            answer = self._exchange.ask(deadline, "GET", f"/entries/{quote(log_id, safe='')}")
+        except NotFound:
+            return None
+        if "sealed" in answer:
+            return _sealed(answer["sealed"])
+        record = _record(answer.get("record"))
+        if not isinstance(record, Entry | Tombstone):
+            raise _not_ours()
+        return record
+
+    def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
+        ids = iter(log_ids)
+        while some := [text_to_json(log_id) for log_id in islice(ids, _IDS_AT_ONCE)]:
+            yield from self._records(
+                Deadline(deadline.seconds), "/entries", {"log_ids": some}, Entry
+            )
+
+    def with_digest(self, digest: str, deadline: Deadline) -> str | None:
+        try:
+            body = {"digest": text_to_json(digest)}
+            return _text(self._exchange.ask(deadline, "POST", "/standing", body), "log_id")
+        except NotFound:
+            return None
+
+    def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
+        body = {"query": query_to_json(query)}
+        for line in self._exchange.lines(deadline, "POST", "/search", body):
+            yield _text(line, "log_id")
+
+    def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
+        wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
+        few = wanted is not None and len(wanted) <= _MOST_IDS
+        body = {"log_ids": [text_to_json(i) for i in wanted]} if few and wanted is not None else {}
+        rest = None if few or wanted is None else frozenset(wanted)
+        for event in self._records(deadline, "/uploads", body, UploadEvent):
+            if rest is None or event.log_id in rest:
+                yield event
+
+    def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
+        body = {"patients": [text_to_json(patient) for patient in patients]}
+        answer = self._exchange.ask(deadline, "POST", "/blocks", body)
+        for row in _list(answer, "records"):
+            block = _record(row)
+            if not isinstance(block, Block):
+                raise _not_ours()
+            yield block
+
+    def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
+        body = {"project": text_to_json(project), "patient": text_to_json(patient)}
+        try:
+            return _text(self._exchange.ask(deadline, "POST", "/subjects", body), "label")
+        except NotFound:
+            return None
+
+    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
+        for line in self._exchange.lines(deadline, "GET", "/trail"):
+            row = _record(line.get("record"))
+            if not isinstance(row, AccessRow):
+                raise _not_ours()
+            yield row
+
+    def trail_head(self, deadline: Deadline) -> str:
+        return _text(self._exchange.ask(deadline, "GET", "/trail/head"), "seal")
+
+    def look(
+        self, row: AccessRow, link: Callable[[AccessRow, str], AccessRow], deadline: Deadline
+    ) -> None:
+        """Tell the service why one looks; it adds the row, over the head that it alone knows.
+
+        A token that keeps the trail itself links and appends its row, as with any other backend.
+        """
+        keeper = self._exchange.ask(deadline, "GET", "/trail/head").get("kept_by")
+        if keeper == "holder":
+            super().look(row, link, deadline)
+        else:
+            self._exchange.ask(deadline, "POST", "/looks", to_json(row))
+
+    def _records(
+        self, deadline: Deadline, path: str, body: dict[str, Any], kind: type[R]
+    ) -> Iterator[R]:
+        for line in self._exchange.lines(deadline, "POST", path, body):
+            record = _record(line.get("record"))
+            if not isinstance(record, kind):
+                raise _not_ours()
+            yield record
+
+
+def _record(document: Any) -> Record:
+    try:
+        return from_json(document)
+    except ValueError:
+        raise _not_ours() from None
+
+
+def _sealed(document: Any) -> Sealed:
+    try:
+        return Sealed(
+            log_id=document["log_id"],
+            project=text_from_json(document["project"]),
+            digest=document["digest"],
+            key=document["key"],
+            patients=tuple(document["patients"]),
+            deid_uids=tuple(text_from_json(uid) for uid in document["deid_uids"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise _not_ours() from None
+
+
+def _list(answer: dict[str, Any], name: str) -> list[Any]:
+    found = answer.get(name)
+    if not isinstance(found, list):
+        raise _not_ours()
+    return found
+
+
+def _text(answer: dict[str, Any], name: str) -> str:
+    try:
+        return text_from_json(answer[name])
+    except (KeyError, TypeError, ValueError):
+        raise _not_ours() from None
+
+
+def _not_ours() -> LogUnavailable:
+    error = NotWhole()
+    return LogUnavailable(error.cause, error.remedy)

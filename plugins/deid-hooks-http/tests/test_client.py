@@ -1,0 +1,315 @@
+"""The client of the service: what the command line says through it, and what it does in trouble."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from running import Site, free_port
+from tests.needed import program
+
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import AccessRow, new_log_id
+from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
+from deid_hooks.matching import parse
+from deid_hooks.testing.records import make_entry
+from deid_hooks_http import HTTPBackend
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("site")).start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with one image of pydicom's."""
+    import pydicom.data
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    image = Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm"
+    (folder / "image.dcm").write_bytes(image.read_bytes())
+    return folder
+
+
+class TestCommandLine:
+    """Through the service, with the token's role."""
+
+    def run(self, site: Site, token: str, *command: str) -> tuple[int, str, str]:
+        done = site.run(
+            "deid-hooks",
+            *("--url", f"deidlog+{site.url}", *command),
+            DEID_HOOKS_TOKEN=token,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def test_an_upload_token_uploads_and_may_not_search(
+        self, site: Site, images: Path, tmp_path: Path
+    ) -> None:
+        token = site.token("upload", "TRIAL7")
+        upload = ("upload", str(images), f"folder:{tmp_path}/out", "--project", "TRIAL7")
+        assert self.run(site, token, "check")[0] == 0
+        for status in ("uploaded", "already there"):
+            code, said, _ = self.run(site, token, *upload)
+            assert (code, json.loads(said.splitlines()[0])["status"]) == (0, status)
+        code, said, why = self.run(site, token, "search", "PatientName=*")
+        assert (code, said) == (1, "")
+        name = site.tokens.all()[-1].name
+        assert why.startswith(f"403 Forbidden: the token {name} has the role upload, which")
+        code, _, why = self.run(site, token, *upload[:-1], "TRIAL8")
+        assert code == 1
+        assert why.endswith(f"403 Forbidden: the token {name} is held to other projects.\n")
+        assert len(list(site.recorder.search(parse(["project=TRIAL8"])))) == 0
+
+    def test_who_may_reidentify_searches_and_shows_and_says_why(
+        self, site: Site, images: Path, tmp_path: Path
+    ) -> None:
+        uploader, token = site.token("upload"), site.token("reidentify")
+        name = site.tokens.all()[-1].name
+        self.run(site, uploader, "upload", str(images), f"folder:{tmp_path}/out")
+        code, said, why = self.run(
+            site, token, "search", "CompressedSamples^CT1", "--reason", "finding", "--format", "ids"
+        )
+        assert code == 0, why
+        log_id = said.split()[0]
+        code, said, _ = self.run(site, token, "show", log_id, "--format", "json")
+        assert (code, json.loads(said)[0]["fields"]["PatientName"]) == (0, "CompressedSamples^CT1")
+        rows = [row for row in site.recorder.backend.trail(Deadline()) if row.who == name]
+        assert {row.action for row in rows} == {"search", "show"}
+        reasons = [row for row in rows if row.reason == "finding"]
+        assert "CompressedSamples^CT1" in reasons[0].asked
+        assert reasons[0].where.startswith("127.0.0.1 (")
+
+    def test_an_unknown_token_is_said_to_be_unknown(self, site: Site) -> None:
+        code, _, why = self.run(site, "x" * 40, "check")
+        assert code == 69
+        assert "the service does not know this token" in why
+
+    def test_a_refusal_of_the_log_carries_its_status(
+        self, site: Site, images: Path, tmp_path: Path
+    ) -> None:
+        site.log.rename(f"{site.log}.away")
+        try:
+            upload = ("upload", str(images), f"folder:{tmp_path}/out")
+            code, _, why = self.run(site, site.token("upload"), *upload)
+        finally:
+            Path(f"{site.log}.away").rename(site.log)
+        assert code == 69
+        assert why.startswith("Unable to log de-identified data: 503 Service Unavailable: ")
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_token_comes_from_a_file_that_nobody_else_may_read(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_CONFIG", str(tmp_path / "deid-hooks.toml"))
+    monkeypatch.delenv("DEID_HOOKS_TOKEN", raising=False)
+    backend = site.backend()
+    with pytest.raises(LogUnavailable, match="no token"):
+        backend.check(Deadline())
+    (tmp_path / "token").write_text(site.token("upload"))
+    with pytest.raises(LogUnavailable, match="chmod 600"):
+        backend.check(Deadline())
+    (tmp_path / "token").chmod(0o600)
+    backend.check(Deadline())
+
+
+def test_a_token_has_no_place_in_the_url() -> None:
+    for url in ("deidlog+http://me:token@host:1", "deidlog+https://host?token=x", "deidlog+http:"):
+        with pytest.raises(SettingsError) as caught:
+            HTTPBackend(url)
+        assert "token=x" not in str(caught.value)
+
+
+def test_what_one_may_not_do_is_no_failure_of_the_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("upload"))
+    with pytest.raises(NotAllowed, match="which may not search"):
+        list(site.backend().search(parse(["PatientID=1"]), Deadline()))
+
+
+def test_a_look_is_recorded_by_the_service_under_the_name_of_the_token(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("search"))
+    look = AccessRow(new_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
+    site.backend().look(look, lambda row, head: row, Deadline())
+    *_, row = site.recorder.backend.trail(Deadline())
+    assert (row.who, row.where) == (site.tokens.all()[-1].name, "127.0.0.1 (alice on ws12)")
+    assert (row.action, row.asked, row.reason) == ("search", "PatientID=1", "why")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[socket.socket], None]], HTTPBackend]]:
+    """A backend whose service is a function that is given each connection."""
+    servers: list[socket.socket] = []
+
+    def begin(answer: Callable[[socket.socket], None]) -> HTTPBackend:
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+
+        def run() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=run, daemon=True).start()
+        return HTTPBackend(f"deidlog+http://127.0.0.1:{server.getsockname()[1]}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEID_HOOKS_TOKEN", "x" * 40)
+        yield begin
+    for server in servers:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def _says(text: bytes) -> Callable[[socket.socket], None]:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1 << 20)
+        connection.sendall(text)
+        connection.close()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"log_ids": [',
+        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"log_ids": []}',
+        b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\n\r\n",
+    ],
+    ids=["nothing", "cut off", "null", "other ids", "HTML", "a proxy gave up"],
+)
+def test_an_answer_that_does_not_say_it_leaves_the_append_unknown(
+    serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
+) -> None:
+    with pytest.raises(AppendUnknown):
+        serve(_says(text)).append([make_entry()], Deadline(3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}",
+    ],
+    ids=["moved", "nothing there", "failed"],
+)
+def test_a_refusal_of_something_else_is_unavailable_and_names_the_status(
+    serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
+) -> None:
+    with pytest.raises(LogUnavailable, match=text.split(b"\r\n")[0].decode()[9:]):
+        serve(_says(text)).append([make_entry()], Deadline(3))
+
+
+def test_an_answer_that_comes_by_drops_ends_at_the_deadline(
+    serve: Callable[[Callable[[socket.socket], None]], HTTPBackend],
+) -> None:
+    gone = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1 << 20)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
+        try:
+            while not gone.wait(0.05):
+                connection.sendall(b" ")
+        except OSError:
+            gone.set()
+
+    backend = serve(drip)
+    deadline = Deadline(0.5)
+    with pytest.raises(AppendUnknown):
+        backend.append([make_entry()], deadline)
+    with pytest.raises(LogUnavailable):
+        list(backend.search(parse(["PatientID=1"]), Deadline(0.5)))
+    assert gone.wait(5), "the thread that read it goes on for ever"
+
+
+def _message_on(connection: socket.socket) -> bytes:
+    """One request or reply, whole; nothing once there are no more."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        if not (part := connection.recv(1 << 20)):
+            return b""
+        request += part
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(1 << 20)
+    return head + b"\r\n\r\n" + body
+
+
+def test_a_lost_reply_is_asked_for_again_and_the_entry_is_there_once(
+    site: Site,
+    serve: Callable[[Callable[[socket.socket], None]], HTTPBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = iter([True, True])
+
+    def relay(connection: socket.socket) -> None:
+        """A way to the service on which the first replies are lost."""
+        with socket.create_connection(("127.0.0.1", site.port)) as service:
+            while request := _message_on(connection):
+                service.sendall(request)
+                reply = _message_on(service)
+                if next(losses, False):
+                    break
+                connection.sendall(reply)
+        connection.close()
+
+    backend = serve(relay)
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
+    entry = make_entry()
+    backend.append([entry], Deadline())
+    assert site.recorder.backend.resolve(entry.log_id, Deadline()) == entry
+
+
+def test_nobody_there_is_unavailable_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", "x" * 40)
+    backend = HTTPBackend(f"deidlog+http://127.0.0.1:{free_port()}")
+    deadline = Deadline(30)
+    with pytest.raises(LogError, match="can't be reached"):
+        backend.append([make_entry()], deadline)
+    assert deadline.left() > 20
+
+
+def test_tls_is_by_certificate_and_a_strange_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    made = [program("openssl"), "req", "-x509", "-nodes", *curve, *subject]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, *files], check=True, capture_output=True)
+    site = Site(tmp_path).start("--tls-certificate", str(certificate), "--tls-key", str(key))
+    try:
+        monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("upload"))
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        url = f"deidlog+https://127.0.0.1:{site.port}"
+        with pytest.raises(LogUnavailable, match="its certificate"):
+            HTTPBackend(url).check(Deadline())
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trusting = HTTPBackend(url)
+        trusting.check(Deadline())
+        trusting.close()
+    finally:
+        site.stop()

@@ -1,0 +1,1 @@
+"""The de-id log of a site behind HTTP: any backend, many uploaders, tokens in place of keys."""

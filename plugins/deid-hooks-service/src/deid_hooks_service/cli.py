@@ -1,0 +1,168 @@
+"""The command line: ``deid-hooks-service serve`` and ``deid-hooks-service token``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Put the de-id log of a site behind HTTP, for many uploaders.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+token_app = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+
+
+class Role(StrEnum):
+    """What a token lets its holder do."""
+
+    UPLOAD = "upload"
+    SEARCH = "search"
+    REIDENTIFY = "reidentify"
+    ADMIN = "admin"
+
+
+TokensOption = Annotated[
+    Path | None, typer.Option(help="The file of tokens; beside the settings without it.")
+]
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8470,
+    url: Annotated[str | None, typer.Option(help="Where the log is, as in the settings.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file: the certificate, and what leads to its CA.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file: the key of the certificate.")
+    ] = None,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Insist on HTTP without TLS beyond this machine.")
+    ] = False,
+    flywheel_site: Annotated[
+        str, typer.Option(help="URL of the Flywheel site whose users may upload with their keys.")
+    ] = "",
+    tokens: TokensOption = None,
+) -> None:
+    """Serve the log of the settings. SIGTERM stops it, once what was accepted is finished."""
+    from deid_hooks.settings import load_settings
+    from deid_hooks_service.serving import Listening, serve
+    from deid_hooks_service.tokens import default_path
+
+    serve(
+        load_settings(url=url),
+        Listening(
+            host,
+            port,
+            tokens or default_path(),
+            tls_certificate,
+            tls_key,
+            plain_http,
+            flywheel_site,
+        ),
+    )
+
+
+@token_app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="How its holder stands in the access trail.")],
+    role: Annotated[Role, typer.Option(help="What its holder may do.")],
+    project: Annotated[
+        list[str] | None, typer.Option(help="Hold it to this project; may be repeated.")
+    ] = None,
+    expires: Annotated[
+        str, typer.Option(help="Days from now (90d), or a day (2027-01-31, its end in UTC).")
+    ] = "",
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Take an existing secret from standard input.")
+    ] = False,
+    keeps_trail: Annotated[
+        bool,
+        typer.Option(
+            "--keeps-trail",
+            help="For a program that records each look itself, before it shows anything.",
+        ),
+    ] = False,
+    tokens: TokensOption = None,
+) -> None:
+    """Make a token and print it, alone. It is kept as a hash: nobody can print it again."""
+    from deid_hooks_service.tokens import Tokens, default_path
+
+    if keeps_trail and role is not Role.ADMIN:
+        raise typer.BadParameter("only an admin's token can keep the trail")
+    secret = Tokens(tokens or default_path()).add(
+        name,
+        role.value,
+        projects=tuple(project or ()),
+        expires=_moment(expires),
+        keeps_trail=keeps_trail,
+        secret=sys.stdin.readline() if stdin else None,
+    )
+    if not stdin:
+        typer.echo(secret)
+
+
+@token_app.command("list")
+def list_(tokens: TokensOption = None) -> None:
+    """List the tokens: names, roles, projects, and until when they are good."""
+    from deid_hooks_service.tokens import Tokens, default_path
+
+    for each in Tokens(tokens or default_path()).all():
+        until = f"expires {each.expires}" if each.expires else "does not expire"
+        state = f"revoked {each.revoked}" if each.revoked else until
+        projects = ", ".join(each.projects) or "all projects"
+        typer.echo(f"{each.name:<20}  {each.role:<10}  {projects:<20}  {state}")
+
+
+@token_app.command("revoke")
+def revoke(name: str, tokens: TokensOption = None) -> None:
+    """From now on this token is worth nothing, in a service that runs, too."""
+    from deid_hooks_service.tokens import Tokens, default_path
+
+    Tokens(tokens or default_path()).revoke(name)
+
+
+def main() -> None:
+    """Run a command. Whatever goes wrong is one message and an exit code."""
+    _run(None)
+
+
+def serve_with(arguments: Sequence[str]) -> None:
+    """``deid-hooks serve``: the same as ``deid-hooks-service serve``."""
+    _run(["serve", *arguments])
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    from deid_hooks.cli.failures import exit_code_of, said_of
+
+    try:
+        app(arguments, prog_name="deid-hooks-service" if arguments is None else "deid-hooks")
+    except Exception as error:  # noqa: BLE001 - its text may hold values
+        print(said_of(error), file=sys.stderr)
+        sys.exit(exit_code_of(error))
+
+
+def _moment(text: str) -> str:
+    """The moment that ``text`` names, in UTC; ``""`` for none."""
+    if not text:
+        return ""
+    try:
+        if text.endswith("d") and text[:-1].isdigit():
+            moment = datetime.now(UTC) + timedelta(days=int(text[:-1]))
+        else:
+            day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+            moment = day + timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("--expires takes days (90d) or a day (2027-01-31)") from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,121 @@
+"""For the tests: a site with a log, tokens, and the real service in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deid_hooks.opening import backend_of
+from deid_hooks.recorder import Recorder
+from deid_hooks.secret import read_secret
+from deid_hooks_http import HTTPBackend
+from deid_hooks_service.tokens import Tokens
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Site:
+    """A folder with settings, a log in SQLite and tokens; ``start`` runs the service on it."""
+
+    def __init__(self, folder: Path, deadline: float = 10.0) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "log.db"
+        self.tokens = Tokens(folder / "service-tokens.json")
+        (folder / "deid-hooks.toml").write_text(
+            f'url = "sqlite:///{self.log}"\nsecret_file = "{folder}/secret"\n'
+            f"deadline = {deadline}\n"
+        )
+        self.environment = {**os.environ, "DEID_HOOKS_CONFIG": str(folder / "deid-hooks.toml")}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.run("deid-hooks", "init")
+
+    def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """A command of ours, with the settings of the site."""
+        return subprocess.run(
+            [BIN / command[0], *command[1:]],
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+        )
+
+    def start(self, *options: str) -> Site:
+        """Run the service, and return once it listens."""
+        with (self.folder / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [BIN / "deid-hooks-service", "serve", "--port", str(self.port), *options],
+                env=self.environment,
+                stderr=log,
+            )
+        while True:
+            assert self.process.poll() is None, self.said()
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return self
+            except OSError:
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End the service; its exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(how)
+        self.process.send_signal(signal.SIGCONT)
+        process, self.process = self.process, None
+        return process.wait(30)
+
+    def said(self) -> str:
+        """What the service has written to its log."""
+        return (self.folder / "service.log").read_text()
+
+    def token(self, role: str, *projects: str, **more: Any) -> str:
+        """A new token of this role."""
+        name = f"{role}-{len(self.tokens.all())}"
+        return self.tokens.add(name, role, projects=projects, **more)
+
+    def client(self, token: str) -> httpx.Client:
+        """A client of the service's interface."""
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
+
+    def backend(self) -> HTTPBackend:
+        """The log through the service, with the token of the environment."""
+        return HTTPBackend(f"deidlog+{self.url}")
+
+    @property
+    def recorder(self) -> Recorder:
+        """The log itself, past the service."""
+        secret = read_secret(self.folder / "secret")
+        assert secret is not None
+        return Recorder(backend_of(f"sqlite:///{self.log}"), secret)
+
+
+def lines(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The lines of a long answer, which must be whole."""
+    assert answer.status_code == 200, answer.text
+    *rows, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert last == {"end": True}
+    yield from rows
+
+
+def packfile(**fields: str) -> dict[str, Any]:
+    """What the Flywheel CLI posts of one."""
+    return {"indexed_fields": fields, "deidentified_tags": {}}

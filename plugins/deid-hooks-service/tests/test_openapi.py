@@ -1,0 +1,34 @@
+"""The service does what its OpenAPI document says, and says what it does."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+
+import httpx
+from running import BIN, Site
+
+
+def test_schemathesis_finds_nothing(site: Site) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                *(BIN / "st", "run", f"{site.url}/openapi.json"),
+                *("--header", f"Authorization: Bearer {site.token('admin')}"),
+                *("--checks", "all", "--phases", "coverage,fuzzing", "--max-examples", "5"),
+                *("--generation-database", "none", "--no-color"),
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert '"level": "error"' not in site.said()
+
+
+def test_every_endpoint_is_in_the_document(site: Site) -> None:
+    paths = set(httpx.get(f"{site.url}/openapi.json").json()["paths"])
+    assert {"/logs", "/health", "/ready", "/metrics", "/v1/records", "/v1/search"} <= paths
+    for other in ("/docs", "/redoc", "/elsewhere"):
+        answer = httpx.get(site.url + other)
+        assert (answer.status_code, answer.json()["kind"]) == (404, "Refused")

@@ -1,0 +1,247 @@
+"""Who may do what, and what of it stands in the access trail before it is answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from running import Site, lines, packfile
+
+from deid_hooks.canonical import content_digest
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import AccessRow, Block, Entry, Tombstone, UploadEvent, new_log_id
+from deid_hooks.matching import parse
+from deid_hooks.patient import patient_digest
+from deid_hooks.queryjson import query_to_json
+from deid_hooks.recordjson import to_json
+from deid_hooks.testing.records import make_entry
+from deid_hooks.trail import breaks, trail_key
+
+CANARY = "Zyxwvut^Canary"
+
+
+def an_entry(site: Site, project: str = "", patient: str = "4711") -> Entry:
+    """An entry as a machine with the site secret makes it."""
+    secret = site.recorder.secret
+    entry = make_entry(
+        project=project,
+        key=secret.name,
+        fields={"PatientName": (CANARY,), "PatientID": (patient,)},
+        originals=json.dumps({"00100010": {"vr": "PN", "Value": [{"Alphabetic": CANARY}]}}),
+        patients=(patient_digest(patient, "", secret),),
+    )
+    return replace(entry, digest=content_digest(entry, secret))
+
+
+def append(client: httpx.Client, *records: Any) -> httpx.Response:
+    return client.post("/v1/records", json={"records": [to_json(record) for record in records]})
+
+
+def query(*terms: str) -> dict[str, Any]:
+    return {"query": query_to_json(parse(terms)), "reason": "finding"}
+
+
+def rows(site: Site) -> list[AccessRow]:
+    return list(site.recorder.backend.trail(Deadline()))
+
+
+EVERYTHING: list[tuple[str, str, Any]] = [
+    ("POST", "/v1/search", query("PatientID=4711")),
+    ("POST", "/v1/entries", {"log_ids": []}),
+    ("GET", "/v1/records", None),
+    ("GET", "/v1/trail", None),
+    ("POST", "/v1/uploads", {}),
+    ("POST", "/v1/erasures", {"log_ids": [], "at": "", "who": "", "reason": ""}),
+    ("PUT", "/v1/store", None),
+    ("POST", "/v1/records", {"records": []}),
+    ("POST", "/v1/standing", {"digest": "d"}),
+    ("POST", "/v1/blocks", {"patients": []}),
+]
+MAY = {
+    "upload": {"/v1/records POST", "/v1/standing POST", "/v1/blocks POST"},
+    "search": {"/v1/search POST", "/v1/uploads POST"},
+    "reidentify": {"/v1/search POST", "/v1/uploads POST", "/v1/entries POST"},
+}
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_a_role_may_do_what_is_its_own_and_is_told_what_it_may_not(site: Site, role: str) -> None:
+    client = site.client(site.token(role))
+    for method, path, body in EVERYTHING:
+        answer = client.request(method, path, json=body)
+        if f"{path} {method}" in MAY[role]:
+            assert answer.status_code in (200, 404), path
+        else:
+            assert answer.status_code == 403, path
+            assert f"has the role {role}, which may not" in answer.json()["message"]
+
+
+def test_nothing_is_answered_without_a_token_that_is_good(site: Site) -> None:
+    expired = site.token("admin", expires="2020-01-01T00:00:00.000000Z")
+    revoked = site.token("admin")
+    good = site.client(revoked)
+    assert good.get("/v1/check").status_code == 200
+    site.tokens.revoke(site.tokens.all()[-1].name)
+    for form in (None, "Bearer", f"Bearer {expired}", f"Bearer {revoked}", f"Basic {revoked}"):
+        headers = {"Authorization": form} if form else {}
+        answer = httpx.get(f"{site.url}/v1/records", headers=headers)
+        assert answer.status_code == 401
+        assert "message" in answer.json()
+
+
+def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: Site) -> None:
+    uploader = site.client(site.token("upload"))
+    entry = an_entry(site)
+    assert append(uploader, entry).json() == {"log_ids": [entry.log_id]}
+    before = rows(site)
+    answer = uploader.get(f"/v1/entries/{entry.log_id}")
+    assert answer.json()["sealed"]["digest"] == entry.digest
+    assert answer.json()["sealed"]["deid_uids"] == list(entry.deid_uids)
+    known, unknown = content_digest(an_entry(site), site.recorder.secret), "0" * 64
+    answers = [answer]
+    answers += [uploader.post("/v1/standing", json={"digest": d}) for d in (known, unknown)]
+    answers.append(uploader.post("/v1/uploads", json={"log_ids": [entry.log_id]}))
+    assert [each.status_code for each in answers] == [200, 200, 404, 200]
+    assert not any(CANARY in each.text or "4711" in each.text for each in answers)
+    assert rows(site) == before, "it was no look"
+
+
+def test_an_uploader_hears_of_a_block_and_not_who_and_why(site: Site) -> None:
+    uploader = site.client(site.token("upload"))
+    patient = patient_digest("withdrawn", "", site.recorder.secret)
+    block = Block(new_log_id(), "t", patient, "", "Dr. Who", CANARY)
+    site.recorder.append([block])
+    answer = uploader.post("/v1/blocks", json={"patients": [patient]})
+    assert answer.json()["records"] == [to_json(replace(block, who="", reason=""))]
+
+
+def test_an_uploader_writes_sound_entries_and_outcomes_only(site: Site) -> None:
+    uploader = site.client(site.token("upload"))
+    entry = an_entry(site)
+    event = UploadEvent(entry.log_id, "t", "uploaded", "d", "u")
+    assert append(uploader, entry, event).status_code == 200
+    assert append(uploader, replace(entry, log_id=new_log_id(), project="x")).status_code == 409
+    foreign = append(uploader, replace(entry, key="another")).json()
+    assert "another site secret" in foreign["message"]
+    for record in (
+        AccessRow(new_log_id(), "t", "who", "host", "show", "", ()),
+        Block(new_log_id(), "t", "ab", "", "who", "why"),
+        replace(event, event="withdrawn"),
+    ):
+        assert append(uploader, record).status_code == 403
+
+
+def test_one_bad_record_fails_its_own_request_and_no_other(site: Site) -> None:
+    client = site.client(site.token("admin"))
+    entry, new = an_entry(site), an_entry(site)
+    append(client, entry)
+    conflict = append(client, new, replace(entry, project="other"))
+    assert (conflict.status_code, conflict.json()["kind"]) == (409, "IdConflict")
+    assert client.get(f"/v1/entries/{new.log_id}").status_code == 404
+    assert append(client, new).status_code == 200
+
+
+def test_who_looked_and_why_is_in_the_trail_before_the_answer(site: Site) -> None:
+    entry = an_entry(site, patient="looked at")
+    site.recorder.append([entry])
+    token = site.token("reidentify")
+    name = site.tokens.all()[-1].name
+    client = site.client(token)
+    before = len(rows(site))
+    [line] = lines(client.post("/v1/search", json=query("PatientID=looked at")))
+    assert line == {"log_id": entry.log_id}
+    body = {"log_ids": [entry.log_id], "reason": "finding"}
+    [line] = lines(client.post("/v1/entries", json=body))
+    assert line["record"] == to_json(entry)
+    assert client.get(f"/v1/entries/{entry.log_id}").json() == {"record": to_json(entry)}
+    assert not list(lines(client.post("/v1/search", json=query("PatientID=nobody"))))
+    search, show, resolve, nothing = rows(site)[before:]
+    assert "looked at" in search.asked
+    assert (search.action, search.reason, search.log_ids) == ("search", "finding", (entry.log_id,))
+    assert (show.action, show.asked, show.reason) == ("show", entry.log_id, "finding")
+    assert (resolve.action, resolve.log_ids) == ("show", (entry.log_id,))
+    assert (nothing.action, nothing.log_ids) == ("search", ())
+    assert {(row.who, row.where) for row in rows(site)[before:]} == {(name, "127.0.0.1")}
+    assert list(breaks(rows(site), trail_key(site.recorder.secret))) == []
+
+
+def test_an_administrator_who_reads_the_log_is_in_the_trail_and_comes_to_its_end(
+    site: Site,
+) -> None:
+    site.recorder.append([an_entry(site)])
+    client = site.client(site.token("admin"))
+    name = site.tokens.all()[-1].name
+    cursor, pages = "0", 0
+    while (page := client.get(f"/v1/records?after={cursor}").json())["records"]:
+        cursor, pages = page["cursor"], pages + 1
+        assert pages < 100
+    assert [row.action for row in rows(site) if row.who == name] == ["read"] * (pages - 1)
+    trail = [row["record"] for row in lines(client.get("/v1/trail"))]
+    assert [row["id"] for row in trail] == [row.id for row in rows(site)][:-1]
+    assert rows(site)[-1].action == "access"
+
+
+def test_rows_that_an_administrator_copies_keep_their_chain(site: Site) -> None:
+    client = site.client(site.token("admin"))
+    assert append(client, *rows(site)).status_code == 200
+    assert list(breaks(rows(site), trail_key(site.recorder.secret))) == []
+
+
+def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
+    ours, other = an_entry(site, "TRIAL7", "held"), an_entry(site, "TRIAL8", "held")
+    site.recorder.append([ours, other])
+    client = site.client(site.token("reidentify", "TRIAL7"))
+    assert list(lines(client.post("/v1/search", json=query("PatientID=held")))) == [
+        {"log_id": ours.log_id}
+    ]
+    both = {"log_ids": [ours.log_id, other.log_id]}
+    assert len(list(lines(client.post("/v1/entries", json=both)))) == 1
+    assert client.get(f"/v1/entries/{other.log_id}").status_code == 404
+    uploader = site.client(site.token("upload", "TRIAL7"))
+    assert uploader.post("/v1/standing", json={"digest": other.digest}).status_code == 404
+    assert append(uploader, an_entry(site, "TRIAL8")).status_code == 403
+    event = UploadEvent(other.log_id, "t", "uploaded", "d", "u")
+    assert append(uploader, event).status_code == 403
+    assert append(uploader, replace(event, log_id=ours.log_id)).status_code == 200
+    admin = site.client(site.token("admin", "TRIAL7"))
+    assert admin.get("/v1/records").status_code == 403
+    erasure = {"log_ids": [other.log_id], "at": "t", "who": "w", "reason": "r"}
+    assert admin.post("/v1/erasures", json=erasure).status_code == 403
+    assert isinstance(site.recorder.resolve(other.log_id), Entry)
+
+
+def test_an_erasure_names_the_token_and_leaves_a_tombstone(site: Site) -> None:
+    entry = an_entry(site)
+    site.recorder.append([entry])
+    client = site.client(site.token("admin"))
+    name = site.tokens.all()[-1].name
+    body = {"log_ids": [entry.log_id], "at": "t", "who": "alice", "reason": CANARY}
+    assert client.post("/v1/erasures", json=body).status_code == 200
+    stone = client.get(f"/v1/entries/{entry.log_id}").json()["record"]
+    assert (stone["record"], stone["who"], stone["reason"]) == (
+        "tombstone",
+        f"{name} (alice)",
+        CANARY,
+    )
+    seen = site.client(site.token("upload")).get(f"/v1/entries/{entry.log_id}").json()["record"]
+    assert (seen["who"], seen["reason"]) == ("", "")
+    assert append(client, entry).json()["kind"] == "Forgotten"
+    assert isinstance(site.recorder.backend.resolve(entry.log_id, Deadline()), Tombstone)
+
+
+def test_logs_and_metrics_and_probes_hold_nothing_of_a_patient(site: Site) -> None:
+    uploader = site.client(site.token("upload"))
+    uploader.post("/logs", json=packfile(PatientName=CANARY))
+    uploader.post("/logs", json={"indexed_fields": {CANARY: CANARY}})
+    uploader.get(f"/v1/entries/{CANARY}")
+    uploader.get(f"/{CANARY}?{CANARY}={CANARY}")
+    metrics = httpx.get(f"{site.url}/metrics").text
+    assert 'deid_hooks_service_requests_total{route="/logs",status="200"}' in metrics
+    assert httpx.get(f"{site.url}/health").json() == {"alive": True}
+    assert httpx.get(f"{site.url}/ready").json() == {"done": True}
+    for line in site.said().splitlines():
+        json.loads(line)
+    assert CANARY not in site.said() + metrics
