@@ -154,6 +154,15 @@ class Recorder:
         key = trail_key(self.secret)
         self.backend.look(row, lambda row, head: linked(row, head, key), self._deadline())
 
+    def trail(self) -> Iterator[AccessRow]:
+        """The access trail from its beginning. Who shows it records that, too."""
+        return self.backend.trail(self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def trail_head(self) -> str:
+        """The seal of the last row of the access trail, ``""`` before the first look."""
+        return self.backend.trail_head(self._deadline())
+
     def close(self) -> None:
         self.backend.close()
 

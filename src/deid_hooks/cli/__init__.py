@@ -11,7 +11,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from deid_hooks.cli import copy, execute, log, setup, upload
+from deid_hooks.cli import (
+    access,
+    copy,
+    execute,
+    log,
+    setup,
+    upload,
+)
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import exit_code_of, said_of
 from deid_hooks.cli.output import nobody_reads
@@ -52,6 +59,7 @@ app.command("exec")(execute.execute)
 app.command("search")(log.search)
 app.command("show")(log.show)
 app.command("pending")(log.pending)
+app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)
 app.command("plugins")(setup.plugins)
 app.command("config")(setup.config)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import socket
 import sys
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.entry import AccessRow, now
 from deid_hooks.errors import DeidHooksError, LogError, UnableToLog
 
 if TYPE_CHECKING:
+    from deid_hooks.administrator.looking import Looker
     from deid_hooks.hooks import DeidHooks
 
 UPLOADER = "deid-hooks"
+
+ReasonOption = Annotated[str, typer.Option(help="Why you look: kept in the access trail.")]
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,23 @@ def check_log(hooks: DeidHooks) -> None:
         raise UnableToLog(str(error)) from None
 
 
-def look(action: str, asked: str, log_ids: Sequence[str], reason: str) -> AccessRow:
-    """The row of the access trail for what is about to be shown."""
-    return AccessRow(
-        id=uuid.uuid4().hex,
-        at=now(),
-        who=_user(),
-        where=socket.gethostname(),
-        action=action,
-        asked=asked,
-        log_ids=tuple(log_ids),
-        reason=reason,
-    )
+@contextmanager
+def looking(context: typer.Context, action: str, reason: str) -> Iterator[Looker]:
+    """The log for a command that shows or changes what is in it.
+
+    Wrong use without a reason, where the settings require one.
+    """
+    from deid_hooks.administrator.looking import Looker
+
+    with hooks_of(context) as hooks:
+        refuse_without_reason(hooks, reason)
+        yield Looker(hooks.recorder, action, reason)
+
+
+def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:
+    """Raise BadParameter if the settings require a reason and there is none."""
+    if hooks.settings.require_reason and not reason.strip():
+        raise typer.BadParameter("say why you look: --reason TEXT (the settings require it)")
 
 
 def arguments_of(words: Iterable[str]) -> list[str]:
@@ -90,12 +94,3 @@ def _open(name: str) -> Iterator[Iterable[str]]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise typer.BadParameter(f"{name} can't be read: {why}") from None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, in a container
-        import os
-
-        return f"uid {os.getuid()}"

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import arguments_of, hooks_of, look
+from deid_hooks.cli.context import ReasonOption, arguments_of, hooks_of, looking
 from deid_hooks.cli.failures import NOTHING_FOUND
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
     from deid_hooks.matching import Term
     from deid_hooks.recorder import Recorder
-
-_PAGE = 500
-"""Ids that one row of the access trail holds at the most."""
-
-ReasonOption = Annotated[str, typer.Option(help="Why you look: kept in the access trail.")]
 
 
 def search(
@@ -52,9 +47,10 @@ def search(
     texts = arguments_of(_names_joined(terms))
     query = parse(texts)
     columns = {name: attribute(name) for name in show.replace(",", " ").split()}
-    with hooks_of(context) as hooks:
-        ids = islice(hooks.recorder.search(query), limit)
-        rows = _found(hooks.recorder, ids, columns, "\n".join(texts), reason)
+    with looking(context, "search", reason) as looker:
+        ids = islice(looker.recorder.search(query), limit)
+        found = looker.recorded(ids, "\n".join(texts), lambda log_id: [log_id])
+        rows = _rows(looker.recorder, found, columns)
         if write_rows(rows, ["id", *columns], form, "id") == 0:
             typer.echo("Nothing found.", err=True)
             raise typer.Exit(NOTHING_FOUND)
@@ -81,10 +77,10 @@ def show(
     from deid_hooks.cli.entries import print_entries
 
     wanted = chosen(form)
-    with hooks_of(context) as hooks:
-        recorder = hooks.recorder
+    with looking(context, "show", reason) as looker:
+        recorder = looker.recorder
         log_ids, unknown = _log_ids(recorder, arguments_of(ids))
-        recorder.look(look("show", " ".join(log_ids), log_ids, reason))
+        looker.record(" ".join(log_ids), log_ids)
         if wanted is Format.IDS:
             shown = [entry.log_id for entry in recorder.entries(log_ids)]
             print("\n".join(shown))
@@ -100,6 +96,9 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
     """List what was sent or about to be sent, and nobody said what became of it.
 
     Run the upload again: what has arrived is not sent twice where the destination can tell.
+
+    \b
+    deid-hooks pending --format csv
     """
     with hooks_of(context) as hooks:
         rows = [
@@ -131,22 +130,17 @@ def _names_joined(words: Sequence[str]) -> list[str]:
     return joined
 
 
-def _found(
-    recorder: Recorder, ids: Iterable[str], columns: dict[str, Term], asked: str, reason: str
+def _rows(
+    recorder: Recorder, ids: Iterable[str], columns: dict[str, Term]
 ) -> Iterator[dict[str, Any]]:
-    """Rows to show; a page at a time is in the access trail before any of it is."""
     from deid_hooks.matching import values_of
 
-    remaining, first = iter(ids), True
-    while (page := list(islice(remaining, _PAGE))) or first:
-        recorder.look(look("search", asked, page, reason))
-        first = False
-        if not columns:
-            yield from ({"id": log_id} for log_id in page)
-            continue
-        for entry in recorder.entries(page):
-            values = {name: _plain(values_of(term, entry)) for name, term in columns.items()}
-            yield {"id": entry.log_id, **values}
+    if not columns:
+        yield from ({"id": log_id} for log_id in ids)
+        return
+    for entry in recorder.entries(ids):
+        values = {name: _plain(values_of(term, entry)) for name, term in columns.items()}
+        yield {"id": entry.log_id, **values}
 
 
 def _plain(values: Sequence[str | None]) -> str | list[str] | None:
