@@ -16,6 +16,7 @@ from deid_hooks.cli import (
     copy,
     execute,
     log,
+    reidentify,
     setup,
     upload,
 )
@@ -58,6 +59,7 @@ app.command("upload")(upload.upload)
 app.command("exec")(execute.execute)
 app.command("search")(log.search)
 app.command("show")(log.show)
+app.command("reidentify")(reidentify.reidentify)
 app.command("pending")(log.pending)
 app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)
