@@ -17,6 +17,7 @@ from deid_hooks.cli import (
     execute,
     log,
     reidentify,
+    report,
     setup,
     upload,
 )
@@ -59,6 +60,7 @@ app.command("upload")(upload.upload)
 app.command("exec")(execute.execute)
 app.command("search")(log.search)
 app.command("show")(log.show)
+app.command("report")(report.report)
 app.command("reidentify")(reidentify.reidentify)
 app.command("pending")(log.pending)
 app.add_typer(access.app, name="access")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 UPLOADER = "deid-hooks"
 
 ReasonOption = Annotated[str, typer.Option(help="Why you look: kept in the access trail.")]
+
+TermsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="TERM...", help="KEYWORD=VALUE, a name, @FILE, or - for stdin."),
+]
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,27 @@ def arguments_of(words: Iterable[str]) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def texts_of(words: Sequence[str]) -> list[str]:
+    """Search terms of the command line, of files and of standard input, one in each text."""
+    return arguments_of(_names_joined(words))
+
+
+def _names_joined(words: Sequence[str]) -> list[str]:
+    """Neighbouring words without a keyword are one name, quoted or not: ``search John Doe``."""
+    from deid_hooks.terms import is_bare
+
+    joined: list[str] = []
+    open_name = False
+    for word in words:
+        in_name = word != "-" and not word.startswith("@") and is_bare(word)
+        if in_name and open_name:
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+        open_name = in_name
+    return joined
 
 
 @contextmanager

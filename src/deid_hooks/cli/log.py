@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import ReasonOption, arguments_of, hooks_of, looking
+from deid_hooks.cli.context import (
+    ReasonOption,
+    TermsArgument,
+    arguments_of,
+    hooks_of,
+    looking,
+    texts_of,
+)
 from deid_hooks.cli.failures import NOTHING_FOUND
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
@@ -20,10 +27,7 @@ if TYPE_CHECKING:
 
 def search(
     context: typer.Context,
-    terms: Annotated[
-        list[str],
-        typer.Argument(metavar="TERM...", help="KEYWORD=VALUE, a name, @FILE, or - for stdin."),
-    ],
+    terms: TermsArgument,
     show: Annotated[
         str,
         typer.Option(help="Columns beside the id: keywords, deid:KEYWORD, timestamp, project."),
@@ -44,7 +48,7 @@ def search(
     """
     from deid_hooks.terms import attribute, parse
 
-    texts = arguments_of(_names_joined(terms))
+    texts = texts_of(terms)
     query = parse(texts)
     columns = {name: attribute(name) for name in show.replace(",", " ").split()}
     with looking(context, "search", reason) as looker:
@@ -112,22 +116,6 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
         ]
     if write_rows(rows, ["id", "cleared", "destination", "uploader"], form, "id") == 0:
         typer.echo("Nothing is pending.", err=True)
-
-
-def _names_joined(words: Sequence[str]) -> list[str]:
-    """Neighbouring words without a keyword are one name, quoted or not: ``search John Doe``."""
-    from deid_hooks.terms import is_bare
-
-    joined: list[str] = []
-    open_name = False
-    for word in words:
-        in_name = word != "-" and not word.startswith("@") and is_bare(word)
-        if in_name and open_name:
-            joined[-1] += f" {word}"
-        else:
-            joined.append(word)
-        open_name = in_name
-    return joined
 
 
 def _rows(
