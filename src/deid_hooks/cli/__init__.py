@@ -20,6 +20,7 @@ from deid_hooks.cli import (
     report,
     setup,
     upload,
+    withdrawal,
 )
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import exit_code_of, said_of
@@ -62,6 +63,8 @@ app.command("search")(log.search)
 app.command("show")(log.show)
 app.command("report")(report.report)
 app.command("reidentify")(reidentify.reidentify)
+app.command("block")(withdrawal.block)
+app.command("withdrawn")(withdrawal.withdrawn)
 app.command("pending")(log.pending)
 app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)

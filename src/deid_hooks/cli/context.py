@@ -98,12 +98,14 @@ def texts_of(words: Sequence[str]) -> list[str]:
 
 def _names_joined(words: Sequence[str]) -> list[str]:
     """Neighbouring words without a keyword are one name, quoted or not: ``search John Doe``."""
+    from deid_hooks.entry import parse_log_id
     from deid_hooks.terms import is_bare
 
     joined: list[str] = []
     open_name = False
     for word in words:
-        in_name = word != "-" and not word.startswith("@") and is_bare(word)
+        elsewhere = word == "-" or word.startswith("@") or parse_log_id(word)
+        in_name = not elsewhere and is_bare(word)
         if in_name and open_name:
             joined[-1] += f" {word}"
         else:
