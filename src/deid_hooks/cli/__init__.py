@@ -15,6 +15,7 @@ from deid_hooks.cli import (
     access,
     copy,
     execute,
+    forget,
     log,
     reidentify,
     report,
@@ -65,6 +66,7 @@ app.command("report")(report.report)
 app.command("reidentify")(reidentify.reidentify)
 app.command("block")(withdrawal.block)
 app.command("withdrawn")(withdrawal.withdrawn)
+app.command("forget")(forget.forget)
 app.command("pending")(log.pending)
 app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)

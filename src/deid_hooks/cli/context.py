@@ -27,6 +27,11 @@ TermsArgument = Annotated[
     typer.Argument(metavar="TERM...", help="KEYWORD=VALUE, a name, @FILE, or - for stdin."),
 ]
 
+SelectionArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="LOG_ID...|TERM...", help="Log ids, or search terms; @FILE, -."),
+]
+
 
 @dataclass(frozen=True)
 class LogSettings:

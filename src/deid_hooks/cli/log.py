@@ -90,8 +90,11 @@ def show(
             print("\n".join(shown))
         else:
             shown = print_entries(recorder, log_ids, wanted)
-    for log_id in (*unknown, *(i for i in log_ids if i not in shown)):
-        typer.echo(f"The log has no entry for {log_id}.", err=True)
+        for log_id in log_ids:
+            if log_id not in shown:
+                typer.echo(_why_not(recorder, log_id), err=True)
+    for file in unknown:
+        typer.echo(f"The log has no entry for {file}.", err=True)
     if unknown or len(shown) < len(log_ids):
         raise typer.Exit(NOTHING_FOUND)
 
@@ -134,6 +137,15 @@ def _rows(
 def _plain(values: Sequence[str | None]) -> str | list[str] | None:
     distinct = list(dict.fromkeys(value for value in values if value is not None))
     return distinct if len(distinct) > 1 else distinct[0] if distinct else None
+
+
+def _why_not(recorder: Recorder, log_id: str) -> str:
+    stone = recorder.tombstone(log_id)
+    if stone is None:
+        return f"The log has no entry for {log_id}."
+    by = f"{stone.erasure.who} at {stone.erasure.at}: {stone.erasure.reason}"
+    sent = f" It had gone to {', '.join(stone.destinations)}." if stone.destinations else ""
+    return f"{log_id} was forgotten by {by}.{sent}"
 
 
 def _log_ids(recorder: Recorder, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Consent is withdrawn: ``block``, ``withdrawn`` and ``forget``."""
+"""Consent is withdrawn: ``block`` and ``withdrawn``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ import typer
 from deid_hooks.cli.context import (
     UPLOADER,
     ReasonOption,
+    SelectionArgument,
     arguments_of,
     looking,
     texts_of,
 )
 from deid_hooks.cli.failures import NOTHING_FOUND
-
-SelectionArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="LOG_ID...|TERM...", help="Log ids, or search terms; @FILE, -."),
-]
 
 
 def block(
