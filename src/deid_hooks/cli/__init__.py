@@ -19,6 +19,7 @@ from deid_hooks.cli import (
     log,
     reidentify,
     report,
+    search,
     setup,
     upload,
     withdrawal,
@@ -61,6 +62,7 @@ app.command("check")(setup.check)
 app.command("upload")(upload.upload)
 app.command("exec")(execute.execute)
 app.command("search")(log.search)
+app.command("search")(search.search)
 app.command("show")(log.show)
 app.command("report")(report.report)
 app.command("reidentify")(reidentify.reidentify)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deid_hooks.cli.completion import complete_term
 from deid_hooks.errors import DeidHooksError, LogError, UnableToLog
 
 if TYPE_CHECKING:
@@ -24,12 +25,20 @@ ReasonOption = Annotated[str, typer.Option(help="Why you look: kept in the acces
 
 TermsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="TERM...", help="KEYWORD=VALUE, a name, @FILE, or - for stdin."),
+    typer.Argument(
+        metavar="TERM...",
+        help="KEYWORD=VALUE, a name, @FILE, or - for stdin.",
+        autocompletion=complete_term,
+    ),
 ]
 
 SelectionArgument = Annotated[
     list[str],
-    typer.Argument(metavar="LOG_ID...|TERM...", help="Log ids, or search terms; @FILE, -."),
+    typer.Argument(
+        metavar="LOG_ID...|TERM...",
+        help="Log ids, or search terms; @FILE, -.",
+        autocompletion=complete_term,
+    ),
 ]
 
 
@@ -89,7 +98,7 @@ def arguments_of(words: Iterable[str]) -> list[str]:
         if word == "-":
             found += read_terms(sys.stdin)
         elif word.startswith("@"):
-            with _open(word[1:]) as file:
+            with opened(word[1:]) as file:
                 found += read_terms(file)
         else:
             found.append(word)
@@ -120,7 +129,8 @@ def _names_joined(words: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _open(name: str) -> Iterator[Iterable[str]]:
+def opened(name: str) -> Iterator[Iterable[str]]:
+    """The lines of a file; BadParameter if it can't be read as text."""
     try:
         with Path(name).open(encoding="utf-8") as file:
             yield file

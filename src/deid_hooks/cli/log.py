@@ -1,63 +1,19 @@
-"""Looking into the log: ``search``, ``show`` and ``pending``."""
+"""Looking into the log: ``show`` and ``pending``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.cli.context import (
-    ReasonOption,
-    TermsArgument,
-    arguments_of,
-    hooks_of,
-    looking,
-    texts_of,
-)
+from deid_hooks.cli.context import ReasonOption, arguments_of, hooks_of, looking
 from deid_hooks.cli.failures import NOTHING_FOUND
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.matching import Term
     from deid_hooks.recorder import Recorder
-
-
-def search(
-    context: typer.Context,
-    terms: TermsArgument,
-    show: Annotated[
-        str,
-        typer.Option(help="Columns beside the id: keywords, deid:KEYWORD, timestamp, project."),
-    ] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
-    reason: ReasonOption = "",
-    form: FormatOption = None,
-) -> None:
-    """Find the log ids of the acquisitions that match every term.
-
-    Terms on the command line are visible to other users of the machine: rather put them in a file,
-    one a line.
-
-    \b
-    deid-hooks search @terms.txt --show StudyDate,Modality
-    deid-hooks search 'PatientName=DOE^J*' StudyDate=20060801-20060831
-    deid-hooks search deid:PatientID=SUBJ-007 --format ids
-    """
-    from deid_hooks.terms import attribute, parse
-
-    texts = texts_of(terms)
-    query = parse(texts)
-    columns = {name: attribute(name) for name in show.replace(",", " ").split()}
-    with looking(context, "search", reason) as looker:
-        ids = islice(looker.recorder.search(query), limit)
-        found = looker.recorded(ids, "\n".join(texts), lambda log_id: [log_id])
-        rows = _rows(looker.recorder, found, columns)
-        if write_rows(rows, ["id", *columns], form, "id") == 0:
-            typer.echo("Nothing found.", err=True)
-            raise typer.Exit(NOTHING_FOUND)
 
 
 def show(
@@ -119,24 +75,6 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
         ]
     if write_rows(rows, ["id", "cleared", "destination", "uploader"], form, "id") == 0:
         typer.echo("Nothing is pending.", err=True)
-
-
-def _rows(
-    recorder: Recorder, ids: Iterable[str], columns: dict[str, Term]
-) -> Iterator[dict[str, Any]]:
-    from deid_hooks.matching import values_of
-
-    if not columns:
-        yield from ({"id": log_id} for log_id in ids)
-        return
-    for entry in recorder.entries(ids):
-        values = {name: _plain(values_of(term, entry)) for name, term in columns.items()}
-        yield {"id": entry.log_id, **values}
-
-
-def _plain(values: Sequence[str | None]) -> str | list[str] | None:
-    distinct = list(dict.fromkeys(value for value in values if value is not None))
-    return distinct if len(distinct) > 1 else distinct[0] if distinct else None
 
 
 def _why_not(recorder: Recorder, log_id: str) -> str:

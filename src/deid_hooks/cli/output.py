@@ -154,6 +154,8 @@ def _filled(text: str, width: int) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return " | ".join(map(str, value))
     return str(value)

@@ -91,6 +91,10 @@ class SQLiteBackend(LogBackend):
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         return search.search(query, partial(self._page, deadline))
 
+    def explain(self, query: Query) -> list[tuple[str, str]]:
+        """The attribute of each term and the indexes that serve it, or that none does."""
+        return self._read(Deadline(), partial(search.explain, query=query))
+
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
         few = wanted if wanted is None or len(wanted) <= _IDS_AT_ONCE else None
