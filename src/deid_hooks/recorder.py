@@ -144,6 +144,10 @@ class Recorder:
         while some := list(islice(ids, 100)):
             yield from self.backend.entries(some, self._deadline())
 
+    def records(self) -> Iterator[Record]:
+        """All that the log holds, in its order. The caller records the look."""
+        return self.backend.everything(self._deadline())
+
     def uploads(self, log_ids: Iterable[str]) -> Iterator[UploadEvent]:
         """What became of these entries, oldest first."""
         return self.backend.uploads(list(log_ids), self._deadline())

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from deid_hooks.administrator.derivation import bring_home
 from deid_hooks.administrator.directory import Directory
+from deid_hooks.administrator.histories.common import IMPORTED_BY
 from deid_hooks.administrator.identity import mark_identity_restored, originals_of
 from deid_hooks.administrator.looking import Looker
 from deid_hooks.difference import FINGERPRINT
@@ -24,6 +25,8 @@ from deid_hooks.uploader.placing import new_file
 from deid_hooks.uploader.reading import read
 
 _LOOKS_KEPT = 10_000
+_NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
+_IMPORTED = "its entry was imported from another system, and holds only what that one kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +108,17 @@ class Reidentifier:
         mark_identity_restored(original)
         self._record(uid, [entry.log_id])
         target = self._write(original, relative)
-        return Returned(path, "restored", entry.log_id, target, _why(missing), missing)
+        why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _why(missing)
+        return Returned(path, "restored", entry.log_id, target, why, missing)
 
     def _brought_home(self, path: Path, relative: Path, dataset: Dataset) -> Returned:
         uid = str(dataset.SOPInstanceUID)
         log_ids, missing = bring_home(dataset, self._directory)
         self._record(uid, log_ids)
         target = self._write(dataset, relative)
-        return Returned(path, "derived", log_ids[0], target, _why(missing), missing)
+        known = str(dataset.SOPInstanceUID) != uid  # de-identified itself, and not logged
+        why = _NOT_LOGGED_ITSELF if known else _why(missing)
+        return Returned(path, "derived", log_ids[0], target, why, missing)
 
     def _record(self, uid: str, log_ids: Iterable[str]) -> None:
         new = [log_id for log_id in log_ids if log_id not in self._recorded]

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from deid_hooks.cli import (
     access,
     copy,
+    exchange,
     execute,
     forget,
     log,
@@ -69,6 +70,8 @@ app.command("reidentify")(reidentify.reidentify)
 app.command("block")(withdrawal.block)
 app.command("withdrawn")(withdrawal.withdrawn)
 app.command("forget")(forget.forget)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
 app.command("pending")(log.pending)
 app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)
