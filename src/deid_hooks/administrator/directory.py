@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from deid_hooks.assembly import content_digest
+from deid_hooks.canonical import content_digest
 from deid_hooks.entry import Entry, readable
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.matching import Equal, Query, Term

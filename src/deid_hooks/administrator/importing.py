@@ -23,7 +23,8 @@ from deid_hooks.administrator.histories.common import (
     UnreadableHistory,
     changes_of_pair,
 )
-from deid_hooks.assembly import assemble, content_digest
+from deid_hooks.assembly import assemble
+from deid_hooks.canonical import content_digest
 from deid_hooks.difference import Changes
 from deid_hooks.entry import Entry, Record, Tombstone, new_log_id
 from deid_hooks.errors import Forgotten, IdConflict

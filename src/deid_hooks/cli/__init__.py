@@ -22,6 +22,7 @@ from deid_hooks.cli import (
     report,
     search,
     setup,
+    stats,
     upload,
     withdrawal,
 )
@@ -62,7 +63,6 @@ def settings(
 app.command("check")(setup.check)
 app.command("upload")(upload.upload)
 app.command("exec")(execute.execute)
-app.command("search")(log.search)
 app.command("search")(search.search)
 app.command("show")(log.show)
 app.command("report")(report.report)
@@ -72,6 +72,7 @@ app.command("withdrawn")(withdrawal.withdrawn)
 app.command("forget")(forget.forget)
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_)
+app.command("stats")(stats.stats)
 app.command("pending")(log.pending)
 app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)
