@@ -54,6 +54,17 @@ def test_the_file_says_that_its_identity_is_back(delivered: Desk) -> None:
         assert "DeidentificationMethodCodeSequence" not in dataset
 
 
+@pytest.mark.parametrize("stamp", ["private", "equipment"])
+def test_a_stamp_is_gone_with_the_pseudonyms(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, stamp: str
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_STAMP", stamp)
+    desk.upload(SERIES / "77654033" / "CT2")
+    desk("reidentify", "delivered", "--output", "back")
+    originals = {told(dcmread(path)) for path in (SERIES / "77654033" / "CT2").iterdir()}
+    assert {told(dcmread(path)) for path in files_in(desk.folder / "back")} == originals
+
+
 def test_every_entry_that_was_used_is_in_the_trail_before_a_file_is_written(
     delivered: Desk,
 ) -> None:

@@ -20,6 +20,7 @@ from deid_hooks.administrator.levels import belongs_to_patient, belongs_to_study
 from deid_hooks.administrator.transplant import put_originals
 from deid_hooks.entry import Entry, Instance
 from deid_hooks.errors import UnusableDataset
+from deid_hooks.stamping import unstamp
 
 _SOP_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x00080018, 0x0020000E
 _DICOM_ROOT = "1.2.840.10008."  # of UIDs that the standard defines, which nobody changes
@@ -69,6 +70,7 @@ def bring_home(dataset: Dataset, directory: Directory) -> tuple[tuple[str, ...],
         for path, element in originals.items()
         if belongs_to_patient(path) or (study in home and belongs_to_study(path))
     }
+    unstamp(dataset)  # which it copied from an image
     missing = put_originals(dataset, chosen)
     _map_uids(dataset, home)
     mark_identity_restored(dataset)
