@@ -133,7 +133,8 @@ class DeidHooks:
     def outcome(self, log_id: str, destination: str) -> str | None:
         """What is known of this acquisition at this destination.
 
-        ``uploaded``, ``partial``, ``failed``, ``pending``, or None if it was never cleared there.
+        ``uploaded``, ``partial``, ``failed``, ``pending``, ``withdrawn`` (deleted there: not to be
+        sent again unasked), or None if it was never cleared there.
         """
         return self.recorder.outcome(parse_log_id(log_id) or "", masked(destination))
 

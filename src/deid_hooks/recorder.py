@@ -12,7 +12,7 @@ from itertools import islice
 from deid_hooks.backend import LogBackend, Sealed
 from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
-from deid_hooks.entry import AccessRow, Entry, Record, Tombstone, UploadEvent
+from deid_hooks.entry import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import (
     AppendUnknown,
     DeidHooksError,
@@ -151,6 +151,10 @@ class Recorder:
         while some := list(islice(ids, 100)):
             yield from self.backend.entries(some, self._deadline())
 
+    def records(self) -> Iterator[Record]:
+        """All that the log holds, in its order. The caller records the look."""
+        return self.backend.everything(self._deadline())
+
     def uploads(self, log_ids: Iterable[str]) -> Iterator[UploadEvent]:
         """What became of these entries, oldest first."""
         return self.backend.uploads(list(log_ids), self._deadline())
@@ -160,6 +164,29 @@ class Recorder:
         """Record a look in the access trail, durably, before anything is shown."""
         key = trail_key(self.secret)
         self.backend.look(row, lambda row, head: linked(row, head, key), self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def tombstone(self, log_id: str) -> Tombstone | None:
+        """What is left of an entry that was forgotten; None if it was not, or never was there."""
+        found = self.backend.resolve(log_id, self._deadline())
+        return found if isinstance(found, Tombstone) else None
+
+    @_foreign_errors_as(LogError)
+    def erase(self, log_ids: Sequence[str], erasure: Erasure, seconds: float) -> None:
+        """Forget entries, as ``LogBackend.erase`` says. It may take long: ``seconds`` at the most.
+
+        Raises LogUnavailable if nothing was erased, LogError if traces may be left in the store.
+        """
+        self.backend.erase(log_ids, erasure, Deadline(seconds))
+
+    def trail(self) -> Iterator[AccessRow]:
+        """The access trail from its beginning. Who shows it records that, too."""
+        return self.backend.trail(self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def trail_head(self) -> str:
+        """The seal of the last row of the access trail, ``""`` before the first look."""
+        return self.backend.trail_head(self._deadline())
 
     def close(self) -> None:
         self.backend.close()

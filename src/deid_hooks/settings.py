@@ -55,6 +55,8 @@ class Settings:
     """Seconds that anyone waits for the log."""
     plugin_timeout: float = 10.0
     """Seconds that a plugin may take to answer."""
+    require_reason: bool = False
+    """Whether who looks into the log must say why."""
     disabled_plugins: tuple[str, ...] = ()
     """Installed plugins that are not loaded."""
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -193,13 +195,15 @@ def _converted(key: str, value: Any, origin: str) -> Any:
             if isinstance(value, bool) or not 0 < seconds <= 3600:
                 raise ValueError
             return seconds
+        if key == "require_reason":
+            return {"true": True, "false": False}[str(value).lower()]
         if not value:
             raise ValueError
         if key == "secret_file":
             return Path(value).expanduser()
         if not isinstance(value, str):
             raise ValueError
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: ~ of an unknown user
+    except (TypeError, ValueError, KeyError, RuntimeError):  # RuntimeError: ~ of an unknown user
         raise SettingsError(f"{key} has a value of the wrong kind ({origin}).") from None
     if key in _CHOICES and value not in _CHOICES[key]:
         raise SettingsError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from tests.docs.terminal import blocks, file_of, is_as_promised, run, steps
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 IMAGES = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests" / "77654033"
+
+COMMANDS = [
+    *(str(command.name) for command in app.registered_commands),
+    *(str(group.name) for group in app.registered_groups),
+]
 
 
 @pytest.fixture
@@ -54,7 +60,14 @@ def test_every_setting_is_documented(setting: str) -> None:
     assert f"| `{setting}` |" in (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", [str(c.name) for c in app.registered_commands])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented_with_an_example(command: str) -> None:
-    administrator = (ROOT / "docs" / "administrator.md").read_text(encoding="utf-8")
-    assert f"deid-hooks {command}" in administrator
+    shown = [b.text for page in PAGES for b in blocks(page) if b.language == "console"]
+    assert any(f"deid-hooks {command}" in text for text in shown)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_in_its_help(command: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    said = run(f"deid-hooks {command} --help", tmp_path)
+    assert re.search(rf"^  deid-hooks (--url \S+ )?{command}\b", said, re.MULTILINE)

@@ -11,7 +11,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from deid_hooks.cli import copy, execute, log, setup, upload
+from deid_hooks.cli import (
+    access,
+    copy,
+    exchange,
+    execute,
+    forget,
+    log,
+    reidentify,
+    report,
+    search,
+    setup,
+    stats,
+    upload,
+    withdrawal,
+)
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import exit_code_of, said_of
 from deid_hooks.cli.output import nobody_reads
@@ -49,9 +63,18 @@ def settings(
 app.command("check")(setup.check)
 app.command("upload")(upload.upload)
 app.command("exec")(execute.execute)
-app.command("search")(log.search)
+app.command("search")(search.search)
 app.command("show")(log.show)
+app.command("report")(report.report)
+app.command("reidentify")(reidentify.reidentify)
+app.command("block")(withdrawal.block)
+app.command("withdrawn")(withdrawal.withdrawn)
+app.command("forget")(forget.forget)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
+app.command("stats")(stats.stats)
 app.command("pending")(log.pending)
+app.add_typer(access.app, name="access")
 app.command("copy")(copy.copy)
 app.command("plugins")(setup.plugins)
 app.command("config")(setup.config)

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import socket
 import sys
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.entry import AccessRow, now
+from deid_hooks.cli.completion import complete_term
 from deid_hooks.errors import DeidHooksError, LogError, UnableToLog
 
 if TYPE_CHECKING:
+    from deid_hooks.administrator.looking import Looker
     from deid_hooks.hooks import DeidHooks
 
 UPLOADER = "deid-hooks"
+
+ReasonOption = Annotated[str, typer.Option(help="Why you look: kept in the access trail.")]
+
+TermsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TERM...",
+        help="KEYWORD=VALUE, a name, @FILE, or - for stdin.",
+        autocompletion=complete_term,
+    ),
+]
+
+SelectionArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="LOG_ID...|TERM...",
+        help="Log ids, or search terms; @FILE, -.",
+        autocompletion=complete_term,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -52,18 +70,23 @@ def check_log(hooks: DeidHooks) -> None:
         raise UnableToLog(str(error)) from None
 
 
-def look(action: str, asked: str, log_ids: Sequence[str], reason: str) -> AccessRow:
-    """The row of the access trail for what is about to be shown."""
-    return AccessRow(
-        id=uuid.uuid4().hex,
-        at=now(),
-        who=_user(),
-        where=socket.gethostname(),
-        action=action,
-        asked=asked,
-        log_ids=tuple(log_ids),
-        reason=reason,
-    )
+@contextmanager
+def looking(context: typer.Context, action: str, reason: str) -> Iterator[Looker]:
+    """The log for a command that shows or changes what is in it.
+
+    Wrong use without a reason, where the settings require one.
+    """
+    from deid_hooks.administrator.looking import Looker
+
+    with hooks_of(context) as hooks:
+        refuse_without_reason(hooks, reason)
+        yield Looker(hooks.recorder, action, reason)
+
+
+def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:
+    """Raise BadParameter if the settings require a reason and there is none."""
+    if hooks.settings.require_reason and not reason.strip():
+        raise typer.BadParameter("say why you look: --reason TEXT (the settings require it)")
 
 
 def arguments_of(words: Iterable[str]) -> list[str]:
@@ -75,27 +98,42 @@ def arguments_of(words: Iterable[str]) -> list[str]:
         if word == "-":
             found += read_terms(sys.stdin)
         elif word.startswith("@"):
-            with _open(word[1:]) as file:
+            with opened(word[1:]) as file:
                 found += read_terms(file)
         else:
             found.append(word)
     return found
 
 
+def texts_of(words: Sequence[str]) -> list[str]:
+    """Search terms of the command line, of files and of standard input, one in each text."""
+    return arguments_of(_names_joined(words))
+
+
+def _names_joined(words: Sequence[str]) -> list[str]:
+    """Neighbouring words without a keyword are one name, quoted or not: ``search John Doe``."""
+    from deid_hooks.entry import parse_log_id
+    from deid_hooks.terms import is_bare
+
+    joined: list[str] = []
+    open_name = False
+    for word in words:
+        elsewhere = word == "-" or word.startswith("@") or parse_log_id(word)
+        in_name = not elsewhere and is_bare(word)
+        if in_name and open_name:
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+        open_name = in_name
+    return joined
+
+
 @contextmanager
-def _open(name: str) -> Iterator[Iterable[str]]:
+def opened(name: str) -> Iterator[Iterable[str]]:
+    """The lines of a file; BadParameter if it can't be read as text."""
     try:
         with Path(name).open(encoding="utf-8") as file:
             yield file
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise typer.BadParameter(f"{name} can't be read: {why}") from None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, in a container
-        import os
-
-        return f"uid {os.getuid()}"

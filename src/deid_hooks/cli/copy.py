@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deid_hooks.cli.context import UPLOADER, arguments_of, look
+from deid_hooks.cli.context import UPLOADER, arguments_of, refuse_without_reason
 
 _WORDS = {
     "Entry": "entries",
@@ -32,6 +32,7 @@ def copy(
     \b
     deid-hooks copy sqlite:////srv/deid/log.db @url-of-the-database.txt
     """
+    from deid_hooks.administrator.looking import look
     from deid_hooks.copying import copy_log
     from deid_hooks.deadline import Deadline
     from deid_hooks.hooks import DeidHooks
@@ -40,6 +41,7 @@ def copy(
 
     source, target = _url(source), _url(target)
     with DeidHooks.load(UPLOADER, url=source) as hooks:
+        refuse_without_reason(hooks, reason)
         hooks.check()
         into = backend_of(target)
         try:

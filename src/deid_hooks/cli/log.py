@@ -1,63 +1,19 @@
-"""Looking into the log: ``search``, ``show`` and ``pending``."""
+"""Looking into the log: ``show`` and ``pending``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.cli.context import arguments_of, hooks_of, look
+from deid_hooks.cli.context import ReasonOption, arguments_of, hooks_of, looking
 from deid_hooks.cli.failures import NOTHING_FOUND
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.matching import Term
     from deid_hooks.recorder import Recorder
-
-_PAGE = 500
-"""Ids that one row of the access trail holds at the most."""
-
-ReasonOption = Annotated[str, typer.Option(help="Why you look: kept in the access trail.")]
-
-
-def search(
-    context: typer.Context,
-    terms: Annotated[
-        list[str],
-        typer.Argument(metavar="TERM...", help="KEYWORD=VALUE, a name, @FILE, or - for stdin."),
-    ],
-    show: Annotated[
-        str,
-        typer.Option(help="Columns beside the id: keywords, deid:KEYWORD, timestamp, project."),
-    ] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
-    reason: ReasonOption = "",
-    form: FormatOption = None,
-) -> None:
-    """Find the log ids of the acquisitions that match every term.
-
-    Terms on the command line are visible to other users of the machine: rather put them in a file,
-    one a line.
-
-    \b
-    deid-hooks search @terms.txt --show StudyDate,Modality
-    deid-hooks search 'PatientName=DOE^J*' StudyDate=20060801-20060831
-    deid-hooks search deid:PatientID=SUBJ-007 --format ids
-    """
-    from deid_hooks.terms import attribute, parse
-
-    texts = arguments_of(_names_joined(terms))
-    query = parse(texts)
-    columns = {name: attribute(name) for name in show.replace(",", " ").split()}
-    with hooks_of(context) as hooks:
-        ids = islice(hooks.recorder.search(query), limit)
-        rows = _found(hooks.recorder, ids, columns, "\n".join(texts), reason)
-        if write_rows(rows, ["id", *columns], form, "id") == 0:
-            typer.echo("Nothing found.", err=True)
-            raise typer.Exit(NOTHING_FOUND)
 
 
 def show(
@@ -81,17 +37,20 @@ def show(
     from deid_hooks.cli.entries import print_entries
 
     wanted = chosen(form)
-    with hooks_of(context) as hooks:
-        recorder = hooks.recorder
+    with looking(context, "show", reason) as looker:
+        recorder = looker.recorder
         log_ids, unknown = _log_ids(recorder, arguments_of(ids))
-        recorder.look(look("show", " ".join(log_ids), log_ids, reason))
+        looker.record(" ".join(log_ids), log_ids)
         if wanted is Format.IDS:
             shown = [entry.log_id for entry in recorder.entries(log_ids)]
             print("\n".join(shown))
         else:
             shown = print_entries(recorder, log_ids, wanted)
-    for log_id in (*unknown, *(i for i in log_ids if i not in shown)):
-        typer.echo(f"The log has no entry for {log_id}.", err=True)
+        for log_id in log_ids:
+            if log_id not in shown:
+                typer.echo(_why_not(recorder, log_id), err=True)
+    for file in unknown:
+        typer.echo(f"The log has no entry for {file}.", err=True)
     if unknown or len(shown) < len(log_ids):
         raise typer.Exit(NOTHING_FOUND)
 
@@ -100,6 +59,9 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
     """List what was sent or about to be sent, and nobody said what became of it.
 
     Run the upload again: what has arrived is not sent twice where the destination can tell.
+
+    \b
+    deid-hooks pending --format csv
     """
     with hooks_of(context) as hooks:
         rows = [
@@ -115,43 +77,13 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
         typer.echo("Nothing is pending.", err=True)
 
 
-def _names_joined(words: Sequence[str]) -> list[str]:
-    """Neighbouring words without a keyword are one name, quoted or not: ``search John Doe``."""
-    from deid_hooks.terms import is_bare
-
-    joined: list[str] = []
-    open_name = False
-    for word in words:
-        in_name = word != "-" and not word.startswith("@") and is_bare(word)
-        if in_name and open_name:
-            joined[-1] += f" {word}"
-        else:
-            joined.append(word)
-        open_name = in_name
-    return joined
-
-
-def _found(
-    recorder: Recorder, ids: Iterable[str], columns: dict[str, Term], asked: str, reason: str
-) -> Iterator[dict[str, Any]]:
-    """Rows to show; a page at a time is in the access trail before any of it is."""
-    from deid_hooks.matching import values_of
-
-    remaining, first = iter(ids), True
-    while (page := list(islice(remaining, _PAGE))) or first:
-        recorder.look(look("search", asked, page, reason))
-        first = False
-        if not columns:
-            yield from ({"id": log_id} for log_id in page)
-            continue
-        for entry in recorder.entries(page):
-            values = {name: _plain(values_of(term, entry)) for name, term in columns.items()}
-            yield {"id": entry.log_id, **values}
-
-
-def _plain(values: Sequence[str | None]) -> str | list[str] | None:
-    distinct = list(dict.fromkeys(value for value in values if value is not None))
-    return distinct if len(distinct) > 1 else distinct[0] if distinct else None
+def _why_not(recorder: Recorder, log_id: str) -> str:
+    stone = recorder.tombstone(log_id)
+    if stone is None:
+        return f"The log has no entry for {log_id}."
+    by = f"{stone.erasure.who} at {stone.erasure.at}: {stone.erasure.reason}"
+    sent = f" It had gone to {', '.join(stone.destinations)}." if stone.destinations else ""
+    return f"{log_id} was forgotten by {by}.{sent}"
 
 
 def _log_ids(recorder: Recorder, words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -10,9 +10,12 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import typer
+
+from deid_hooks.administrator.spreadsheet import safe_cell
 
 
 class Format(StrEnum):
@@ -29,6 +32,9 @@ FormatOption = Annotated[
 ]
 
 Row = Mapping[str, Any]
+
+_ROWS_MEASURED = 500
+_NARROWEST = 6
 
 
 def nobody_reads() -> None:
@@ -49,7 +55,7 @@ def write_rows(
     """
     form = chosen(wanted)
     if form is Format.TABLE:
-        return _table(list(rows), columns)
+        return _table(rows, columns)
     if form is Format.JSON:
         return _json(rows, columns)
     count = 0
@@ -61,7 +67,7 @@ def write_rows(
         if form is Format.IDS:
             print(row[id_column])
         elif form is Format.CSV:
-            writer.writerow([_csv_safe(_text(row.get(column))) for column in columns])
+            writer.writerow([safe_cell(_text(row.get(column))) for column in columns])
         else:
             print(json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False))
     return count
@@ -78,16 +84,41 @@ def _json(rows: Iterable[Row], columns: Sequence[str]) -> int:
     return count
 
 
-def _table(rows: list[Row], columns: Sequence[str]) -> int:
-    if not rows:
-        return 0
-    cells = [[visible(_text(row.get(column))) for column in columns] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(list(columns), *cells, strict=True)]
+def _table(rows: Iterable[Row], columns: Sequence[str]) -> int:
+    """Widths are those of the first rows: a table of any length takes bounded memory."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in ([*columns], ["-" * width for width in widths], *cells):
-        text = "  ".join(_filled(cell, width) for cell, width in zip(line, widths, strict=True))
-        print(cut(text.rstrip(), room))
-    return len(rows)
+    remaining = (
+        [visible(_text(row.get(column))).replace("\n", " ") for column in columns] for row in rows
+    )
+    first = list(islice(remaining, _ROWS_MEASURED))
+    if not first:
+        return 0
+    wanted = [max(map(_width, column)) for column in zip(list(columns), *first, strict=True)]
+    widths = _fitted(wanted, room)
+    count = 0
+    _print_line(columns, widths, room)
+    _print_line(["-" * width for width in widths], widths, room)
+    for line in chain(first, remaining):
+        _print_line(line, widths, room)
+        count += 1
+    return count
+
+
+def _print_line(cells: Sequence[str], widths: Sequence[int], room: int | None) -> None:
+    pairs = zip(cells, widths, strict=True)
+    text = "  ".join(_filled(cut(cell, width if room else None), width) for cell, width in pairs)
+    print(cut(text.rstrip(), room))
+
+
+def _fitted(widths: Sequence[int], room: int | None) -> list[int]:
+    """Widths that fit the room: the widest give way, but the first column, which is the id."""
+    fitted = list(widths)
+    while room and sum(fitted) + 2 * (len(fitted) - 1) > room:
+        widest = max(range(1, len(fitted)), key=fitted.__getitem__, default=0)
+        if not widest or fitted[widest] <= _NARROWEST:
+            break
+        fitted[widest] -= 1
+    return fitted
 
 
 def visible(text: str) -> str:
@@ -123,11 +154,8 @@ def _filled(text: str, width: int) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return " | ".join(map(str, value))
     return str(value)
-
-
-def _csv_safe(text: str) -> str:
-    """A cell that a spreadsheet would take for a formula is made text (OWASP, CSV injection)."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

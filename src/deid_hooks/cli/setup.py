@@ -58,7 +58,11 @@ def serve(context: typer.Context) -> None:
 
 
 def config(context: typer.Context, form: FormatOption = None) -> None:
-    """Print each setting and where it came from, passwords masked."""
+    """Print each setting and where it came from, passwords masked.
+
+    \b
+    deid-hooks config
+    """
     from deid_hooks.settings import KEYS, load_settings, masked
 
     settings = load_settings(url=context.obj.url)
@@ -77,6 +81,9 @@ def plugins(context: typer.Context, form: FormatOption = None) -> None:
     """List plugins, backends and engines, and whether they work. Always runs.
 
     Exit code 1 if one that is wanted doesn't work: then nothing can be uploaded.
+
+    \b
+    deid-hooks plugins
     """
     rows = list(_rows(context))
     write_rows(rows, ["kind", "name", "distribution", "state"], form, "name")

@@ -14,7 +14,7 @@ from deid_hooks.deadline import Deadline, NoAnswer
 from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import AppendUnknown, ForkedProcess, LogUnavailable
 from deid_hooks.matching import Query
-from deid_hooks.sqlite import creation, reading, search, trail, writing
+from deid_hooks.sqlite import counting, creation, reading, search, trail, writing
 from deid_hooks.sqlite.connection import Opened
 from deid_hooks.sqlite.identity import Replaced
 from deid_hooks.sqlite.location import path_of
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _IDS_AT_ONCE = 500
 _SECONDS_TO_CLOSE = 5.0
+_SECONDS_TO_COUNT = 600.0
 
 
 class SQLiteBackend(LogBackend):
@@ -90,6 +91,19 @@ class SQLiteBackend(LogBackend):
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         return search.search(query, partial(self._page, deadline))
+
+    def explain(self, query: Query) -> list[tuple[str, str]]:
+        """The attribute of each term and the indexes that serve it, or that none does."""
+        return self._read(Deadline(), partial(search.explain, query=query))
+
+    def statistics(self) -> tuple[dict[str, int], list[tuple[str, str, int]], str, str]:
+        """Counts by name, copies by destination and latest event, first and last ``created``."""
+        deadline = Deadline(_SECONDS_TO_COUNT)
+        return (
+            self._read(deadline, counting.counts),
+            self._read(deadline, counting.copies),
+            *self._read(deadline, counting.ends),
+        )
 
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         wanted = None if log_ids is None else list(dict.fromkeys(log_ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 from deid_hooks.entry import AccessRow
@@ -34,13 +35,18 @@ def append_row(connection: sqlite3.Connection, seq: int, access: AccessRow) -> b
     return True
 
 
-def erase_terms(connection: sqlite3.Connection, log_id: str) -> None:
-    """What was asked, and why, where this entry was among the answers."""
+def erase_terms(connection: sqlite3.Connection, log_ids: Iterable[str]) -> None:
+    """What was asked, and why, where one of these entries was among the answers."""
+    connection.execute("CREATE TEMP TABLE erased (id PRIMARY KEY)")
+    connection.executemany(
+        "INSERT OR IGNORE INTO temp.erased VALUES (json_quote(?))", ((id_,) for id_ in log_ids)
+    )
     connection.execute(
         "UPDATE deid_log_access SET asked = '', reason = '', salt = ''"
-        " WHERE instr(log_ids, json_quote(?))",
-        (log_id,),
+        " WHERE (asked != '' OR reason != '' OR salt != '') AND EXISTS"
+        " (SELECT 1 FROM json_each(log_ids) WHERE json_quote(value) IN temp.erased)"
     )
+    connection.execute("DROP TABLE temp.erased")
 
 
 def rows_of_trail(opened: Opened, after: int) -> tuple[list[AccessRow], int]:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
-from deid_hooks.errors import Forgotten, IdConflict, LogError
+from deid_hooks.errors import Forgotten, IdConflict
 from deid_hooks.sqlite import schema
 from deid_hooks.sqlite.connection import Opened
-from deid_hooks.sqlite.failures import unavailable
 from deid_hooks.sqlite.rows import cell, entry_at, insert_entry, text_of
+from deid_hooks.sqlite.scrubbing import refuse_without_room, scrub
 from deid_hooks.sqlite.trail import append_row, erase_terms
-from deid_hooks.sqlite.transactions import patiently, truncate_wal, writing
+from deid_hooks.sqlite.transactions import writing
 
 _PARTS = ("deid_instance", "deid_uid", "deid_value", "deid_word", "deid_large")
 
@@ -59,9 +59,10 @@ def erase(
     log_ids: Sequence[str], erasure: Erasure, opened: Opened, may_begin: Callable[[], bool]
 ) -> None:
     """Delete what these entries hold, leave tombstones, and overwrite the file's unused space."""
+    refuse_without_room(opened)
     with writing(opened, may_begin) as connection:
         seq = _next(opened)
-        for log_id in dict.fromkeys(log_ids):
+        for log_id in log_ids:
             found = connection.execute(
                 "SELECT seq, created FROM deid_log WHERE id = ?", (cell(log_id),)
             ).fetchone()
@@ -71,8 +72,8 @@ def erase(
                     log_id, text_of(found[1]), _destinations(connection, log_id), erasure
                 )
                 seq += _append_tombstone(connection, seq, grave)
-                erase_terms(connection, log_id)
-    _scrub(opened)
+        erase_terms(connection, log_ids)
+    scrub(opened)
 
 
 def prove_writable(opened: Opened, may_begin: Callable[[], bool]) -> None:
@@ -184,25 +185,3 @@ def _delete(connection: sqlite3.Connection, seq: int) -> None:
     for table in _PARTS:
         connection.execute(f"DELETE FROM {table} WHERE entry = ?", (seq,))  # noqa: S608
     connection.execute("DELETE FROM deid_log WHERE seq = ?", (seq,))
-
-
-def _scrub(opened: Opened) -> None:
-    """Leave nothing of what was deleted in the files.
-
-    ``secure_delete`` overwrites what is deleted, but not the copies that SQLite leaves behind in
-    unused parts of a page when it moves rows and index entries to another (about one in 1,500 in
-    a measurement): only a VACUUM gets rid of those.
-    """
-    try:
-        patiently(opened.deadline, lambda: opened.connection.execute("VACUUM"))
-        held = not truncate_wal(opened.connection, opened.deadline)
-        cause, remedy = "a reader held the log", "repeat it when nobody reads the log"
-    except sqlite3.Error as error:
-        failure = unavailable(error, opened.path)
-        held, cause, remedy = True, failure.cause, f"repeat it: {failure.remedy}"
-    if held:
-        raise LogError(
-            "the entries are erased from the log, but traces may be left in unused parts of"
-            f" {opened.path}: {cause}",
-            remedy,
-        )

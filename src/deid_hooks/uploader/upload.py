@@ -30,6 +30,8 @@ from deid_hooks.uploader.workers import Work, prepared
 
 log = logging.getLogger("deid_hooks")
 
+_WITHDRAWN = "it was withdrawn from there, and would be sent again only with --again"
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -136,6 +138,8 @@ def _deliver(
                 continue
             if one.known == "uploaded" and not order.again:
                 yield from (Result(e.path, "already there", one.log_id) for e in staged)
+            elif one.known == "withdrawn" and not order.again:
+                yield from (Result(e.path, "refused", one.log_id, _WITHDRAWN) for e in staged)
             else:
                 logged.append(one)
         yield from _send(hooks, logged, destination)

@@ -1,0 +1,148 @@
+"""Out of the log and into it: ``export`` and ``import``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deid_hooks.cli.completion import complete_term
+from deid_hooks.cli.context import ReasonOption, hooks_of, looking, texts_of
+from deid_hooks.cli.failures import FAILED, SOME_REFUSED
+from deid_hooks.cli.output import Format, write_rows
+
+
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+def export(
+    context: typer.Context,
+    terms: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TERM...]", help="Which entries; otherwise all.", autocompletion=complete_term
+        ),
+    ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Only log ids, subject labels and de-identified UIDs.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="A file to make, readable by you only.")
+    ] = None,
+    reason: ReasonOption = "",
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="jsonl holds all; csv is for a spreadsheet.")
+    ] = ExportFormat.JSONL,
+) -> None:
+    """Export entries with what became of them. jsonl can be imported again, without any loss.
+
+    With --join a list for those who analyse the images, that holds no identifiers.
+
+    \b
+    deid-hooks export --output log.jsonl
+    deid-hooks export project=TRIAL7 --join --format csv --output join.csv
+    """
+    from deid_hooks.administrator import exporting
+    from deid_hooks.matching import parse
+    from deid_hooks.recordjson import to_json
+
+    texts = texts_of(terms or ())
+    query = parse(texts) if texts else None
+    asked = "\n".join(texts) or "everything"
+    blank: Counter[str] = Counter()
+    with looking(context, "export", reason) as looker, _written(output):
+        recorder = looker.recorder
+        if query is None and not join and form is ExportFormat.JSONL:
+            everything = exporting.everything(recorder)
+            for record in looker.recorded(everything, asked, exporting.ids_of):
+                print(json.dumps(to_json(record), ensure_ascii=False))
+            return
+        search = recorder.search(query or parse(["id=*"]))
+        ids = looker.recorded(search, asked, lambda log_id: [log_id])
+        shape = Format(form.value)
+        if join:
+            rows = exporting.join_list(recorder.entries(ids), lambda: blank.update(["left out"]))
+            write_rows(rows, exporting.JOIN_COLUMNS, shape, "log_id")
+        elif form is ExportFormat.CSV:
+            columns = exporting.sheet_columns(_fields(context))
+            write_rows(exporting.sheet(recorder, ids), columns, shape, "id")
+        else:
+            for record in exporting.with_events(recorder, ids):
+                print(json.dumps(to_json(record), ensure_ascii=False))
+    if blank:
+        typer.echo(
+            f"{blank.total()} values left as they were, would identify, and are left out.", err=True
+        )
+
+
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What to import.")],
+    project: Annotated[str, typer.Option(help="To which it belongs; not for our own export.")] = "",
+) -> None:
+    """Bring in an export, or the history of another system. Repeat it without harm.
+
+    Known are exports of deid-hooks (jsonl), the CSV of Flywheel's --save-deid-logs, IDMap CSVs of
+    RSNA CTP, and the database of RSNA Anonymizer. What was forgotten does not come back.
+
+    \b
+    deid-hooks import anonymizer.db --project TRIAL7
+    """
+    from deid_hooks.administrator.importing import import_history
+
+    counts: Counter[str] = Counter()
+    with hooks_of(context) as hooks:
+        hooks.check()
+        try:
+            kind = import_history(hooks.recorder, file, project, counts)
+        except OSError as error:
+            raise typer.BadParameter(f"{file} can't be read: {error.strerror}") from None
+        finally:
+            parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+            typer.echo(parts or "nothing imported", err=True)
+    typer.echo(f"Imported from {kind}: {counts['imported']} entries.")
+    if counts["not understood"] or counts["other content"]:
+        raise typer.Exit(SOME_REFUSED if counts["imported"] or counts["there already"] else FAILED)
+
+
+@contextmanager
+def _written(output: Path | None) -> Iterator[None]:
+    """Standard output, or a new file of the user's own that stands there whole or not at all."""
+    if output is None:
+        yield
+        return
+    from deid_hooks.uploader.placing import new_file
+
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
+    try:
+        with new_file(output.absolute().parent) as new:
+            with open(new.descriptor, "w", encoding="utf-8", closefd=False, newline="") as text:
+                with redirect_stdout(text):
+                    yield
+                text.flush()
+                os.fsync(new.descriptor)
+            new.name(output.absolute())
+    except FileExistsError:
+        raise typer.BadParameter(f"{output} exists already: nothing is overwritten") from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise typer.BadParameter(f"{output} can't be written: {error.strerror}") from None
+    print(f"Written: {output}", file=sys.stderr)
+
+
+def _fields(context: typer.Context) -> tuple[str, ...]:
+    from deid_hooks.settings import load_settings
+
+    return load_settings(url=context.obj.url).fields

@@ -1,0 +1,80 @@
+"""Back to the originals: ``reidentify``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deid_hooks.cli.context import ReasonOption, looking
+from deid_hooks.cli.failures import FAILED, SOME_REFUSED
+from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
+
+if TYPE_CHECKING:
+    from deid_hooks.administrator.reidentification import Returned
+
+_COLUMNS = ["file", "status", "output", "log_id", "reason", "not_restored"]
+_BACK = ("restored", "derived")
+
+
+def reidentify(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", exists=True, help="De-identified files and folders."),
+    ],
+    output: Annotated[Path, typer.Option(help="A folder to make; nothing is ever overwritten.")],
+    derived: Annotated[
+        bool, typer.Option(help="Also what was made from de-identified images, by its references.")
+    ] = False,
+    reason: ReasonOption = "",
+    form: FormatOption = None,
+) -> None:
+    """Bring de-identified files back to their originals, found in the log by their UIDs.
+
+    Each file is accounted for, with the names of the elements that the log can't bring back.
+
+    \b
+    deid-hooks reidentify delivered --output originals --reason 'incidental finding'
+    deid-hooks reidentify segmentations --derived --output home
+    """
+    from deid_hooks.administrator.reidentification import Reidentifier
+
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists already: name a folder that doesn't")
+    if any(path.is_dir() and output.resolve().is_relative_to(path.resolve()) for path in paths):
+        raise typer.BadParameter("the output folder can't be within one that is read")
+    counts: Counter[str] = Counter()
+
+    def told(results: Iterator[Returned]) -> Iterator[dict[str, Any]]:
+        for each in results:
+            counts[each.status] += 1
+            if chosen(form) is Format.TABLE and each.status in _BACK and not each.not_restored:
+                continue
+            yield {
+                "file": str(each.path),
+                "status": each.status,
+                "output": str(each.output) if each.output else None,
+                "log_id": each.log_id,
+                "reason": each.reason,
+                "not_restored": list(each.not_restored),
+            }
+
+    with looking(context, "reidentify", reason) as looker:
+        try:
+            write_rows(
+                told(Reidentifier(looker, output, derived).run(paths)), _COLUMNS, form, "log_id"
+            )
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise typer.BadParameter(f"{output} can't be made: {error.strerror}") from None
+    parts = ", ".join(f"{number} {status}" for status, number in counts.items())
+    typer.echo(f"{counts.total()} files: {parts or 'nothing to do'}", err=True)
+    if not sum(counts[status] for status in _BACK):
+        raise typer.Exit(FAILED)
+    if sum(counts[status] for status in ("not found", "refused", "failed")):
+        raise typer.Exit(SOME_REFUSED)
