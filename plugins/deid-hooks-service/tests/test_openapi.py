@@ -15,7 +15,7 @@ def test_schemathesis_finds_nothing(site: Site) -> None:
             [
                 *(BIN / "st", "run", f"{site.url}/openapi.json"),
                 *("--header", f"Authorization: Bearer {site.token('admin')}"),
-                *("--checks", "all", "--phases", "coverage,fuzzing", "--max-examples", "5"),
+                *("--checks", "all", "--phases", "coverage,fuzzing", "--max-examples", "2"),
                 *("--generation-database", "none", "--no-color"),
             ],
             cwd=folder,
