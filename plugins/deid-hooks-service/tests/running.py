@@ -45,7 +45,8 @@ class Site:
         )
         self.environment = {**os.environ, "DEID_HOOKS_CONFIG": str(folder / "deid-hooks.toml")}
         self.process: subprocess.Popen[bytes] | None = None
-        self.run("deid-hooks", "init")
+        made = self.run("deid-hooks", "init", DEID_HOOKS_DEADLINE="60")
+        assert made.returncode == 0, made.stderr
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
         """A command of ours, with the settings of the site."""
