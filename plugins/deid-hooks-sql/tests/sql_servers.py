@@ -65,6 +65,8 @@ class Server:
         for pid in (self.process.pid, *map(int, children.split())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+                while number is signal.SIGSTOP and not _is_stopped(pid):
+                    time.sleep(0.001)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End the server: fast, or as a crash would with SIGKILL."""
@@ -167,6 +169,12 @@ class MariaDBServer(Server):
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         super().stop(number)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each thread of a process has stopped: the signal takes a while to reach them."""
+    states = (task / "stat" for task in Path(f"/proc/{pid}/task").iterdir())
+    return all(state.read_text().rpartition(")")[2].split()[0] in "TZ" for state in states)
 
 
 def _memory() -> Path | None:
