@@ -17,9 +17,11 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQLServer]:
     other = os.environ.get("DEID_HOOKS_TEST_POSTGRESQL")  # a folder of other programs
-    server = PostgreSQLServer(Path(other) if other else None).initialise().start()
-    yield server
-    server.remove()
+    server = PostgreSQLServer(Path(other) if other else None)
+    try:
+        yield server.initialise().start()
+    finally:
+        server.remove()
 
 
 @pytest.fixture
@@ -34,9 +36,11 @@ def postgresql_url(postgresql: PostgreSQLServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDBServer]:
     program("mariadbd")
-    server = MariaDBServer().start()
-    yield server
-    server.remove()
+    server = MariaDBServer()
+    try:
+        yield server.start()
+    finally:
+        server.remove()
 
 
 @pytest.fixture

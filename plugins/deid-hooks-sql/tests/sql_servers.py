@@ -55,7 +55,8 @@ class Server:
 
     def run(self, program: str | Path, *arguments: str) -> None:
         command = [str(program), *arguments]
-        subprocess.run(command, check=True, capture_output=True, **_as_user())
+        done = subprocess.run(command, capture_output=True, text=True, **_as_user())
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the server and all its processes."""
@@ -64,6 +65,8 @@ class Server:
         for pid in (self.process.pid, *map(int, children.split())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+                while number is signal.SIGSTOP and not _is_stopped(pid):
+                    time.sleep(0.001)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End the server: fast, or as a crash would with SIGKILL."""
@@ -132,14 +135,16 @@ class MariaDBServer(Server):
             "--skip-test-db",
             "--skip-name-resolve",
         )
-        self.run(install, "--no-defaults", f"--datadir={data}", *options)
+        # Several start at once, and the kernel has only so many places for asynchronous requests.
+        modest = ("--innodb-use-native-aio=0", "--innodb-log-file-size=16M")
+        self.run(install, "--no-defaults", f"--datadir={data}", *options, *modest)
         server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         self.launch(
             [
                 *(server, "--no-defaults", f"--datadir={data}", f"--port={self.port}"),
                 *("--bind-address=127.0.0.1", f"--socket={self.folder}/socket"),
                 *("--skip-name-resolve", "--innodb-buffer-pool-size=64M"),
-                *("--innodb-flush-log-at-trx-commit=1", f"--pid-file={self.folder}/pid"),
+                *("--innodb-flush-log-at-trx-commit=1", f"--pid-file={self.folder}/pid", *modest),
             ]
         )
         return self
@@ -164,6 +169,12 @@ class MariaDBServer(Server):
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         super().stop(number)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each thread of a process has stopped: the signal takes a while to reach them."""
+    states = (task / "stat" for task in Path(f"/proc/{pid}/task").iterdir())
+    return all(state.read_text().rpartition(")")[2].split()[0] in "TZ" for state in states)
 
 
 def _memory() -> Path | None:

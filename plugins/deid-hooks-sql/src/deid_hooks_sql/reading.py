@@ -10,18 +10,17 @@ from deid_hooks.backend import Page, Sealed
 from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Rows, Statement
+from deid_hooks_sql.entries import SELECT_ENTRY, entries_within, made_of, parts_of
 from deid_hooks_sql.failures import not_allowed
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.records import TABLES, columns_of, record_of
-from deid_hooks_sql.rows import entry_of, plain, texts_of
+from deid_hooks_sql.rows import plain, texts_of
 from deid_hooks_sql.schema import SHORT, TEXTS
 from deid_hooks_sql.transactions import reading, snapshot
 
 _RECORDS_A_PAGE = 200
 _CHARACTERS_A_PAGE = 4_000_000
 _ROWS_A_PAGE = 1_000
-_TEXTS = ", ".join('"key"' if column == "key" else column for column in TEXTS)
-_ENTRY = f"SELECT seq, {_TEXTS}, exact FROM deid_log"
 _KINDS = tuple(TABLES.values())
 
 # The next places in the order of the log, the kind of record that each one is, and its size.
@@ -61,8 +60,8 @@ def resolve(link: Link, log_id: str) -> Entry | Sealed | Tombstone | None:
         return _sealed(link, log_id)
     seq = "(SELECT seq FROM deid_log WHERE id = %s)"
     stone = (f"{select_of('deid_log_tombstone')} WHERE id = %s", (plain(log_id),))
-    logs, *parts, stones = snapshot(link, [*_parts(f"= {seq}", plain(log_id)), stone])
-    entries = _made(logs, parts)
+    logs, *parts, stones = snapshot(link, [*parts_of(f"= {seq}", plain(log_id)), stone])
+    entries = made_of(logs, parts)
     for record in (*entries.values(), *(record_of("deid_log_tombstone", row) for row in stones)):
         if isinstance(record, Entry | Tombstone) and record.log_id == log_id:
             return record
@@ -91,11 +90,6 @@ def entries_at(link: Link, seqs: Sequence[int]) -> tuple[list[Entry], int]:
         )
         places = {seq: (seq, size) for seq, size in known}
         return _some(link, [places.get(seq) for seq in seqs])
-
-
-def entry_at(link: Link, seq: int) -> Entry:
-    """The entry at this place. Within a transaction that no other writer can disturb."""
-    return entries_within(link, [seq])[seq]
 
 
 def id_with_digest(link: Link, digest: str) -> str | None:
@@ -178,7 +172,7 @@ def _exactly(link: Link, log_id: str, **wanted: str) -> bool:
 
 def _texts_at(link: Link, log_id: str) -> dict[str, Any]:
     _require(link)
-    [(_, *shown, exact)] = link.rows(f"{_ENTRY} WHERE id = %s", log_id)
+    [(_, *shown, exact)] = link.rows(f"{SELECT_ENTRY} WHERE id = %s", log_id)
     return dict(zip(TEXTS, texts_of(shown, exact), strict=True))
 
 
@@ -199,50 +193,6 @@ def _sealed(link: Link, log_id: str) -> Sealed | Tombstone | None:
     stones = link.rows(f"{select_of('deid_log_tombstone')} WHERE id = %s", plain(log_id))
     found = [record_of("deid_log_tombstone", row) for row in stones]
     return next((stone for stone in found if isinstance(stone, Tombstone)), None)
-
-
-def entries_within(link: Link, seqs: Sequence[int]) -> dict[int, Entry]:
-    """The entries at these places. Within a transaction that sees one state of the log."""
-    if not seqs:
-        return {}
-    logs, *parts = link.fetch(_parts(link.database.any_of, list(seqs)))
-    return _made(logs, parts)
-
-
-def _parts(which: str, value: Any) -> list[Statement]:
-    """Statements that give the rows of the entries whose places are those."""
-    order = 'ORDER BY entry, "key"'
-    return [
-        (f"{_ENTRY} WHERE seq {which}", (value,)),
-        *(
-            (f"SELECT entry, {columns} FROM {table} WHERE entry {which} {more}{order}", (value,))
-            for table, columns, more in (
-                ("deid_instance", "SOPInstanceUID, deid_SOPInstanceUID, originals, exact", ""),
-                ("deid_uid", "deid_uid, uid, exact", ""),
-                ("deid_value", "keyword, value, exact", "AND part = 0 "),
-            )
-        ),
-        (
-            "SELECT entry, digest, exact, value FROM deid_large"
-            f' JOIN deid_log_large ON deid_log_large."key" = large WHERE entry {which}',
-            (value,),
-        ),
-    ]
-
-
-def _made(logs: Rows, parts: Sequence[Rows]) -> dict[int, Entry]:
-    sorted_parts: list[defaultdict[int, Rows]] = []
-    for rows in parts:
-        by_entry: defaultdict[int, Rows] = defaultdict(list)
-        for row in rows:
-            by_entry[row[0]].append(row[1:])
-        sorted_parts.append(by_entry)
-    instances, uids, values, large = sorted_parts
-    made = {}
-    for seq, *log in logs:
-        whole = [(texts_of(row[:1], row[1])[0], row[2]) for row in large[seq]]
-        made[seq] = entry_of(tuple(log), instances[seq], uids[seq], values[seq], whole)
-    return made
 
 
 def _some(link: Link, places: Sequence[tuple[int, int] | None]) -> tuple[list[Entry], int]:

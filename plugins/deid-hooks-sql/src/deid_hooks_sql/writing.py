@@ -10,8 +10,9 @@ from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadE
 from deid_hooks.errors import Forgotten, IdConflict, LogUnavailable, TrailMoved
 from deid_hooks.trail import same_row
 from deid_hooks_sql.database import Rows, Statement
+from deid_hooks_sql.entries import entry_at
 from deid_hooks_sql.links import Link
-from deid_hooks_sql.reading import HEAD, entry_at, head_of, select_of
+from deid_hooks_sql.reading import HEAD, head_of, select_of
 from deid_hooks_sql.records import TABLES, Small, columns_of, record_of, row_of
 from deid_hooks_sql.rows import EntryRows, kept, plain, rows_of, texts_of
 from deid_hooks_sql.schema import ENTRY_COLUMNS, PARTS, SHORT
