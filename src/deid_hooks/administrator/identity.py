@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from deid_hooks.entry import Entry, Instance
 from deid_hooks.names import fold
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset  # 200 ms that a report does not need
 
 
 def person_of(entry: Entry) -> Hashable | None:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 _MOST_BY_INDEX = 10_000
 _SECONDS_BY_INDEX = 1.0
 _ENTRIES_A_SCAN = 1_000
+_ENTRIES_AT_FIRST = 50
 _INDEX = re.compile(r"USING (?:COVERING )?INDEX (\S+)")
 
 
@@ -30,12 +31,16 @@ class RunPage(Protocol):
 
 
 def search(query: Query, run: RunPage) -> Iterator[str]:
-    """The ids of the entries that match, oldest first, in a bounded amount of memory."""
+    """The ids of the entries that match, oldest first, in a bounded amount of memory.
+
+    The first pages are small: who wants a few of many does not wait for more.
+    """
+    size = _ENTRIES_AT_FIRST
     for seqs in _candidates(query, run):
         while seqs:
-            entries, looked_at = run(partial(entries_at, seqs=seqs))
+            entries, looked_at = run(partial(entries_at, seqs=seqs[:size]))
             yield from (entry.log_id for entry in entries if query.matches(entry))
-            seqs = seqs[looked_at:]
+            seqs, size = seqs[looked_at:], min(4 * size, _MOST_BY_INDEX)
 
 
 def explain(opened: Opened, query: Query) -> list[tuple[str, str]]:
