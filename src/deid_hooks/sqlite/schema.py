@@ -82,7 +82,8 @@ def _version_1(database: Database) -> None:
     # a search term may have, such as one of several that stand in it.
     value = {"keyword": str, "value": str, "part": int}
     _part(database, "deid_value", value, (("keyword", "value"),))
-    _part(database, "deid_word", {"word": str}, ("word",))
+    # With the entry, so that people of one common name are found without a look at each row.
+    _part(database, "deid_word", {"word": str}, (("word", "entry"),))
     _part(database, "deid_large", {"large": int}, ("large",))
     large: dict[str, type] = {"digest": str, "value": bytes}
     _table(database, "deid_log_large", "key", large, ("digest",))

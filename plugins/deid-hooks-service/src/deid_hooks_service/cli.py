@@ -55,7 +55,11 @@ def serve(
     ] = "",
     tokens: TokensOption = None,
 ) -> None:
-    """Serve the log of the settings. SIGTERM stops it, once what was accepted is finished."""
+    """Serve the log of the settings. SIGTERM stops it, once what was accepted is finished.
+
+    \b
+    deid-hooks serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
+    """
     from deid_hooks.settings import load_settings
     from deid_hooks_service.serving import Listening, serve
     from deid_hooks_service.tokens import default_path
