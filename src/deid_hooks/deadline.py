@@ -11,6 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEFAULT_SECONDS = 10.0
+_LITTLE = 0.25
 
 
 class Deadline:
@@ -53,8 +54,11 @@ class _Call:
         self._under_way.release()
 
     def result(self, seconds: float) -> object:
-        if not self._under_way.acquire(timeout=seconds):
-            raise NoAnswer
+        end = Deadline(seconds)
+        # A little at a time: an interrupt that comes just before a wait doesn't end that wait.
+        while not self._under_way.acquire(timeout=min(end.left(), _LITTLE)):
+            if end.passed:
+                raise NoAnswer
         if self._error is not None:
             raise self._error
         return self._result
