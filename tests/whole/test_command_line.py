@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from typing import Any
 
 import pytest
@@ -181,8 +182,7 @@ import os, time
 from deid_hooks import hookimpl
 @hookimpl
 def {moment}(event):
-    with open("waiting", "w"):  # a fifo: whoever reads it knows that we are here
-        pass
+    open("waiting", "w").close()
     time.sleep(60)
 """
 
@@ -192,13 +192,14 @@ def {moment}(event):
 def test_an_interrupt_ends_an_upload_without_a_traceback_and_the_next_run_does_the_rest(
     site: Site, moment: str, jobs: str
 ) -> None:
-    os.mkfifo(site.folder / "waiting")
     site.environment["DEID_HOOKS_PLUGIN_TIMEOUT"] = "50"
     site.plug_in(WAITS.format(moment=moment))
     process = site.start(
         "upload", str(SOURCE), "folder:delivered", "--project", "TRIAL7", "--jobs", jobs
     )
-    (site.folder / "waiting").read_text()
+    while not (site.folder / "waiting").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
