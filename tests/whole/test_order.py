@@ -42,7 +42,7 @@ def test_the_entry_is_brought_to_the_disk_before_a_file_of_its_acquisition_is_be
         for n in places(lines, f'"{delivered}')
         if "open" in lines[n] and OPENED_FOR_WRITING.search(lines[n])
     ]
-    named = [n for n in range(len(lines)) if re.search(r"\d (?:link|rename)\w*\(", lines[n])]
+    named = [n for n in range(len(lines)) if re.search(r"\d +(?:link|rename)\w*\(", lines[n])]
     named = [n for n in named if delivered in lines[n]]
     files = site.files()
     assert len(named) == len(files) == 7
