@@ -16,7 +16,7 @@ FILES = 4
 
 
 def send(site: Site, port: int, source: Path = CT) -> tuple[int, Counter[str], set[str]]:
-    url = f"dicom://ARCHIVE@127.0.0.1:{port}?timeout=2"
+    url = f"dicom://ARCHIVE@127.0.0.1:{port}?timeout=6"
     sent = site.run("upload", str(source), url, "--project", "TRIAL7")
     assert "?" not in "".join(destination for _, destination in outcomes(site))
     reasons = {row["reason"] for row in rows(sent.stdout)} if sent.stdout else set()
