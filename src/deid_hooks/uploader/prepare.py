@@ -28,6 +28,7 @@ from deid_hooks import (
     stamp,
 )
 from deid_hooks.uploader.engines import Engine, engine_of
+from deid_hooks.uploader.reading import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Preparer:
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
                 with _saying("it can't be read"):
-                    dataset = dcmread(path, force=True)
+                    dataset = read(path)
                     original = capture(dataset)
                 with _saying(f"the engine {self._name} failed on it"):
                     self._engine(dataset)
