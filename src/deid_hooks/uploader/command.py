@@ -80,8 +80,8 @@ class Command:
                     told.append({"file": str(path), "log_id": file.log_id, **_uids(file)})
             if not told:
                 return list(unplaced.values())
-            with open(os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-                json.dump(told, out, indent=1)
+            manifest.touch(0o600)
+            manifest.write_text(json.dumps(told, indent=1), encoding="utf-8")
             status = self._run(folder, manifest, list(dict.fromkeys(t["log_id"] for t in told)))
         delivery = Delivery("uploaded")
         if status != 0:

@@ -6,12 +6,11 @@ import logging
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 
 from deid_hooks import SettingsError
 from deid_hooks.uploader.destinations import (
@@ -21,28 +20,15 @@ from deid_hooks.uploader.destinations import (
     known_already,
 )
 from deid_hooks.uploader.dicomurl import address_of
+from deid_hooks.uploader.negotiation import Kind, batches, contexts_for, kind_of
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-_MOST_KINDS = 63  # 128 contexts in an association (PS3.8, section 9.3.2), at most two for a kind
-_SOP_INSTANCE_UID = 0x00080018
 _DUPLICATE = 0x0111
 _WARNINGS = range(0xB000, 0xC000)
 _FINISH = "run it again: what has arrived is not sent twice"
-
-
-class _Kind(NamedTuple):
-    """What has to be negotiated for a file.
-
-    ``as_it_lies``: its file meta information says of it what its dataset says, so that it can be
-    sent without being decoded.
-    """
-
-    sop_class: str
-    syntax: str
-    as_it_lies: bool
 
 
 class Archive:
@@ -80,31 +66,33 @@ class Archive:
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
         found = known_already(files, self._found(files) if tried_before else ())
-        kinds: dict[int, _Kind] = {}
+        kinds: dict[int, Kind] = {}
         for at in (at for at in range(len(files)) if at not in found):
-            if kind := _kind_of(files[at]):
+            if kind := kind_of(files[at]):
                 kinds[at] = kind
             else:
                 found[at] = Delivery(
                     "failed", "it does not say its SOP class and transfer syntax, as C-STORE needs"
                 )
-        for some in _batches(sorted(set(kinds.values()))):
+        for some in batches(sorted(set(kinds.values()))):
             batch = {at: kind for at, kind in kinds.items() if kind in some}
             found |= self._deliver_batch(files, batch)
         return [found[at] for at in range(len(files))]
 
     def _deliver_batch(
-        self, files: Sequence[Outgoing], kinds: Mapping[int, _Kind]
+        self, files: Sequence[Outgoing], kinds: Mapping[int, Kind]
     ) -> dict[int, Delivery]:
         try:
-            with self._association(_contexts(kinds.values())) as association:
+            with self._association(contexts_for(kinds.values())) as association:
                 return {at: self._store(association, files[at], kinds[at]) for at in kinds}
         except DestinationError as error:
             return dict.fromkeys(kinds, Delivery("failed", str(error)))
 
-    def _store(self, association: Association, file: Outgoing, kind: _Kind) -> Delivery:
-        accepted = {(c.abstract_syntax, c.transfer_syntax[0]) for c in association.accepted_contexts}
-        if accepted.isdisjoint(_contexts([kind])):
+    def _store(self, association: Association, file: Outgoing, kind: Kind) -> Delivery:
+        accepted = {
+            (c.abstract_syntax, c.transfer_syntax[0]) for c in association.accepted_contexts
+        }
+        if accepted.isdisjoint(contexts_for([kind])):
             syntax = UID(kind.syntax).name
             return Delivery(
                 "failed", f"{self.name} takes no {UID(kind.sop_class).name} in the syntax {syntax}"
@@ -169,7 +157,8 @@ class Archive:
             if not association.is_established and not association.acceptor.primitive:
                 trust = ", and that each side knows the other's certificate" if address.tls else ""
                 raise DestinationError(
-                    f"the archive {self.name} can't be reached", f"see that it runs{trust}; {_FINISH}"
+                    f"the archive {self.name} can't be reached",
+                    f"see that it runs{trust}; {_FINISH}",
                 )
             yield association
         finally:
@@ -184,30 +173,6 @@ def _tune(event: Event, seconds: float) -> None:
     connection: Any = event.assoc.dul.socket
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.socket.settimeout(seconds)
-
-
-def _kind_of(file: Outgoing) -> _Kind | None:
-    """What a file is; None if it doesn't say so."""
-    with file.path.open("rb") as staged:
-        dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > _SOP_INSTANCE_UID)
-    meta = dataset.file_meta
-    sop_class = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
-    syntax = meta.get("TransferSyntaxUID")
-    if not (sop_class and syntax):
-        return None
-    uids = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
-    return _Kind(str(sop_class), str(syntax), uids == (sop_class, file.sop_uid))
-
-
-def _contexts(kinds: Iterable[_Kind]) -> list[tuple[str, str | None]]:
-    """What is proposed: files as they are, and what every archive takes (PS3.5, section 10.1)."""
-    proposed: set[tuple[str, str | None]] = {(kind.sop_class, kind.syntax) for kind in kinds}
-    plain = {(kind, ImplicitVRLittleEndian) for kind, of in proposed if of == ExplicitVRLittleEndian}
-    return sorted(proposed | plain, key=str)
-
-
-def _batches(kinds: Sequence[_Kind]) -> Iterator[Sequence[_Kind]]:
-    return (kinds[at : at + _MOST_KINDS] for at in range(0, len(kinds), _MOST_KINDS))
 
 
 def _code(status: Dataset) -> int | None:
