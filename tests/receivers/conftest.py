@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,12 +142,14 @@ def port() -> int:
 
 
 @contextmanager
-def archive(port: int, folder: Path, how: str = "behaves") -> Iterator[None]:
+def archive(
+    port: int, folder: Path, how: str = "behaves", certificates: Sequence[Path] = ()
+) -> Iterator[None]:
     """The stand-in of ``misbehaving.py``, at this port while the block runs."""
     folder.mkdir(exist_ok=True)
     script = Path(__file__).with_name("misbehaving.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), str(port), str(folder), how],
+        [sys.executable, str(script), str(port), str(folder), how, *certificates],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

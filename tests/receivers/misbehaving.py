@@ -1,11 +1,12 @@
 """An archive of our own that behaves as it is told: a stand-in for those that do it by themselves.
 
-python misbehaving.py PORT FOLDER HOW
+python misbehaving.py PORT FOLDER HOW [CERTIFICATE KEY OTHERS]
 """
 
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 _STATUS = {"refuses": 0xA700, "warns": 0xB000, "knows it": 0x0111}
 
 
-def main(port: int, folder: Path, how: str) -> None:
+def main(port: int, folder: Path, how: str, *certificates: str) -> None:
     received = 0
 
     def store(event: Any) -> int:
@@ -51,7 +52,10 @@ def main(port: int, folder: Path, how: str) -> None:
         entity.add_supported_context(CTImageStorage)
     entity.add_supported_context(Verification)
     server = entity.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)]
+        ("127.0.0.1", port),
+        block=False,
+        ssl_context=trusting(*certificates) if certificates else None,
+        evt_handlers=[(evt.EVT_C_STORE, store)],
     )
     print("ready", flush=True)
     sys.stdin.read()
@@ -59,5 +63,13 @@ def main(port: int, folder: Path, how: str) -> None:
     server.shutdown()
 
 
+def trusting(own: str, key: str, others: str) -> ssl.SSLContext:
+    """TLS with nobody but those whose certificate is known."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=others)
+    context.load_cert_chain(own, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

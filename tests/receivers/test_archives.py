@@ -51,6 +51,11 @@ def test_orthanc_holds_what_was_cleared_and_nothing_is_sent_twice(
     again = networked.run("upload", str(PATIENT), WAYS[way], "--project", "TRIAL7")
     assert statuses(again.stdout) == {"already there": files}
 
+    on_purpose = networked.run(
+        *("upload", str(PATIENT), WAYS[way], "--project", "TRIAL7", "--again")
+    )
+    assert statuses(on_purpose.stdout) == {"uploaded": files}
+
     forget_the_outcomes(networked)
     received = orthanc.ask("/changes?last")["Last"]
     resumed = networked.run("upload", str(PATIENT), WAYS[way], "--project", "TRIAL7")
@@ -75,11 +80,14 @@ def test_what_is_missing_at_the_archive_is_sent_by_the_next_run(
     assert orthanc.instances() == there
 
 
-def test_storescp_gets_the_files_as_they_were_de_identified(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("takes", ["+xa", "+xi"], ids=["all syntaxes", "implicit VR only"])
+def test_storescp_gets_the_files_as_they_were_de_identified(
+    site: Site, tmp_path: Path, takes: str
+) -> None:
     port, folder = free_port(), tmp_path / "received"
     folder.mkdir()
     receiver = subprocess.Popen(
-        [program("/usr/bin/storescp"), "-od", str(folder), "-aet", "SCP", "+xa", str(port)],
+        [program("/usr/bin/storescp"), "-od", str(folder), "-aet", "SCP", takes, str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

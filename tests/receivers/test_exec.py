@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,18 @@ from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
 from tests.receivers.test_archives import outcomes, statuses
 from tests.whole.site import Site
 
+CT = PATIENT / "CT2"
+PAGE = Path(__file__).parents[2] / "docs" / "archives.md"
+COMMANDS = re.findall(r"exec incoming --as \w+ -- ([^`]+)", PAGE.read_text())
+"""What the page has people run, up to the quotes that end it."""
+
 SPY = """
 import json, os, sys
 from pathlib import Path
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 seen = {
     "files": {str(p.relative_to(folder)): p.read_bytes().hex() for p in folder.rglob("*.dcm")},
-    "modes": [oct(p.stat().st_mode & 0o777) for p in (folder, *folder.rglob("*"))],
+    "modes": [oct(p.stat().st_mode & 0o777) for p in folder.parent.rglob("*")],
     "manifest": json.loads(Path(os.environ["DEID_LOG_MANIFEST"]).read_text()),
     "environment": dict(os.environ),
     "folder": str(folder),
@@ -90,7 +99,9 @@ def test_together_the_command_runs_once_with_a_folder_for_each(site: Site, spy: 
     assert ran.returncode == 0, ran.stderr
     [seen] = spy.seen()
     log_ids = seen["environment"]["DEID_LOG_IDS"].split()
-    assert {Path(name).parent.name for name in seen["files"]} == set(log_ids)
+    folders = {Path(told["file"]).parent: told["log_id"] for told in seen["manifest"]}
+    assert set(folders.values()) == set(log_ids)
+    assert len(folders) == len(log_ids)
     assert "DEID_LOG_ID" not in seen["environment"]
     assert len(log_ids) > 1
     assert outcomes(site) == {("uploaded", "pacs")}
@@ -170,30 +181,75 @@ def receiver(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         yield port, folder
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["/usr/bin/storescu", "-aec", "ARCHIVE", "127.0.0.1", "PORT", "+sd", "{}"],
-        ["/usr/bin/dcmsend", "-aec", "ARCHIVE", "127.0.0.1", "PORT", "+sd", "{}"],
-    ],
-    ids=["storescu", "dcmsend"],
-)
-def test_dcmtk_sends_what_is_in_the_log(
-    site: Site, receiver: tuple[int, Path], words: list[str]
-) -> None:
+def of_dcmtk(name: str, port: int) -> list[str]:
+    """The command of the page, which names an archive of its own."""
+    path = program(f"/usr/bin/{name}")
+    command = next(each for each in COMMANDS if re.search(rf"\b{name} ", each))
+    for of_the_page, here in (("pacs 11112", f"127.0.0.1 {port}"), (f"{name} ", f"{path} ")):
+        command = command.replace(of_the_page, here)
+    return shlex.split(command)
+
+
+@pytest.mark.parametrize("name", ["storescu", "dcmsend"])
+def test_dcmtk_sends_what_is_in_the_log(site: Site, receiver: tuple[int, Path], name: str) -> None:
     port, folder = receiver
-    program(words[0])
-    ran = execute(site, [str(port) if word == "PORT" else word for word in words])
+    ran = execute(site, of_dcmtk(name, port))
     assert ran.returncode == 0, ran.stderr
     assert {path.stem for path in folder.iterdir()} == site.logged()
 
 
-def test_rsync_sends_what_is_in_the_log(site: Site, tmp_path: Path) -> None:
-    target = tmp_path / "mirror"
-    ran = execute(site, [program("rsync"), "-r", "{}/", str(target)], "--together")
+@pytest.mark.parametrize("name", ["storescu", "dcmsend"])
+@pytest.mark.parametrize("how", ["refuses some", "dies"])
+def test_what_dcmtk_could_not_send_has_failed(
+    site: Site, port: int, tmp_path: Path, name: str, how: str
+) -> None:
+    with archive(port, tmp_path / "received", how):
+        ran = site.run("exec", str(CT), "--as", "pacs", "--", *of_dcmtk(name, port))
+    assert set(statuses(ran.stdout)) == {"failed"}
+    assert outcomes(site) == {("failed", "pacs")}
+
+
+def sent_to(folder: Path) -> set[str]:
+    return {str(dcmread(path).SOPInstanceUID) for path in folder.rglob("*.dcm")}
+
+
+@pytest.mark.parametrize("options", [[], ["--together"]], ids=["one by one", "together"])
+def test_what_several_runs_send_to_one_place_does_not_meet(
+    site: Site, tmp_path: Path, options: list[str]
+) -> None:
+    command = [program("rsync"), "-r", "{}/", str(tmp_path / "mirror")]
+    for source in (CT, PATIENT / "CR1", PATIENT):
+        ran = site.run("exec", str(source), "--as", "mirror", *options, "--", *command)
+        assert ran.returncode == 0, ran.stderr
+    assert sent_to(tmp_path / "mirror") == site.logged()
+
+
+def test_the_aws_client_sends_what_is_in_the_log(site: Site, tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            path = Path(f"{bucket}{self.path.partition('?')[0]}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = [program("/usr/bin/aws"), "s3", "cp", "--recursive", "{}", "s3://bucket/images/"]
+    where = ["--endpoint-url", f"http://127.0.0.1:{server.server_port}", "--no-sign-request"]
+    try:
+        ran = execute(site, [*command, *where, "--region", "nowhere"], "--together")
+    finally:
+        server.shutdown()
+        server.server_close()
     assert ran.returncode == 0, ran.stderr
-    sent = {str(dcmread(path).SOPInstanceUID) for path in target.rglob("*.dcm")}
-    assert sent == site.logged()
+    assert sent_to(bucket) == site.logged()
 
 
 def test_curl_sends_what_is_in_the_log(networked: Site, orthanc: Orthanc) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from tests.receivers.conftest import PATIENT, archive
 from tests.receivers.test_archives import outcomes, statuses
@@ -90,3 +91,36 @@ def test_an_archive_that_is_not_there_or_wants_nobody_is_found_before_a_file_is_
     assert (code, found) == (2, Counter())
     assert any("rejected" in each or "can't be reached" in each for each in said), said
     assert site.logged() == set()
+
+
+def test_a_file_that_says_no_class_is_named_and_the_others_are_sent(
+    site: Site, port: int, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, path in enumerate(sorted(CT.iterdir())):
+        dataset = dcmread(path)
+        if number == 0:
+            del dataset.SOPClassUID, dataset.file_meta.MediaStorageSOPClassUID
+        dataset.save_as(source / path.name)
+    with archive(port, tmp_path / "received"):
+        code, found, reasons = send(site, port, source)
+    assert (code, found) == (3, Counter(uploaded=FILES - 1, failed=1))
+    assert any("does not say its SOP class" in each for each in reasons)
+
+
+def test_what_an_engine_forgot_in_the_file_meta_information_is_not_announced(
+    site: Site, port: int, tmp_path: Path
+) -> None:
+    engine = (
+        "def plugin(argument, pseudonyms):\n"
+        "    def engine(dataset):\n"
+        "        dataset.SOPInstanceUID = pseudonyms.uid(dataset.SOPInstanceUID)\n"
+        "    return engine\n"
+    )
+    site.plug_in(engine, "deid_hooks.engines", "forgetful")
+    url = f"dicom://ARCHIVE@127.0.0.1:{port}"
+    with archive(port, tmp_path / "received"):
+        sent = site.run("upload", str(CT), url, "--engine", "forgetful")
+    assert sent.returncode == 0, sent.stderr
+    assert {path.stem for path in (tmp_path / "received").iterdir()} == site.logged()

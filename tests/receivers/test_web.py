@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,6 +30,7 @@ class Stand:
     def __init__(self) -> None:
         self.code, self.refused, self.reason, self.silent = 200, 0, 0xA700, False
         self.garbage = False
+        self.there: list[str] = []
         self.authorizations: set[str | None] = set()
 
     def answer(self, body: bytes) -> bytes:
@@ -54,12 +57,16 @@ def stand() -> Stand:
     return Stand()
 
 
-@pytest.fixture
-def url(stand: Stand) -> Iterator[str]:
+@contextmanager
+def serving(stand: Stand, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of the stand-in while the block runs."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             stand.authorizations.add(self.headers["Authorization"])
-            self._reply(stand.code if stand.code in (401, 503) else 200, b"[]")
+            # It knows nothing of pages: whatever the offset, everything is on the first one.
+            there = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in stand.there]
+            self._reply(stand.code if stand.code in (401, 503) else 200, json.dumps(there).encode())
 
         def do_POST(self) -> None:
             stand.authorizations.add(self.headers["Authorization"])
@@ -80,10 +87,19 @@ def url(stand: Stand) -> Iterator[str]:
             return None
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"dicomweb+http://127.0.0.1:{server.server_port}/dicom-web"
+    scheme = "https" if context else "http"
+    yield f"dicomweb+{scheme}://127.0.0.1:{server.server_port}/dicom-web"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def url(stand: Stand) -> Iterator[str]:
+    with serving(stand) as url:
+        yield url
 
 
 def send(site: Site, url: str, **variables: str) -> tuple[int, Counter[str], str]:
@@ -124,6 +140,15 @@ def test_an_answer_that_cannot_be_had_counts_as_failed(
     assert (code, found) == (3, Counter(failed=FILES))
     assert "run it again" in said
     assert "Traceback" not in said
+
+
+def test_an_archive_that_knows_no_pages_is_asked_until_it_says_nothing_new(
+    site: Site, stand: Stand, url: str
+) -> None:
+    stand.code, stand.garbage = 500, True
+    send(site, url)
+    stand.code, stand.garbage, stand.there = 200, False, sorted(site.logged())[:3]
+    assert send(site, url)[:2] == (0, Counter({"already there": 3, "uploaded": 1}))
 
 
 def test_credentials_come_from_the_environment_or_a_netrc_and_are_not_logged(

@@ -45,7 +45,7 @@ def execute(
     from deid_hooks.uploader.subjects import read_subjects
     from deid_hooks.uploader.upload import Order
 
-    target = Command(command, name)
+    target = Command(command, name, together)
     labels = read_subjects(subjects, project) if subjects else {}
     order = Order(engine, project, jobs, again, labels, together)
     try:

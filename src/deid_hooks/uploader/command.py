@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from deid_hooks import SettingsError
-from deid_hooks.uploader.destinations import Delivery, Outgoing
+from deid_hooks.uploader.destinations import Delivery, DestinationError, Outgoing
+from deid_hooks.uploader.folder import folder_of, make_private, names_in
 
 PLACE = "{}"
 """What stands for the folder among the words of a command."""
@@ -35,6 +36,10 @@ class Interrupted(BaseException):
 class Command:
     """Runs ``words`` for each acquisition, with a folder of its files in place of ``{}``.
 
+    Files are named by their de-identified UIDs, so that those of one run never take the place of
+    another's wherever the command puts them: SOP_UID.dcm, and ``together``, when the folder holds
+    several acquisitions, STUDY_UID/SERIES_UID/SOP_UID.dcm.
+
     The command finds the log ids in DEID_LOG_ID (of one acquisition) and DEID_LOG_IDS, and in
     DEID_LOG_MANIFEST the name of a JSON file that tells which file belongs to which. Its output
     goes to standard error. Exit status 0 is ``uploaded``, anything else ``failed``; so is a
@@ -43,7 +48,7 @@ class Command:
     Raises SettingsError for a command without ``{}``, or that can't be found.
     """
 
-    def __init__(self, words: Sequence[str], name: str) -> None:
+    def __init__(self, words: Sequence[str], name: str, together: bool = False) -> None:
         if not any(PLACE in word for word in words):
             raise SettingsError("The command needs {} where the folder of files belongs.")
         if shutil.which(words[0]) is None:
@@ -52,6 +57,8 @@ class Command:
             raise SettingsError("The destination needs a name: --as NAME.")
         self._words = list(words)
         self.name = name
+        self._together = together
+        self._running = False
         self._process: subprocess.Popen[bytes] | None = None
         self._ended_by = 0
 
@@ -59,12 +66,41 @@ class Command:
         """Whether the command reaches anything shows when it runs."""
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
-        with _folder_of(files) as (folder, manifest):
-            status = self._run(folder, manifest, list(dict.fromkeys(f.log_id for f in files)))
-        if status == 0:
-            return [Delivery("uploaded")] * len(files)
-        what = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return [Delivery("failed", f"the command ended with {what}")] * len(files)
+        unplaced: dict[int, Delivery] = {}
+        told: list[dict[str, str]] = []
+        with tempfile.TemporaryDirectory(dir=files[0].path.parent) as private:
+            folder, manifest = Path(private, "files"), Path(private, "manifest.json")
+            make_private(folder)
+            for at, file in enumerate(files):
+                try:
+                    path = self._placed(folder, file)
+                except DestinationError as error:
+                    unplaced[at] = Delivery("failed", str(error))
+                else:
+                    told.append({"file": str(path), "log_id": file.log_id, **_uids(file)})
+            if not told:
+                return list(unplaced.values())
+            manifest.touch(0o600)
+            manifest.write_text(json.dumps(told, indent=1), encoding="utf-8")
+            status = self._run(folder, manifest, list(dict.fromkeys(t["log_id"] for t in told)))
+        delivery = Delivery("uploaded")
+        if status != 0:
+            what = f"signal {-status}" if status < 0 else f"exit status {status}"
+            delivery = Delivery("failed", f"the command ended with {what}")
+        return [unplaced.get(at, delivery) for at in range(len(files))]
+
+    def _placed(self, folder: Path, file: Outgoing) -> Path:
+        """Where a file stands below ``folder``. DestinationError for what is no UID."""
+        place = folder
+        if self._together:
+            place = folder_of(folder, file)
+            make_private(place.parent)
+            make_private(place)
+        for path in names_in(place, file):
+            with suppress(FileExistsError):
+                os.link(file.path, path)
+                return path
+        raise AssertionError("there is always another name")
 
     @contextmanager
     def passing_signals_on(self) -> Iterator[None]:
@@ -88,45 +124,28 @@ class Command:
         if len(log_ids) == 1:
             environment["DEID_LOG_ID"] = log_ids[0]
         words = [word.replace(PLACE, str(folder)) for word in self._words]
+        self._running = True
         try:
             self._process = subprocess.Popen(  # noqa: S603 - it is what we were told to run
                 words, env=environment, stdout=sys.stderr.fileno()
             )
+            if self._ended_by:  # while it began
+                self._process.send_signal(self._ended_by)
+            return self._process.wait()
         except OSError as error:
             raise SettingsError(
                 f"The command {self._words[0]} can't be run: {error.strerror}."
             ) from None
-        try:
-            return self._process.wait()
         finally:
-            self._process = None
+            self._running, self._process = False, None
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._process is None:
+        if not self._running:
             raise Interrupted(number)
         self._ended_by = number
         # A terminal sends Ctrl-C to the command as well; twice may mean something else to it.
-        if not (number == signal.SIGINT and sys.stdin.isatty()):
+        if self._process and not (number == signal.SIGINT and sys.stdin.isatty()):
             self._process.send_signal(number)
-
-
-@contextmanager
-def _folder_of(files: Sequence[Outgoing]) -> Iterator[tuple[Path, Path]]:
-    """A folder with nothing but the files, in folders of their own if of several acquisitions."""
-    log_ids = list(dict.fromkeys(file.log_id for file in files))
-    with tempfile.TemporaryDirectory(dir=files[0].path.parent) as private:
-        folder = Path(private, "files")
-        folder.mkdir(mode=0o700)
-        told = []
-        for number, file in enumerate(files, 1):
-            place = folder if len(log_ids) == 1 else folder / file.log_id
-            place.mkdir(mode=0o700, exist_ok=True)
-            path = place / f"{number:06}.dcm"
-            os.link(file.path, path)
-            told.append({"file": str(path), "log_id": file.log_id, **_uids(file)})
-        manifest = Path(private, "manifest.json")
-        manifest.write_text(json.dumps(told, indent=1), encoding="utf-8")
-        yield folder, manifest
 
 
 def _uids(file: Outgoing) -> dict[str, str]:

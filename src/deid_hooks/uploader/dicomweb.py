@@ -45,8 +45,7 @@ class Web:
         self.name = f"dicomweb+{plain}"
         self._session = requests.Session()
         if token := os.environ.get("DICOMWEB_TOKEN"):
-            self._session.headers["Authorization"] = f"Bearer {token}"
-            self._session.trust_env = False  # or a .netrc takes its place
+            self._session.auth = _Bearer(token)
         elif user := os.environ.get("DICOMWEB_USERNAME"):
             self._session.auth = (user, os.environ.get("DICOMWEB_PASSWORD", ""))
         self._client = DICOMwebClient(plain, session=self._session, timeout=_TIMEOUT)
@@ -60,7 +59,7 @@ class Web:
             code = _code_of(error)
             if code in (401, 403):
                 raise DestinationError(
-                    f"{self.name} answers {code}",
+                    f"the archive {self.name} answers {code}",
                     "give DICOMWEB_TOKEN, DICOMWEB_USERNAME and DICOMWEB_PASSWORD, or a .netrc",
                 ) from None
             if code is None or code >= 500:
@@ -76,8 +75,9 @@ class Web:
 
     def _store(self, files: Sequence[Outgoing]) -> list[Delivery]:
         answer: Dataset | None
+        datasets = [dcmread(file.path) for file in files]
         try:
-            answer = self._client.store_instances([dcmread(file.path) for file in files])
+            answer = self._client.store_instances(datasets)
         except self._failures as error:
             answer = _answer_in(error)
             if answer is None:
@@ -107,17 +107,42 @@ class Web:
         """SOP Instance UIDs that a QIDO-RS search tells of; none if the archive can't be asked."""
         there: set[str] = set()
         for study_uid, series_uid in {(file.study_uid, file.series_uid) for file in files}:
-            with suppress(self._failures, KeyError, ValueError, IndexError):
-                for instance in self._client.search_for_instances(
-                    study_uid, series_uid, get_remaining=True
-                ):
-                    there.add(str(instance["00080018"]["Value"][0]))
+            with suppress(self._failures, KeyError, ValueError, IndexError, TypeError):
+                for uid in self._pages(study_uid, series_uid):
+                    there.add(uid)
         return there
+
+    def _pages(self, study_uid: str, series_uid: str) -> Iterator[str]:
+        """SOP Instance UIDs of a series, page by page, as long as a page holds a new one.
+
+        An archive that doesn't know ``offset`` answers with the same page for ever.
+        """
+        seen: set[str] = set()
+        answered = 0
+        while True:
+            found = self._client.search_for_instances(study_uid, series_uid, offset=answered)
+            uids = {str(instance["00080018"]["Value"][0]) for instance in found} - seen
+            if not uids:
+                return
+            yield from uids
+            seen |= uids
+            answered += len(found)
 
     def _unreachable(self, error: Exception) -> DestinationError:
         code = _code_of(error)
         cause = f"answers {code}" if code else f"can't be reached ({type(error).__name__})"
-        return DestinationError(f"{self.name} {cause}", f"see that it runs; {_FINISH}")
+        return DestinationError(f"the archive {self.name} {cause}", f"see that it runs; {_FINISH}")
+
+
+class _Bearer:
+    """A token as ``requests`` asks for it; a header alone would give way to a .netrc."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
 
 def _checked(url: str) -> str:

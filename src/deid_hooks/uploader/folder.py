@@ -59,7 +59,7 @@ class Folder:
     def check(self) -> None:
         """Make the folder if its parent is there, and see that it can be written."""
         with self._told():
-            if _make(self._path):
+            if make_private(self._path):
                 self._changed.update((self._path, self._path.parent))
             remove_leftovers(self._path)
             with new_file(self._path):
@@ -82,15 +82,15 @@ class Folder:
     def has(self, file: Outgoing) -> bool:
         """Whether one of the files with these UIDs has the same bytes."""
         with self._told():
-            paths = _names(self._folder_of(file), file.sop_uid)
+            paths = names_in(folder_of(self._path, file), file)
             return any(_same(path, file.path) for path in itertools.takewhile(_taken, paths))
 
     def send(self, file: Outgoing) -> Literal["uploaded", "already there"]:
         """Deliver a file. DestinationError for what is no UID: it would become a path."""
         with self._told():
-            folder = self._folder_of(file)
+            folder = folder_of(self._path, file)
             there = self.has(file)
-            written = not there and self._write(file.path, folder, _names(folder, file.sop_uid))
+            written = not there and self._write(file.path, folder, names_in(folder, file))
         # What is there already may come from a run that was killed before it was durable.
         self._changed.update((folder, folder.parent, self._path))
         return "uploaded" if written else "already there"
@@ -108,8 +108,8 @@ class Folder:
             with open(new.descriptor, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target, _BLOCK)
             os.fsync(new.descriptor)
-            _make(folder.parent)
-            _make(folder)
+            make_private(folder.parent)
+            make_private(folder)
             while True:
                 path = next(names)
                 try:
@@ -119,13 +119,6 @@ class Folder:
                         return False
                 else:
                     return True
-
-    def _folder_of(self, file: Outgoing) -> Path:
-        return (
-            self._path
-            / _checked(file.study_uid, "StudyInstanceUID")
-            / _checked(file.series_uid, "SeriesInstanceUID")
-        )
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -139,9 +132,18 @@ class Folder:
             raise DestinationError(f"the destination {self.name} {cause}", remedy) from None
 
 
-def _names(folder: Path, sop_uid: str) -> Iterator[Path]:
-    """The names that a file may get, in the order in which they are tried."""
-    stem = _checked(sop_uid, "SOPInstanceUID")
+def folder_of(folder: Path, file: Outgoing) -> Path:
+    """Where its series is, below a folder. DestinationError for what is no UID."""
+    study = _checked(file.study_uid, "StudyInstanceUID")
+    return folder / study / _checked(file.series_uid, "SeriesInstanceUID")
+
+
+def names_in(folder: Path, file: Outgoing) -> Iterator[Path]:
+    """The names that a file may get, in the order in which they are tried.
+
+    DestinationError for what is no UID.
+    """
+    stem = _checked(file.sop_uid, "SOPInstanceUID")
     yield folder / f"{stem}.dcm"
     yield from (folder / f"{stem}-{number}.dcm" for number in itertools.count(2))
 
@@ -152,8 +154,8 @@ def _checked(uid: str, keyword: str) -> str:
     return uid
 
 
-def _make(folder: Path) -> bool:
-    """Make a folder in one that is there; False if there is one already."""
+def make_private(folder: Path) -> bool:
+    """Make a folder in one that is there, its owner's only; False if there is one already."""
     try:
         folder.mkdir(0o700)
     except FileExistsError:

@@ -142,7 +142,7 @@ def _deliver(
                 yield from (Result(e.path, "refused", one.log_id, _WITHDRAWN) for e in staged)
             else:
                 logged.append(one)
-        yield from _send(hooks, logged, destination)
+        yield from _send(hooks, logged, destination, order)
     finally:
         for files in acquisitions:
             for each in files:
@@ -167,7 +167,7 @@ def _log(
 
 
 def _send(
-    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination
+    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination, order: Order
 ) -> Iterator[Result]:
     with ExitStack() as uploads:
         cleared: list[tuple[_Logged, Upload]] = []
@@ -186,7 +186,7 @@ def _send(
             for one, _ in cleared
             for each in one.staged
         ]
-        tried_before = any(one.known is not None for one, _ in cleared)
+        tried_before = not order.again and any(one.known is not None for one, _ in cleared)
         try:
             deliveries = iter(destination.deliver(files, tried_before))
         except DestinationError as error:
