@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from deid_hooks.uploader.command import Command, Interrupted
+from deid_hooks.uploader.destinations import Outgoing
 from tests.needed import program
 from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
 from tests.receivers.test_archives import outcomes, statuses
@@ -153,6 +156,25 @@ def test_a_signal_reaches_the_command_first_and_nothing_is_left_behind(
     assert len((tmp_path / "started").read_text().split()) == 1, "no further command was started"
     assert outcomes(site) == {("failed", "pacs")}
     assert staging(site) == []
+
+
+def test_a_signal_that_comes_while_the_command_begins_reaches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # pytest's own has no descriptor
+    (tmp_path / "staged").touch()
+    command = Command(["bash", "-c", "sleep 60 # {}"], "pacs")
+    with command.passing_signals_on():
+        [delivery] = command.deliver([Outgoing(tmp_path / "staged", "1", "2", "3")], False)
+        with pytest.raises(Interrupted):
+            command.refuse_to_go_on()
+    assert delivery.reason == f"the command ended with signal {signal.SIGTERM.value}"
 
 
 def test_a_command_that_is_killed_has_failed(site: Site) -> None:

@@ -31,6 +31,7 @@ class Stand:
         self.code, self.refused, self.reason, self.silent = 200, 0, 0xA700, False
         self.garbage = False
         self.there: list[str] = []
+        self.elsewhere = ""
         self.authorizations: set[str | None] = set()
 
     def answer(self, body: bytes) -> bytes:
@@ -66,7 +67,8 @@ def serving(stand: Stand, context: ssl.SSLContext | None = None) -> Iterator[str
             stand.authorizations.add(self.headers["Authorization"])
             # It knows nothing of pages: whatever the offset, everything is on the first one.
             there = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in stand.there]
-            self._reply(stand.code if stand.code in (401, 503) else 200, json.dumps(there).encode())
+            code = stand.code if stand.code in (307, 401, 503) else 200
+            self._reply(code, json.dumps(there).encode())
 
         def do_POST(self) -> None:
             stand.authorizations.add(self.headers["Authorization"])
@@ -78,6 +80,8 @@ def serving(stand: Stand, context: ssl.SSLContext | None = None) -> Iterator[str
 
         def _reply(self, code: int, body: bytes) -> None:
             self.send_response(code)
+            if stand.elsewhere:
+                self.send_header("Location", stand.elsewhere + self.path)
             self.send_header("Content-Type", "application/dicom+json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -175,6 +179,16 @@ def test_who_is_not_let_in_is_told_how(site: Site, stand: Stand, url: str) -> No
     assert "answers 401" in said
     assert "DICOMWEB_TOKEN" in said
     assert site.logged() == set()
+
+
+def test_images_do_not_follow_to_another_address(site: Site, stand: Stand, url: str) -> None:
+    other = Stand()
+    with serving(other) as elsewhere:
+        stand.code, stand.elsewhere = 307, elsewhere.removeprefix("dicomweb+")
+        code, _, said = send(site, url)
+    assert code == 2
+    assert "redirects to another address" in said
+    assert other.authorizations == set(), "nobody came"
 
 
 def test_a_url_with_a_password_is_refused_and_not_repeated(site: Site, tmp_path: Path) -> None:

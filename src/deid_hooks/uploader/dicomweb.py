@@ -44,6 +44,7 @@ class Web:
         plain = _checked(url.removeprefix("dicomweb+"))
         self.name = f"dicomweb+{plain}"
         self._session = requests.Session()
+        self._session.max_redirects = 0  # or images would go where the log doesn't say
         if token := os.environ.get("DICOMWEB_TOKEN"):
             self._session.auth = _Bearer(token)
         elif user := os.environ.get("DICOMWEB_USERNAME"):
@@ -61,6 +62,11 @@ class Web:
                 raise DestinationError(
                     f"the archive {self.name} answers {code}",
                     "give DICOMWEB_TOKEN, DICOMWEB_USERNAME and DICOMWEB_PASSWORD, or a .netrc",
+                ) from None
+            if code in range(300, 400):
+                raise DestinationError(
+                    f"the archive {self.name} redirects to another address",
+                    "name that one, if it is the archive's: it is what stands in the log",
                 ) from None
             if code is None or code >= 500:
                 raise self._unreachable(error) from None
