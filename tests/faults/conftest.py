@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from tests.faults.scene import Scene, Stage, make_stage
 from tests.faults.tally import Problem, Tally, Try, table
 
 Case = TypeVar("Case")
@@ -26,6 +28,16 @@ def chosen(config: pytest.Config, cases: Sequence[Case], sample: int, share: int
 def amount(config: pytest.Config) -> str:
     """How much of the campaign runs: ``sample``, ``share`` or ``whole``."""
     return str(config.getoption("--faults", "sample"))
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return make_stage(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture
+def scene(stage: Stage, tmp_path: Path) -> Scene:
+    return stage.site(tmp_path / "site")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,12 @@ class Site:
         if begun:
             self.run("init")
 
-    def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, before: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[str]:
+        """Start a command, or a program ``before`` that starts it."""
         return subprocess.Popen(
-            [str(PROGRAM), *words],
+            [*before, str(PROGRAM), *words],
             env={**self.environment, **variables},
             cwd=self.folder,
             stdout=subprocess.PIPE,

@@ -1,0 +1,154 @@
+"""What is true after a fault, found with plain sqlite3 and pydicom: nothing here is of deid_hooks."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+
+from tests.faults.scene import SERIES, Ran, Scene
+from tests.faults.tally import CUT_SHORT, LEAKED, LOST, UNLOGGED, WRONG_MESSAGE, Problem
+from tests.whole.canaries import found_in
+from tests.whole.site import LOG
+
+SENTENCES = (
+    "Unable to log de-identified data",
+    "Unable to resolve de-identification ID",
+    "The destination folder:",
+)
+"""One of them is in what a run says that didn't do its job."""
+
+ENTRY_FIELDS = ("PatientName", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "StudyDate")
+_ROWS = f"""
+    SELECT instance.deid_SOPInstanceUID, instance.SOPInstanceUID, entry.id,
+           {", ".join(f"entry.{field}" for field in ENTRY_FIELDS)},
+           (SELECT count(*) FROM deid_log_upload
+            WHERE log_id = entry.id AND event = 'cleared' AND destination = :destination)
+    FROM deid_log_instance AS instance JOIN deid_log AS entry ON entry.id = instance.log_id
+"""
+
+
+def logged(log: Path, destination: Path) -> dict[str, list[dict[str, Any]]]:
+    """The originals of each de-identified SOP Instance UID, as they stand in a log.
+
+    Only entries that were cleared for the destination; nothing if there is no log.
+    """
+    if not log.exists():
+        return {}
+    connection = sqlite3.connect(log)
+    try:
+        rows = connection.execute(_ROWS, {"destination": f"folder:{destination}"}).fetchall()
+    finally:
+        connection.close()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for deid_uid, uid, log_id, *fields, cleared in rows:
+        if cleared:
+            values = dict(zip(ENTRY_FIELDS, fields, strict=True))
+            values |= {"SOPInstanceUID": uid, "log_id": log_id}
+            found.setdefault(deid_uid, []).append(values)
+    return found
+
+
+@cache
+def originals(source: Path) -> dict[bytes, Dataset]:
+    """The original of each image, by its pixels."""
+    read = (dcmread(path) for path in (source / "all").iterdir())
+    return {dataset.PixelData: dataset for dataset in read}
+
+
+def out_there(scene: Scene, *logs: Path) -> Iterator[Problem]:
+    """Each delivered file that no log has, or has with other originals, or that isn't whole."""
+    known = [logged(log, scene.delivered) for log in logs or (scene.folder / LOG,)]
+    for path, content in scene.files().items():
+        if scene.stage.undisturbed.get(path) != content:
+            yield Problem(CUT_SHORT, f"{path} isn't the file of an undisturbed run")
+            continue
+        dataset = dcmread(scene.delivered / path)
+        original = originals(scene.stage.source)[dataset.PixelData]
+        wanted = {name: str(original[name].value) for name in (*ENTRY_FIELDS, "SOPInstanceUID")}
+        entries = [e for each in known for e in each.get(dataset.SOPInstanceUID, ())]
+        if not any(wanted.items() <= entry.items() for entry in entries):
+            yield Problem(UNLOGGED, f"{path} has no entry with its originals")
+
+
+def kept(scene: Scene, ran: Ran | None, log: Path | None = None) -> Iterator[Problem]:
+    """What was acknowledged and is gone: entries, and files of a destination."""
+    there = scene.marks()
+    for path, mark in scene.before.items():
+        if there.get(path) != mark:
+            yield Problem(LOST, f"{path} was there before the fault, and is gone or another file")
+    known = logged(log or scene.folder / LOG, scene.delivered)
+    ids = {entry["log_id"] for entries in known.values() for entry in entries}
+    for row in ran.report if ran else ():
+        if row["status"] in ("uploaded", "already there") and row["log_id"] not in ids:
+            yield Problem(LOST, f"{row['file']} was reported as {row['status']}, and has no entry")
+    if len(known) < len(scene.before):
+        yield Problem(LOST, "an entry of before the fault is gone")
+
+
+def leaks(scene: Scene, *runs: Ran) -> Iterator[Problem]:
+    """Where an identifying value is that is neither the source nor the log."""
+    for ran in runs:
+        if found := found_in(ran.out + ran.err):
+            yield Problem(LEAKED, f"{len(found)} values in what the program says")
+        if found := found_in(ran.processes):
+            yield Problem(LEAKED, f"{len(found)} values in arguments or environment")
+    for path in scene.folder.rglob("*"):
+        if path.name.startswith("log.db") or "saved" in path.parts:
+            continue
+        name = str(path.relative_to(scene.folder))
+        if found_in(name) or (path.is_file() and found_in(path.read_bytes())):
+            yield Problem(LEAKED, f"a value in {name}")
+
+
+def message(ran: Ran, complete: bool) -> Iterator[Problem]:
+    """Whether what it says fits what it did: done, or in words what stopped it."""
+    said = ran.out + ran.err
+    if "Traceback" in said or "Exception ignored" in said:
+        yield Problem(WRONG_MESSAGE, said[-1500:])
+    if ran.code == 0 and not complete:
+        yield Problem(WRONG_MESSAGE, "exit code 0, and not everything is there")
+    if ran.code > 0 and not any(sentence in said for sentence in SENTENCES):
+        yield Problem(WRONG_MESSAGE, f"exit code {ran.code} and no reason: {said[-500:]}")
+    if ran.code not in (0, 1, 3, 69) and ran.code > 0:
+        yield Problem(WRONG_MESSAGE, f"exit code {ran.code}")
+
+
+def completed(scene: Scene, run: Callable[[], Ran] | None = None) -> Iterator[Problem]:
+    """Run it again, undisturbed: it completes the work and repeats nothing."""
+    before = scene.marks()
+    again = (run or scene.upload_all)()
+    if again.code:
+        yield Problem(LOST, f"the re-run ends with {again.code}: {again.out[-300:]}{again.err}")
+    if scene.files() != scene.stage.undisturbed:
+        yield Problem(LOST, "the re-run doesn't complete the work")
+    after = scene.marks()
+    for path, mark in before.items():
+        if after.get(path) != mark:
+            yield Problem(LOST, f"the re-run sends {path} again")
+    sent = [row for row in again.report if row["status"] == "uploaded"]
+    if len(sent) != len(after) - len(before):
+        yield Problem(LOST, f"the re-run reports {len(sent)} files as sent")
+    ((entries, series),) = scene.sql(
+        "SELECT count(*), count(DISTINCT SeriesInstanceUID) FROM deid_log"
+    )
+    if not entries == series == SERIES:
+        yield Problem(LOST, f"{entries} entries of {series} series")
+    if left := os.listdir(scene.folder / "tmp"):
+        yield Problem(LOST, f"{len(left)} folders are left in the temporary folder")
+    yield from out_there(scene)
+    yield from leaks(scene, again)
+
+
+def everything(scene: Scene, ran: Ran | None) -> list[Problem]:
+    """All that must hold after a fault, of a log that is still in its place."""
+    problems = [*out_there(scene), *kept(scene, ran)]
+    if ran:
+        complete = scene.files() == scene.stage.undisturbed
+        problems += [*message(ran, complete), *leaks(scene, ran)]
+    return [*problems, *completed(scene)]

@@ -1,0 +1,154 @@
+"""The stage of each fault: a site whose log and destination already hold a series, and more to come.
+
+Every identifying value of the images is a canary, and every image has pixels of its own, so that
+whoever checks finds the original of a delivered file without asking us.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.whole import canaries
+from tests.whole.site import Site
+
+SERIES, FILES = 4, 2
+SECRET = "ab" * 32
+
+
+def write_source(folder: Path) -> None:
+    """Four series of two patients, two files each; the first is in ``first``, all are in ``all``."""
+    for series in range(SERIES):
+        for number in range(FILES):
+            made = canaries.dataset(f"{canaries.SOP_UID}.{series}.{number}")
+            made.SeriesInstanceUID = f"{canaries.TEXTS['SeriesInstanceUID']}.{series}"
+            if series > 1:
+                made.PatientID += "-2"
+                made.PatientName = "Qxother^Qxgiven"
+            made.PixelData = bytes([series, number]) * 16
+            made.ImageComments = "Qxcomment " * 200
+            for kind in ("first", "all") if series == 0 else ("all",):
+                path = folder / kind / f"{series}-{number}.dcm"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.save_as(path, enforce_file_format=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all tries of a run share: the images, a site with the first series, and how it ends."""
+
+    source: Path
+    begun: Path
+    undisturbed: dict[str, bytes]
+    """The delivered files of an undisturbed run, by path."""
+
+    def site(self, folder: Path) -> Scene:
+        """A site of its own for a try."""
+        shutil.copytree(self.begun, folder, symlinks=True)
+        site = Scene(self, folder)
+        site.change(f"UPDATE deid_log_upload SET destination = 'folder:{site.delivered}'")
+        return site
+
+
+def make_stage(folder: Path) -> Stage:
+    source = folder / "source"
+    write_source(source)
+    begun = Site(folder / "begun", SECRET)
+    first = begun.upload(source / "first")
+    assert first.returncode == 0, first.stderr
+    whole = Site(folder / "whole", SECRET)
+    done = whole.upload(source / "all")
+    assert done.returncode == 0, done.stderr
+    undisturbed = whole.files()
+    assert len(undisturbed) == SERIES * FILES
+    return Stage(source, begun.folder, undisturbed)
+
+
+@dataclass
+class Ran:
+    """A run of the program: how it ended, all it said, and what /proc showed of it meanwhile."""
+
+    code: int
+    out: str
+    err: str
+    processes: bytes = b""
+
+    @property
+    def report(self) -> list[dict[str, Any]]:
+        """The lines of the report that are whole."""
+        whole = self.out.splitlines(keepends=True)
+        return [json.loads(line) for line in whole if line.endswith("\n")]
+
+
+@dataclass
+class Watch:
+    """Reads the arguments and the environment of a process and its children while they run."""
+
+    process: subprocess.Popen[str]
+    seen: set[bytes] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while self.process.poll() is None:
+            for one in family(self.process.pid):
+                for name in ("cmdline", "environ", "comm"):
+                    try:
+                        self.seen.add(Path(f"/proc/{one}/{name}").read_bytes())
+                    except OSError:
+                        continue
+            time.sleep(0.05)
+
+    def text(self) -> bytes:
+        self._thread.join()
+        return b"\n".join(self.seen)
+
+
+def family(process: int) -> list[int]:
+    """A process, its children and theirs."""
+    try:
+        tasks = list(Path(f"/proc/{process}/task").glob("*/children"))
+        children = [int(child) for task in tasks for child in task.read_text().split()]
+    except OSError:
+        return [process]
+    return [process, *(each for child in children for each in family(child))]
+
+
+class Scene(Site):
+    """A site in which the first series was uploaded."""
+
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        super().__init__(folder, SECRET, begun=False)
+        self.stage = stage
+        self.before = {path: self._mark(path) for path in self.files()}
+
+    def go(self, *prefix: str, jobs: int = 1, **variables: str) -> subprocess.Popen[str]:
+        """Start the upload of everything, perhaps by another program that is put before it."""
+        words = ["upload", str(self.stage.source / "all"), "folder:delivered"]
+        return self.start(
+            *words, "--project", "TRIAL7", "--jobs", str(jobs), before=prefix, **variables
+        )
+
+    def ended(self, process: subprocess.Popen[str], seconds: float = 100) -> Ran:
+        watch = Watch(process)
+        out, err = process.communicate(timeout=seconds)
+        return Ran(process.returncode, out, err, watch.text())
+
+    def upload_all(self, *prefix: str, jobs: int = 1, **variables: str) -> Ran:
+        return self.ended(self.go(*prefix, jobs=jobs, **variables))
+
+    def marks(self) -> dict[str, tuple[int, int]]:
+        """Inode and time of change of each delivered file: what is sent again has others."""
+        return {path: self._mark(path) for path in self.files()}
+
+    def _mark(self, path: str) -> tuple[int, int]:
+        status = (self.delivered / path).stat()
+        return status.st_ino, status.st_mtime_ns
