@@ -1,8 +1,7 @@
-"""What is true after a fault, found with plain sqlite3 and pydicom: nothing here is of deid_hooks."""
+"""What is true after a fault, found with plain sqlite3 and pydicom and nothing of deid_hooks."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -139,7 +138,7 @@ def completed(scene: Scene, run: Callable[[], Ran] | None = None) -> Iterator[Pr
     )
     if not entries == series == SERIES:
         yield Problem(LOST, f"{entries} entries of {series} series")
-    if left := os.listdir(scene.folder / "tmp"):
+    if left := list((scene.folder / "tmp").iterdir()):
         yield Problem(LOST, f"{len(left)} folders are left in the temporary folder")
     yield from out_there(scene)
     yield from leaks(scene, again)

@@ -1,6 +1,7 @@
 """How much of the campaign runs, and the table at its end.
 
-``--faults`` is ``sample`` (a few of each fault, for everyone's desk), ``share`` (for CI) or ``whole``.
+``--faults`` is ``sample`` (a few of each fault, for everyone's desk), ``share`` (for CI) or
+``whole``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stage of each fault: a site whose log and destination already hold a series, and more to come.
+"""The stage of each fault: a site whose log and destination hold a series, and more to come.
 
 Every identifying value of the images is a canary, and every image has pixels of its own, so that
 whoever checks finds the original of a delivered file without asking us.
@@ -23,7 +23,7 @@ SECRET = "ab" * 32
 
 
 def write_source(folder: Path) -> None:
-    """Four series of two patients, two files each; the first is in ``first``, all are in ``all``."""
+    """Four series of two patients, two files each: all in ``all``, the first in ``first`` too."""
     for series in range(SERIES):
         for number in range(FILES):
             made = canaries.dataset(f"{canaries.SOP_UID}.{series}.{number}")
@@ -31,7 +31,8 @@ def write_source(folder: Path) -> None:
             if series > 1:
                 made.PatientID += "-2"
                 made.PatientName = "Qxother^Qxgiven"
-            made.PixelData = bytes([series, number]) * 16
+            made.Rows = made.Columns = 200  # six of them don't fit into 400 KB
+            made.PixelData = bytes([series, number]) * 200 * 200
             made.ImageComments = "Qxcomment " * 200
             for kind in ("first", "all") if series == 0 else ("all",):
                 path = folder / kind / f"{series}-{number}.dcm"

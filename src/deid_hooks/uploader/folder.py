@@ -35,7 +35,7 @@ _CAUSES = {
     errno.EACCES: ("may not be written by this user", "change its owner or its permissions"),
     errno.EPERM: ("may not be written by this user", "change its owner or its permissions"),
     errno.ENOENT: ("is not there", f"create it, or mount what holds it, {_AGAIN}"),
-    errno.ESTALE: ("is not there any more", f"mount what holds it, {_AGAIN}"),
+    errno.ESTALE: ("is another folder than before", f"mount what held it, {_AGAIN}"),
     errno.ENOTDIR: ("is not a folder", "name a folder"),
     errno.EXDEV: (
         "needs a hidden folder beside it, on the same file system, and can't have one",
@@ -55,6 +55,7 @@ class Folder:
         self._path = Path(path).expanduser().resolve()
         self.name = f"folder:{self._path}"
         self._changed: set[Path] = set()
+        self._checked: tuple[int, int] | None = None
 
     def check(self) -> None:
         """Make the folder if its parent is there, and see that it can be written."""
@@ -64,6 +65,7 @@ class Folder:
             remove_leftovers(self._path)
             with new_file(self._path):
                 pass
+            self._checked = _identity(self._path)
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
         deliveries = [self._delivery(file) for file in files]
@@ -88,6 +90,7 @@ class Folder:
     def send(self, file: Outgoing) -> Literal["uploaded", "already there"]:
         """Deliver a file. DestinationError for what is no UID: it would become a path."""
         with self._told():
+            self._refuse_another()
             folder = folder_of(self._path, file)
             there = self.has(file)
             written = not there and self._write(file.path, folder, names_in(folder, file))
@@ -101,6 +104,12 @@ class Folder:
             for folder in self._changed:
                 _sync(folder)
             self._changed.clear()
+            self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Raise ESTALE if another folder took the place of the checked one, as by unmounting."""
+        if self._checked not in (None, _identity(self._path)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> bool:
         """Write a file under the first name that is free; False if it stands there meanwhile."""
@@ -164,6 +173,11 @@ def make_private(folder: Path) -> bool:
         return False
     folder.chmod(0o700)
     return True
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _taken(path: Path) -> bool:

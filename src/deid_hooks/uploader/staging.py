@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "deid-hooks-staging-"
@@ -31,7 +31,8 @@ def staging_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        with suppress(OSError):  # a plugin may have closed it: what that did is told elsewhere
+            os.close(lock)
 
 
 def remove_abandoned() -> None:

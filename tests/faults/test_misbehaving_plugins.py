@@ -1,0 +1,70 @@
+"""Plugins that do what plugins must not do: at each hook, to an upload of the whole program."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.aftermath import completed, kept, leaks, message, out_there
+from tests.faults.conftest import chosen
+from tests.faults.scene import Scene
+from tests.faults.tally import Tally
+
+HOOKS = ("post_deid", "pre_upload", "post_upload")
+DEEDS = {
+    "raises": "raise ValueError(f'{event} Qxsurname^Qxgiven') from KeyError('QXPID0042')",
+    "raises what is no Exception": "raise KeyboardInterrupt('Qxsurname^Qxgiven')",
+    "hangs": "time.sleep(60)",
+    "exits": "sys.exit(0)",
+    "exits at once": "os._exit(0)",
+    "kills": "os.kill(os.getpid(), signal.SIGKILL)",
+    "terminates": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)",
+    "returns an object": "return object()",
+    "returns the event": "return event",
+    "returns True": "return True",
+    "returns an empty text": "return ''",
+    "closes our connection": (
+        "[each.close() for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]"
+    ),
+    "closes our descriptors": "os.closerange(3, 64)",
+    "changes the event": (
+        "[object.__setattr__(event, name, 'changed') for name in type(event).__slots__]"
+    ),
+    "changes the values": (
+        "entry = getattr(event, 'entry', None)\n"
+        "    if entry: entry.fields.clear(); entry.originals.clear()"
+    ),
+    "floods": "print('x' * 10_000_000, file=sys.stderr); return 'y' * 10_000_000",
+    "begins a thread that stays": "threading.Thread(target=time.sleep, args=(3,)).start()",
+}
+MODULE = """
+import gc, os, pathlib, signal, sqlite3, sys, threading, time
+from deid_hooks import hookimpl
+@hookimpl
+def {hook}(event):
+    pathlib.Path("injected").touch()
+    {deed}
+"""
+
+ENDS_THE_PROCESS = ("exits at once", "kills", "terminates")
+"""What it does, it does to us: no program has the last word then, nor says why."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "deed" in metafunc.fixturenames:
+        cases = [(hook, deed) for deed in DEEDS for hook in HOOKS]
+        metafunc.parametrize(("hook", "deed"), chosen(metafunc.config, cases, 3, 18))
+
+
+def test_whatever_a_plugin_does_nothing_leaves_unlogged(
+    scene: Scene, hook: str, deed: str, tally: Tally
+) -> None:
+    scene.plug_in(MODULE.format(hook=hook, deed=DEEDS[deed]))
+    ran = scene.upload_all(DEID_HOOKS_PLUGIN_TIMEOUT="2")
+    scene.unplug()
+    injected = (scene.folder / "injected").exists()
+    harm = scene.folder / "plugins"
+    harm.rename(scene.folder.parent / "plugins")  # its own text has the values that it quotes
+    problems = [*out_there(scene), *kept(scene, ran), *leaks(scene, ran)]
+    if deed not in ENDS_THE_PROCESS:
+        problems += message(ran, scene.files() == scene.stage.undisturbed)
+    tally(f"plugin {deed}", int(injected), [*problems, *completed(scene)])
