@@ -6,16 +6,17 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.aftermath import completed, everything, kept, leaks, message, out_there
 from tests.faults.conftest import amount, chosen
-from tests.faults.disks import kilobytes_used, remount, small_disk
 from tests.faults.scene import Ran, Scene, Stage
 from tests.faults.tally import WRONG_MESSAGE, Problem, Tally
 from tests.needed import program
+from tests.whole.disks import kilobytes_used, remount, small_disk
 from tests.whole.site import LOG, Site
 
 STORE = Path(LOG).parent
@@ -45,7 +46,7 @@ def upload_with(scene: Scene, moment: str, script: str) -> tuple[Ran, bool]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    def some(names: tuple[str, ...], cases: list[tuple[object, ...]], sample: int) -> None:
+    def some(names: tuple[str, ...], cases: Sequence[tuple[object, ...]], sample: int) -> None:
         metafunc.parametrize(names, chosen(metafunc.config, cases, sample, len(cases)))
 
     if "room" in metafunc.fixturenames:
@@ -164,15 +165,18 @@ def test_a_clock_that_is_set_back(scene: Scene, tally: Tally) -> None:
     assert library, f"{faketime} comes with a library"
     clock = scene.folder / "clock"
     clock.write_text("+0")
-    variables = {
+    faked = {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     scene.plug_in(AT.format(moment="post_deid", script="echo -3600s > clock"))
-    ran = scene.upload_all(**variables)
+    scene.environment |= faked
+    ran = scene.upload_all()
     scene.unplug()
+    for name in faked:
+        del scene.environment[name]
     created = [row[0] for row in scene.sql("SELECT created FROM deid_log ORDER BY seq")]
     went_back = created != sorted(created)
     tally("clock set back by an hour", int(went_back), everything(scene, ran))

@@ -8,12 +8,17 @@ import pytest
 
 from tests.faults.aftermath import everything
 from tests.faults.calls import FAULTS, Call, calls_of_an_upload, upload_with
-from tests.faults.conftest import chosen
+from tests.faults.conftest import amount, chosen
 from tests.faults.scene import Stage
 from tests.faults.tally import Tally
 
-SLOTS = 32
+SLOTS = {"sample": 2, "share": 32, "whole": 32}
 """Tests that share the calls of a fault among them: how many there are, a dry run says."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "slot" in metafunc.fixturenames:
+        metafunc.parametrize("slot", range(SLOTS[amount(metafunc.config)]))
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +29,11 @@ def calls(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
 @pytest.fixture
 def some(calls: list[Call], fault: str, slot: int, pytestconfig: pytest.Config) -> list[Call]:
     turned = [*calls[FAULTS.index(fault) :], *calls[: FAULTS.index(fault)]]
-    return list(chosen(pytestconfig, turned, 2, 32))[slot::SLOTS]
+    slots = SLOTS[amount(pytestconfig)]
+    return list(chosen(pytestconfig, turned, slots, slots))[slot::slots]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("slot", range(SLOTS))
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_call_fails_nothing_leaves_unlogged_and_the_next_run_completes_the_work(
     stage: Stage, tmp_path: Path, some: list[Call], fault: str, tally: Tally

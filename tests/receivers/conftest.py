@@ -30,20 +30,11 @@ class NetworkedSite(Site):
         self.network = network
         super().__init__(folder)
 
-    def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
-        environment = {**self.environment, **variables}
-        command = ["ip", "netns", "exec", self.network, str(_PROGRAM), *words]
-        return subprocess.Popen(
-            command,
-            env=environment,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-
-_PROGRAM = Path(sys.executable).with_name("deid-hooks")
+    def start(
+        self, *words: str, before: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[str]:
+        inside = ("ip", "netns", "exec", self.network, *before)
+        return super().start(*words, before=inside, **variables)
 
 
 @dataclass

@@ -9,8 +9,8 @@ import pytest
 
 from tests.whole import canaries
 from tests.whole.canaries import found_in
+from tests.whole.disks import remount, small_disk
 from tests.whole.site import LOG, Site, rows
-from tests.whole.test_disks import remount, small_disk
 
 Harm = Callable[[Site, Path], str | None]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from tests.whole.disks import remount, small_disk
 from tests.whole.site import LOG, SERIES, Site, rows
-from tests.whole.test_disks import remount, small_disk
 
 UNABLE_TO_LOG = "Unable to log de-identified data"
 UNABLE_TO_RESOLVE = (

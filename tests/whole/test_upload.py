@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import random
-import signal
 import sqlite3
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -38,33 +34,6 @@ def test_every_patients_name_in_every_script_is_found(site: Site) -> None:
         terms.write_text(f"PatientName=={name}\n", encoding="utf-8")
         found = site.run("search", "@terms.txt", "--format", "ids").stdout.split()
         assert {log_id for log_id, other in names.items() if other == name} <= set(found)
-
-
-def test_a_killed_run_is_completed_by_the_next_and_nothing_is_half_there(
-    site: Site, tmp_path: Path
-) -> None:
-    undisturbed = Site(tmp_path / "undisturbed")
-    undisturbed.upload(SERIES)
-    chance = random.Random(7)
-    for _ in range(8):
-        process = site.start(
-            "upload", str(SERIES), "folder:delivered", "--project", "TRIAL7", "--jobs", "2"
-        )
-        time.sleep(chance.uniform(0.3, 1.3))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        wanted = undisturbed.files()
-        assert all(wanted.get(name) == content for name, content in site.files().items())
-        assert site.unlogged() == []
-    site.upload(SERIES)
-    assert site.files() == undisturbed.files()
-    with sqlite3.connect(site.folder / LOG) as connection:
-        (entries,) = connection.execute("SELECT count(*) FROM deid_log").fetchone()
-        (series,) = connection.execute(
-            "SELECT count(DISTINCT SeriesInstanceUID) FROM deid_log"
-        ).fetchone()
-    assert entries == series
-    assert list((site.folder / "tmp").iterdir()) == []
 
 
 def test_no_patient_is_in_the_output_of_a_command_that_was_not_asked_for_one(site: Site) -> None:

@@ -19,7 +19,7 @@ import pymysql
 import pytest
 from proxy import Proxy
 from sql_servers import MariaDBServer, PostgreSQLServer, Server, free_port
-from tests.whole.test_disks import remount, small_disk
+from tests.whole.disks import remount, small_disk
 
 from deid_hooks import AppendUnknown, Deadline, LogUnavailable
 from deid_hooks.entry import Entry, Erasure
