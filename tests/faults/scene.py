@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.whole import canaries
-from tests.whole.site import Site
+from tests.whole.site import LOG, Site
+
+Query = Callable[[str], list[tuple[Any, ...]]]
+"""What plain sqlite3, or the driver of a database, answers to a statement."""
+
+SLOW = """
+import time
+from deid_hooks import hookimpl
+@hookimpl
+def post_deid(event): time.sleep(0.05)
+@hookimpl
+def pre_upload(event): time.sleep(0.05)
+@hookimpl
+def post_upload(event): time.sleep(0.05)
+"""
+"""A plugin that makes an upload last long enough to be disturbed."""
 
 SERIES, FILES = 4, 2
 SECRET = "ab" * 32
@@ -129,6 +146,7 @@ class Scene(Site):
     def __init__(self, stage: Stage, folder: Path) -> None:
         super().__init__(folder, SECRET, begun=False)
         self.stage = stage
+        self.query = sqlite_log(folder / LOG)
         self.before = {path: self._mark(path) for path in self.files()}
 
     def go(self, *prefix: str, jobs: int = 1, **variables: str) -> subprocess.Popen[str]:
@@ -153,3 +171,18 @@ class Scene(Site):
     def _mark(self, path: str) -> tuple[int, int]:
         status = (self.delivered / path).stat()
         return status.st_ino, status.st_mtime_ns
+
+
+def sqlite_log(path: Path) -> Query:
+    """A log in SQLite; there is nothing in it if it isn't there."""
+
+    def query(statement: str) -> list[tuple[Any, ...]]:
+        if not path.exists():
+            return []
+        connection = sqlite3.connect(path)
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            connection.close()
+
+    return query

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.aftermath import everything
 from tests.faults.calls import Call, strace
 from tests.faults.conftest import amount
-from tests.faults.scene import Scene, family
+from tests.faults.scene import SLOW, Scene, family
 from tests.faults.tally import Tally
 
 KILLS = {"sample": 2, "share": 30, "whole": 300}
@@ -31,8 +31,10 @@ def test_a_killed_upload_leaves_nothing_unlogged_and_nothing_half(
     scene: Scene, kill: int, tally: Tally
 ) -> None:
     chance = random.Random(kill)
+    scene.plug_in(SLOW)
     process = scene.go(jobs=2)
-    time.sleep(chance.uniform(0.2, 1.6))
+    time.sleep(chance.uniform(0.2, 1.2))
+    scene.unplug()
     running = family(process.pid)
     ended = process.poll() is not None
     if not ended:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.aftermath import completed, everything, kept, leaks, message, out_there
 from tests.faults.conftest import amount, chosen
-from tests.faults.scene import Ran, Scene, Stage
+from tests.faults.scene import Ran, Scene, Stage, sqlite_log
 from tests.faults.tally import WRONG_MESSAGE, Problem, Tally
 from tests.needed import program
 from tests.whole.disks import kilobytes_used, remount, small_disk
@@ -134,9 +134,9 @@ def test_a_log_that_is_taken_away(
     found.mkdir()
     for path in (scene.folder / STORE).glob("log.db*"):
         shutil.copy2(path, found / path.name)
-    logs = [saved / "log.db"]
+    logs = [sqlite_log(saved / "log.db")]
     if readable(found / "log.db"):
-        logs.append(found / "log.db")
+        logs.append(sqlite_log(found / "log.db"))
     problems += out_there(scene, *logs)
     for path in (scene.folder / STORE).glob("log.db*"):
         path.unlink()
