@@ -84,7 +84,10 @@ def upload(
     for left in scanned.left_out:
         yield Result(left.path, left.kind, reason=left.reason)
     patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
-    labels = labels_of(hooks, order.project, order.labels, patients)
+    try:
+        labels = labels_of(hooks, order.project, order.labels, patients)
+    except LogError as error:  # the log was lost after it was checked
+        raise UnableToLog(error.cause, error.remedy) from None
     with staging_folder() as staging:
         work = Work(
             order.engine,
