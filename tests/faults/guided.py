@@ -1,0 +1,16 @@
+"""Coverage-guided fuzzing of a target: ``python -m tests.faults.guided NAME SEEDS SECONDS``."""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+if __name__ == "__main__":
+    name, seeds, seconds = sys.argv[1:]
+    with atheris.instrument_imports(include=["deid_hooks"]):
+        from tests.faults.targets import TARGETS
+    atheris.Setup(
+        [sys.argv[0], f"-max_total_time={seconds}", "-max_len=65536", seeds], TARGETS[name]
+    )
+    atheris.Fuzz()
