@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -17,7 +17,14 @@ import pluggy
 
 from deid_hooks.deadline import Deadline, NoAnswer, within
 from deid_hooks.errors import PluginError, SettingsError
-from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, marked_specs
+from deid_hooks.hookspecs import (
+    HOOKS,
+    PROJECT_NAME,
+    PostDeid,
+    PostUpload,
+    PreUpload,
+    marked_specs,
+)
 
 GROUP = "deid_hooks"
 BACKENDS = "deid_hooks.backends"
@@ -149,11 +156,17 @@ def problem_of(manager: pluggy.PluginManager, plugin: object) -> str:
 
 
 def ask_each(
-    manager: pluggy.PluginManager, hook: str, event: object, seconds: float
+    manager: pluggy.PluginManager,
+    hook: str,
+    event: PostDeid | PreUpload | PostUpload,
+    seconds: float,
 ) -> Iterator[Answer]:
-    """Call each plugin's hook by itself, so that none hides another and each is named."""
+    """Call each plugin's hook by itself, so that none hides another and each is named.
+
+    Each gets an event of its own: what a plugin does to it changes nothing of what is logged.
+    """
     for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
-        yield _ask(implementation, hook, event, seconds)
+        yield _ask(implementation, hook, replace(event), seconds)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ def test_a_killed_upload_leaves_nothing_unlogged_and_nothing_half(
     chance = random.Random(kill)
     scene.plug_in(SLOW)
     process = scene.go(jobs=2)
-    time.sleep(chance.uniform(0.2, 1.2))
+    time.sleep(chance.uniform(0.2, 0.9))
     scene.unplug()
     running = family(process.pid)
     ended = process.poll() is not None

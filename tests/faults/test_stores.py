@@ -51,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     if "room" in metafunc.fixturenames:
         whole = amount(metafunc.config) == "whole"
-        sizes = range(20, 460, 10) if whole else ROOM
+        sizes = range(40, 460, 10) if whole else ROOM
         some(("room", "place"), [(kb, place) for kb in sizes for place in ("log", "delivered")], 2)
     if "taking" in metafunc.fixturenames:
         some(("taking", "moment"), [(t, m) for t in TAKEN for m in MOMENTS], 3)
