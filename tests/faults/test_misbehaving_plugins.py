@@ -9,8 +9,11 @@ from tests.faults.conftest import chosen
 from tests.faults.scene import Scene
 from tests.faults.tally import Tally
 
-HOOKS = ("post_deid", "pre_upload", "post_upload")
+HOOKS = ("pre_upload", "post_deid", "post_upload")
 DEEDS = {
+    "changes the event": (
+        "[object.__setattr__(event, name, 'changed') for name in type(event).__slots__]"
+    ),
     "raises": "raise ValueError(f'{event} Qxsurname^Qxgiven') from KeyError('QXPID0042')",
     "raises what is no Exception": "raise KeyboardInterrupt('Qxsurname^Qxgiven')",
     "hangs": "time.sleep(60)",
@@ -26,9 +29,6 @@ DEEDS = {
         "[each.close() for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]"
     ),
     "closes our descriptors": "os.closerange(3, 64)",
-    "changes the event": (
-        "[object.__setattr__(event, name, 'changed') for name in type(event).__slots__]"
-    ),
     "changes the values": (
         "entry = getattr(event, 'entry', None)\n"
         "    if entry: entry.fields.clear(); entry.originals.clear()"
