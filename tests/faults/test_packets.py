@@ -102,7 +102,7 @@ def traffic(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The bytes of requests and of replies of an undisturbed upload."""
     folder = tmp_path_factory.mktemp("traffic")
     told = {}
-    with network_of_its_own(f"deid-hooks-{os.getpid()}") as network:
+    with network_of_its_own(f"deid-faults-{os.getpid()}") as network:
         for way in WAYS:
             service = NetworkedService(stage, folder / way, network)
             network.drop(way, service.site.port, 1 << 30)
@@ -123,7 +123,7 @@ def test_packets_that_are_dropped(
     tally: Tally,
 ) -> None:
     stages = TRIES[amount(pytestconfig)]
-    with network_of_its_own(f"deid-hooks-{os.getpid()}") as network:
+    with network_of_its_own(f"deid-faults-{os.getpid()}") as network:
         service = NetworkedService(stage, tmp_path / "sites", network)
         try:
             network.drop(way, service.site.port, traffic[way] * (2 * number + 1) // (2 * stages))
