@@ -86,7 +86,7 @@ def upload(
     patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
     try:
         labels = labels_of(hooks, order.project, order.labels, patients)
-    except LogError as error:  # the log was lost after it was checked
+    except LogUnavailable as error:  # the log was lost after it was checked
         raise UnableToLog(error.cause, error.remedy) from None
     with staging_folder() as staging:
         work = Work(
