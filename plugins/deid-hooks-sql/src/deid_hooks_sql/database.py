@@ -50,7 +50,8 @@ class Database(ABC):
         """A connection that commits durably.
 
         ``watch`` is told the file descriptor of its socket as early as it is known. Raises
-        LogUnavailable where the server can't keep a log, or what :meth:`failure` translates.
+        LogUnavailable where the server can't keep a log, Failed if there is none that lets us in,
+        or what :meth:`failure` translates.
         """
 
     @abstractmethod

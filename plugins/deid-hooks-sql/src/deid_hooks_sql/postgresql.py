@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeEngine
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Committed, Database, Rows, Statement
-from deid_hooks_sql.failures import Failure, Kind
+from deid_hooks_sql.failures import Failed, Failure, Kind
 from deid_hooks_sql.schema import IDENTIFYING, tables
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings quote the server
@@ -108,7 +108,10 @@ class PostgreSQL(Database):
             "application_name": "deid-hooks",
             "client_encoding": "UTF8",
         }
-        connection = psycopg.connect(**{**settings, **self._parameters}, autocommit=True)
+        try:
+            connection = psycopg.connect(**{**settings, **self._parameters}, autocommit=True)
+        except psycopg.Error as error:
+            raise Failed(_refusal(str(error))) from None
         try:
             watch(connection.fileno())
             self._prepare(connection)
@@ -199,13 +202,7 @@ class PostgreSQL(Database):
             if kind := _KINDS.get(code[:length]):
                 return Failure(kind)
         if isinstance(error, psycopg.OperationalError) and not code:
-            text = str(error)
-            if "consuming input" in text or "connection is" in text:
-                return Failure(Kind.LOST)
-            for words, kind in _REFUSALS:
-                if words in text:
-                    return Failure(kind)
-            return Failure(Kind.UNREACHABLE)
+            return Failure(Kind.LOST)
         return Failure(Kind.OTHER, code or type(error).__name__)
 
     def _prepare(self, connection: Any) -> None:
@@ -220,6 +217,11 @@ class PostgreSQL(Database):
 
 
 _TABLES = tables(PostgreSQL.dialect, "C")
+
+
+def _refusal(text: str) -> Failure:
+    """Why nothing was connected."""
+    return Failure(next((kind for words, kind in _REFUSALS if words in text), Kind.UNREACHABLE))
 
 
 @lru_cache
