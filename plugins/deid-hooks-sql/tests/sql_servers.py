@@ -87,7 +87,9 @@ class PostgreSQLServer(Server):
         super().__init__()
         self.programs = programs or _programs_of_the_wheel()
         self.data = self.folder / "data"
-        self.settings = {"shared_buffers": "32MB", "max_connections": "60", **settings}
+        # A server that is killed leaves nothing outside its folder.
+        memory = {"shared_buffers": "32MB", "dynamic_shared_memory_type": "mmap"}
+        self.settings = {**memory, "max_connections": "60", **settings}
 
     def initialise(self) -> PostgreSQLServer:
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "-N")
@@ -129,6 +131,8 @@ class MariaDBServer(Server):
 
     def start(self) -> MariaDBServer:
         data = self.folder / "data"
+        # A server that starts removes all temporary tables there, those of others too.
+        temporary = f"--tmpdir={self._temporary()}"
         install = shutil.which("mariadb-install-db") or "mariadb-install-db"
         options = (
             "--auth-root-authentication-method=normal",
@@ -136,7 +140,7 @@ class MariaDBServer(Server):
             "--skip-name-resolve",
         )
         # Several start at once, and the kernel has only so many places for asynchronous requests.
-        modest = ("--innodb-use-native-aio=0", "--innodb-log-file-size=16M")
+        modest = ("--innodb-use-native-aio=0", "--innodb-log-file-size=16M", temporary)
         self.run(install, "--no-defaults", f"--datadir={data}", *options, *modest)
         server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         self.launch(
@@ -148,6 +152,13 @@ class MariaDBServer(Server):
             ]
         )
         return self
+
+    def _temporary(self) -> Path:
+        made = self.folder / "tmp"
+        made.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(made, _USER)
+        return made
 
     def answers(self) -> bool:
         with contextlib.suppress(pymysql.err.MySQLError):

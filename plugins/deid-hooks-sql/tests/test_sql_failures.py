@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -265,11 +265,14 @@ def test_a_full_disk_of_the_server_is_said_to_be_full_and_nothing_is_half_writte
     postgresql: PostgreSQLServer,
 ) -> None:
     folder = postgresql.folder / "tight"
-    with small_disk(folder, 24_000):
+    with small_disk(folder, 24_000), ExitStack() as afterwards:
         if os.geteuid() == 0:
             shutil.chown(folder, "nobody")
         postgresql.do(f"CREATE TABLESPACE tight LOCATION '{folder}'")
         postgresql.do("CREATE DATABASE tight TEMPLATE template0 TABLESPACE tight")
+        afterwards.callback(
+            postgresql.do, "DROP DATABASE tight WITH (FORCE)", "DROP TABLESPACE tight"
+        )
         log = PostgreSQLBackend(postgresql.url("tight"))
         log.create(Deadline())
         written = []
@@ -278,12 +281,11 @@ def test_a_full_disk_of_the_server_is_said_to_be_full_and_nothing_is_half_writte
                 entry = make_entry(large={"d": os.urandom(1_000_000)})
                 log.append([make_entry(), entry], Deadline())
                 written.append(entry)
+        remount(folder, "size=60000k")  # PostgreSQL may want room to read, too
         assert [r for r in log.everything(Deadline(30)) if isinstance(r, Entry)][1::2] == written
-        remount(folder, "size=60000k")
         log.append([entry], Deadline())
         assert log.resolve(entry.log_id, Deadline()) == entry
         log.close()
-        postgresql.do("DROP DATABASE tight WITH (FORCE)", "DROP TABLESPACE tight")
 
 
 def test_an_erasure_whose_traces_can_not_be_removed_says_so(postgresql_url: str) -> None:
