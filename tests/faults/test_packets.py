@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,8 @@ from tests.faults.conftest import amount
 from tests.faults.scene import Ran, Stage
 from tests.faults.servers import Service, site_behind
 from tests.faults.tally import LEAKED, Problem, Tally
-from tests.needed import missing, program
+from tests.needed import program
+from tests.networks import network_of_its_own
 from tests.whole.canaries import found_in
 
 TRIES = {"sample": 1, "share": 5, "whole": 40}
@@ -41,9 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Network:
     """A network of its own, in which the service listens and the uploader runs."""
 
-    def __init__(self, name: str) -> None:
-        self.prefix = (program("ip"), "netns", "exec", name)
-        self._nft = (*self.prefix, program("nft"))
+    def __init__(self, prefix: tuple[str, ...]) -> None:
+        self.prefix = prefix
+        self._nft = (*prefix, program("nft"))
 
     def drop(self, way: str, port: int, limit: int) -> None:
         """Drop packets of one way, after so many bytes of them."""
@@ -59,18 +57,6 @@ class Network:
         came, dropped = [each["counter"] for each in rules[0]["expr"] if "counter" in each]
         subprocess.run([*self._nft, "flush", "ruleset"], check=True)
         return came["bytes"], dropped["packets"]
-
-
-@contextmanager
-def network_of_its_own(name: str) -> Iterator[Network]:
-    ip = program("ip")
-    if subprocess.run([ip, "netns", "add", name], capture_output=True).returncode:
-        missing("the right to make networks is not given here")
-    subprocess.run([ip, "-n", name, "link", "set", "lo", "up"], check=True)
-    try:
-        yield Network(name)
-    finally:
-        subprocess.run([ip, "netns", "delete", name], check=True)
 
 
 class NetworkedService(Service):
@@ -102,7 +88,8 @@ def traffic(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The bytes of requests and of replies of an undisturbed upload."""
     folder = tmp_path_factory.mktemp("traffic")
     told = {}
-    with network_of_its_own(f"deid-faults-{os.getpid()}") as network:
+    with network_of_its_own() as prefix:
+        network = Network(prefix)
         for way in WAYS:
             service = NetworkedService(stage, folder / way, network)
             network.drop(way, service.site.port, 1 << 30)
@@ -123,7 +110,8 @@ def test_packets_that_are_dropped(
     tally: Tally,
 ) -> None:
     stages = TRIES[amount(pytestconfig)]
-    with network_of_its_own(f"deid-faults-{os.getpid()}") as network:
+    with network_of_its_own() as prefix:
+        network = Network(prefix)
         service = NetworkedService(stage, tmp_path / "sites", network)
         try:
             network.drop(way, service.site.port, traffic[way] * (2 * number + 1) // (2 * stages))

@@ -1,111 +1,49 @@
 from __future__ import annotations
 
-import json
-import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.needed import missing, program
+from tests.networks import network_of_its_own
+from tests.orthanc import Orthanc
 from tests.whole.site import SERIES, Site
 
 PATIENT = SERIES / "77654033"
 """A CR and three CT series of one patient."""
 
-_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-
 
 class NetworkedSite(Site):
     """A site whose commands run in a network of their own."""
 
-    def __init__(self, folder: Path, network: str) -> None:
+    def __init__(self, folder: Path, network: tuple[str, ...]) -> None:
         self.network = network
         super().__init__(folder)
 
     def start(
         self, *words: str, before: Sequence[str] = (), **variables: str
     ) -> subprocess.Popen[str]:
-        inside = ("ip", "netns", "exec", self.network, *before)
-        return super().start(*words, before=inside, **variables)
-
-
-@dataclass
-class Orthanc:
-    """A real archive, confined to a network in which there is nothing but loopback."""
-
-    network: str
-
-    def ask(self, path: str) -> Any:
-        command = ["curl", "-sf", f"http://127.0.0.1:8042{path}"]
-        said = subprocess.run(
-            ["ip", "netns", "exec", self.network, *command], capture_output=True, check=True
-        )
-        return json.loads(said.stdout)
-
-    def instances(self) -> set[str]:
-        found = self.ask("/instances?expand")
-        return {each["MainDicomTags"]["SOPInstanceUID"] for each in found}
+        return super().start(*words, before=(*self.network, *before), **variables)
 
 
 @pytest.fixture(scope="session")
-def network() -> Iterator[str]:
-    """A network namespace: Orthanc listens on all addresses, whatever it is told."""
-    program("ip")
-    name = f"deid-hooks-{os.getpid()}"
-    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
-        missing("network namespaces can't be made here")
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    yield name
-    subprocess.run(["ip", "netns", "delete", name], check=False)
+def network() -> Iterator[tuple[str, ...]]:
+    with network_of_its_own() as made:
+        yield made
 
 
 @pytest.fixture
-def orthanc(network: str, tmp_path: Path) -> Iterator[Orthanc]:
-    server = program("Orthanc")
-    program("curl")
-    if not _PLUGIN.exists():
-        missing("the DICOMweb plugin of Orthanc is not installed")
-    store = tmp_path / "orthanc"
-    settings = {
-        "StorageDirectory": str(store),
-        "IndexDirectory": str(store),
-        "DicomAet": "ORTHANC",
-        "DicomAlwaysAllowFind": True,
-        "Plugins": [str(_PLUGIN)],
-    }
-    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", network, server, str(tmp_path / "orthanc.json")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "TCP_NODELAY": "1"},
-    )
-    archive = Orthanc(network)
+def orthanc(network: tuple[str, ...], tmp_path: Path) -> Iterator[Orthanc]:
+    archive = Orthanc(network, tmp_path / "orthanc")
     try:
-        for _ in range(200):
-            listens = ["bash", "-c", "echo > /dev/tcp/127.0.0.1/4242"]
-            try:
-                archive.ask("/system")
-                subprocess.run(
-                    ["ip", "netns", "exec", network, *listens], check=True, capture_output=True
-                )
-                break
-            except subprocess.CalledProcessError:
-                time.sleep(0.1)
-        else:
-            pytest.fail("Orthanc did not start")
-        yield archive
+        yield archive.start()
     finally:
-        process.terminate()
-        process.wait(20)
+        archive.stop()
 
 
 @pytest.fixture
@@ -114,7 +52,7 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def networked(tmp_path: Path, network: str) -> Site:
+def networked(tmp_path: Path, network: tuple[str, ...]) -> Site:
     return NetworkedSite(tmp_path / "site", network)
 
 

@@ -12,13 +12,11 @@ import pytest
 from pydicom import dcmread
 
 from tests.needed import program
-from tests.receivers.conftest import PATIENT, Orthanc, free_port
+from tests.orthanc import DICOM, DICOMWEB, Orthanc
+from tests.receivers.conftest import PATIENT, free_port
 from tests.whole.site import LOG, Site, rows
 
-WAYS = {
-    "dicom": "dicom://ORTHANC@127.0.0.1:4242",
-    "dicomweb": "dicomweb+http://127.0.0.1:8042/dicom-web",
-}
+WAYS = {"dicom": DICOM, "dicomweb": DICOMWEB}
 
 
 def statuses(output: str) -> Counter[str]:
@@ -72,8 +70,7 @@ def test_what_is_missing_at_the_archive_is_sent_by_the_next_run(
     assert sent.returncode == 0, sent.stderr
     there = orthanc.instances()
     [gone, *_] = orthanc.ask("/instances")
-    delete = ["curl", "-sf", "-X", "DELETE", f"http://127.0.0.1:8042/instances/{gone}"]
-    subprocess.run(["ip", "netns", "exec", orthanc.network, *delete], check=True)
+    orthanc.delete(f"/instances/{gone}")
     forget_the_outcomes(networked)
     resumed = networked.run("upload", str(PATIENT), WAYS[way], "--project", "TRIAL7")
     assert statuses(resumed.stdout)["uploaded"] == 1

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.docs.terminal import blocks, file_of
-from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
+from tests.orthanc import Orthanc
+from tests.receivers.conftest import PATIENT, archive, free_port
 from tests.receivers.test_archives import outcomes
 from tests.whole.site import Site
 
@@ -26,10 +27,9 @@ def programs(tmp_path: Path) -> Path:
     return folder
 
 
-def run(site: Site, program: Path, *words: str, network: str = "") -> str:
-    inside = ["ip", "netns", "exec", network] if network else []
+def run(site: Site, program: Path, *words: str, network: tuple[str, ...] = ()) -> str:
     ran = subprocess.run(
-        [*inside, sys.executable, str(program), *words],
+        [*network, sys.executable, str(program), *words],
         env=site.environment,
         cwd=site.folder,
         capture_output=True,

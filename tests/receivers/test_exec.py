@@ -23,7 +23,8 @@ from pydicom import dcmread
 from deid_hooks.uploader.command import Command, Interrupted
 from deid_hooks.uploader.destinations import Outgoing
 from tests.needed import program
-from tests.receivers.conftest import PATIENT, Orthanc, archive, free_port
+from tests.orthanc import Orthanc
+from tests.receivers.conftest import PATIENT, archive, free_port
 from tests.receivers.test_archives import outcomes, statuses
 from tests.whole.site import Site
 
