@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ SENTENCES = (
     "Unable to log de-identified data",
     "Unable to resolve de-identification ID",
     "The destination folder:",
+    "The archive dicom",
+    "the association with dicom",
+    "dicom-web gave no answer",
+    "dicom-web can't be reached",
 )
 """One of them is in what a run says that didn't do its job."""
 
@@ -26,11 +31,11 @@ _ROWS = f"""
            {", ".join(f"entry.{field}" for field in ENTRY_FIELDS)}
     FROM deid_log_instance AS instance JOIN deid_log AS entry ON entry.id = instance.log_id
     WHERE EXISTS (SELECT 1 FROM deid_log_upload WHERE log_id = entry.id AND event = 'cleared'
-                  AND destination = 'folder:%s')
+                  AND destination = '%s')
 """
 
 
-def logged(query: Query, destination: Path) -> dict[str, list[dict[str, Any]]]:
+def logged(query: Query, destination: str) -> dict[str, list[dict[str, Any]]]:
     """The originals of each de-identified SOP Instance UID, as they stand in a log.
 
     Only entries that were cleared for the destination.
@@ -52,12 +57,12 @@ def originals(source: Path) -> dict[bytes, Dataset]:
 
 def out_there(scene: Scene, *logs: Query) -> Iterator[Problem]:
     """Each delivered file that no log has, or has with other originals, or that isn't whole."""
-    known = [logged(query, scene.delivered) for query in logs or (scene.query,)]
+    known = [logged(query, scene.destination) for query in logs or (scene.query,)]
     for path, content in scene.files().items():
         if scene.stage.undisturbed.get(path) != content:
             yield Problem(CUT_SHORT, f"{path} isn't the file of an undisturbed run")
             continue
-        dataset = dcmread(scene.delivered / path)
+        dataset = dcmread(BytesIO(content))
         original = originals(scene.stage.source)[dataset.PixelData]
         wanted = {name: str(original[name].value) for name in (*ENTRY_FIELDS, "SOPInstanceUID")}
         entries = [e for each in known for e in each.get(dataset.SOPInstanceUID, ())]
@@ -71,7 +76,7 @@ def kept(scene: Scene, ran: Ran | None) -> Iterator[Problem]:
     for path, mark in scene.before.items():
         if there.get(path) != mark:
             yield Problem(LOST, f"{path} was there before the fault, and is gone or another file")
-    known = logged(scene.query, scene.delivered)
+    known = logged(scene.query, scene.destination)
     ids = {entry["log_id"] for entries in known.values() for entry in entries}
     for row in ran.report if ran else ():
         if row["status"] in ("uploaded", "already there") and row["log_id"] not in ids:

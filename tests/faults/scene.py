@@ -64,7 +64,7 @@ class Stage:
     source: Path
     begun: Path
     undisturbed: dict[str, bytes]
-    """The delivered files of an undisturbed run, by path."""
+    """The delivered files of an undisturbed run, by path: STUDY/SERIES/INSTANCE.dcm."""
 
     def site(self, folder: Path) -> Scene:
         """A site of its own for a try."""
@@ -146,15 +146,20 @@ class Scene(Site):
     def __init__(self, stage: Stage, folder: Path) -> None:
         super().__init__(folder, SECRET, begun=False)
         self.stage = stage
+        self.destination = f"folder:{self.delivered}"
+        """As it stands in the log."""
         self.query = sqlite_log(folder / LOG)
-        self.before = {path: self._mark(path) for path in self.files()}
+        self.before = self.marks()
+
+    def upload_first(self, *prefix: str) -> None:
+        """Upload the first series: what is there before a fault."""
+        done = self.ended(self._upload("first", *prefix))
+        assert done.code == 0, done.err
+        self.before = self.marks()
 
     def go(self, *prefix: str, jobs: int = 1, **variables: str) -> subprocess.Popen[str]:
         """Start the upload of everything, perhaps by another program that is put before it."""
-        words = ["upload", str(self.stage.source / "all"), "folder:delivered"]
-        return self.start(
-            *words, "--project", "TRIAL7", "--jobs", str(jobs), before=prefix, **variables
-        )
+        return self._upload("all", *prefix, jobs=jobs, **variables)
 
     def ended(self, process: subprocess.Popen[str], seconds: float = 100) -> Ran:
         watch = Watch(process)
@@ -164,13 +169,19 @@ class Scene(Site):
     def upload_all(self, *prefix: str, jobs: int = 1, **variables: str) -> Ran:
         return self.ended(self.go(*prefix, jobs=jobs, **variables))
 
-    def marks(self) -> dict[str, tuple[int, int]]:
+    def marks(self) -> dict[str, tuple[int, ...]]:
         """Inode and time of change of each delivered file: what is sent again has others."""
         return {path: self._mark(path) for path in self.files()}
 
-    def _mark(self, path: str) -> tuple[int, int]:
+    def _mark(self, path: str) -> tuple[int, ...]:
         status = (self.delivered / path).stat()
         return status.st_ino, status.st_mtime_ns
+
+    def _upload(
+        self, what: str, *prefix: str, jobs: int = 1, **variables: str
+    ) -> subprocess.Popen[str]:
+        words = ("upload", str(self.stage.source / what), self.destination, "--project", "TRIAL7")
+        return self.start(*words, "--jobs", str(jobs), before=prefix, **variables)
 
 
 def sqlite_log(path: Path) -> Query:

@@ -29,7 +29,7 @@ class Stand:
 
     def __init__(self) -> None:
         self.code, self.refused, self.reason, self.silent = 200, 0, 0xA700, False
-        self.garbage = False
+        self.garbage = self.gone = False
         self.there: list[str] = []
         self.elsewhere = ""
         self.authorizations: set[str | None] = set()
@@ -68,6 +68,9 @@ def serving(stand: Stand, context: ssl.SSLContext | None = None) -> Iterator[str
             # It knows nothing of pages: whatever the offset, everything is on the first one.
             there = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in stand.there]
             code = stand.code if stand.code in (307, 401, 503) else 200
+            if stand.gone:  # from now on
+                server.shutdown()
+                server.socket.close()
             self._reply(code, json.dumps(there).encode())
 
         def do_POST(self) -> None:
@@ -144,6 +147,16 @@ def test_an_answer_that_cannot_be_had_counts_as_failed(
     assert (code, found) == (3, Counter(failed=FILES))
     assert "run it again" in said
     assert "Traceback" not in said
+
+
+def test_an_archive_that_is_not_there_is_not_said_to_have_anything(
+    site: Site, stand: Stand, url: str
+) -> None:
+    stand.gone = True
+    code, found, said = send(site, url)
+    assert (code, found) == (3, Counter(failed=FILES))
+    assert "can't be reached; run it again" in said
+    assert "may be there" not in said
 
 
 def test_an_archive_that_knows_no_pages_is_asked_until_it_says_nothing_new(

@@ -26,6 +26,7 @@ from deid_hooks.uploader.destinations import (
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
 _MOST_FILES, _MOST_BYTES = 50, 64 << 20  # in one request, which is in memory whole
 _DUPLICATE = 0x0111
+_NO_ANSWER = "gave no answer, it may be there"
 _FINISH = "run it again: what has arrived is not sent twice"
 
 
@@ -88,7 +89,8 @@ class Web:
             answer = _answer_in(error)
             if answer is None:
                 code = _code_of(error)
-                reason = f"answers {code}" if code else "gave no answer, it may be there"
+                silent = "can't be reached" if _never_there(error) else _NO_ANSWER
+                reason = f"answers {code}" if code else silent
                 return [Delivery("failed", f"{self.name} {reason}; {_FINISH}")] * len(files)
         except Exception as error:  # noqa: BLE001 - an answer that can't be understood
             reason = f"gave an answer that makes no sense ({type(error).__name__})"
@@ -196,6 +198,14 @@ def _answer_in(error: Any) -> Dataset | None:
         if "FailedSOPSequence" in answer or "ReferencedSOPSequence" in answer:
             return answer
     return None
+
+
+def _never_there(error: Any) -> bool:
+    """Whether nobody was connected, so that nothing can have arrived."""
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    reason = getattr(next(iter(error.args), None), "reason", None)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
 def _code_of(error: Any) -> int | None:
