@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import running
+from posting import Posting
 from sql_servers import MariaDBServer, PostgreSQLServer
 
 from tests.faults.scene import SECRET, Query, Scene, Stage, sqlite_log
@@ -30,6 +33,9 @@ class Server(Protocol):
 
     def restart(self) -> None:
         """Start it again after a kill."""
+
+    def load(self) -> AbstractContextManager[list[str]]:
+        """Others that write to it while the block runs; gives the log ids they were answered."""
 
     def said(self) -> str:
         """What stands in its own log and, of the service, in its metrics."""
@@ -71,6 +77,14 @@ class Service:
         self.site.process.wait(30)
         self.site.start()
 
+    @contextmanager
+    def load(self) -> Iterator[list[str]]:
+        posting = Posting(self.site, threads=2)
+        try:
+            yield posting.ids
+        finally:
+            posting.end()
+
     def said(self) -> str:
         with self.site.client(self.site.token("admin")) as client:
             return self.site.said() + client.get("/metrics").text
@@ -98,8 +112,12 @@ class Database:
         self.server.process.wait(30)
         self.server.start()
 
+    def load(self) -> AbstractContextManager[list[str]]:
+        return nullcontext([])
+
     def said(self) -> str:
-        return ""  # the log of a database is its administrator's
+        said: str = self.server.log.read_text(errors="replace")
+        return said
 
     def remove(self) -> None:
         self.server.remove()

@@ -14,7 +14,7 @@ from tests.faults.aftermath import everything
 from tests.faults.conftest import amount
 from tests.faults.scene import SLOW, Stage
 from tests.faults.servers import server_of, site_behind
-from tests.faults.tally import LEAKED, Problem, Tally
+from tests.faults.tally import LEAKED, LOST, Problem, Tally
 from tests.whole.canaries import found_in
 
 TRIES = {"sample": 1, "share": 3, "whole": 40}
@@ -37,21 +37,25 @@ def test_a_server_that_is_killed_or_stopped(
     try:
         scene = site_behind(server, stage, tmp_path / "site")
         scene.plug_in(SLOW)
-        process = scene.go(DEID_HOOKS_DEADLINE="2")
-        time.sleep(chance.uniform(0.15, 0.8))
-        scene.unplug()
-        injected = process.poll() is None
-        if deed == "killed":
-            server.send(signal.SIGKILL)
-            ran = scene.ended(process)
-            server.restart()
-        else:
-            server.send(signal.SIGSTOP)
-            going_on = threading.Timer(7, server.send, [signal.SIGCONT])
-            going_on.start()
-            ran = scene.ended(process)
-            going_on.join()
+        with server.load() as acknowledged:
+            process = scene.go(DEID_HOOKS_DEADLINE="2")
+            time.sleep(chance.uniform(0.15, 0.8))
+            scene.unplug()
+            injected = process.poll() is None
+            if deed == "killed":
+                server.send(signal.SIGKILL)
+                ran = scene.ended(process)
+                server.restart()
+            else:
+                server.send(signal.SIGSTOP)
+                going_on = threading.Timer(7, server.send, [signal.SIGCONT])
+                going_on.start()
+                ran = scene.ended(process)
+                going_on.join()
         problems = everything(scene, ran)
+        there = {log_id for (log_id,) in server.query("SELECT id FROM deid_log")}
+        if gone := set(acknowledged) - there:
+            problems.append(Problem(LOST, f"{len(gone)} acknowledged entries of others are gone"))
         if found := found_in(server.said()):
             problems.append(Problem(LEAKED, f"{len(found)} values in what the server says"))
     finally:

@@ -39,7 +39,8 @@ def erase_terms(connection: sqlite3.Connection, log_ids: Iterable[str]) -> None:
     """What was asked, and why, where one of these entries was among the answers."""
     connection.execute("CREATE TEMP TABLE erased (id PRIMARY KEY)")
     connection.executemany(
-        "INSERT OR IGNORE INTO temp.erased VALUES (json_quote(?))", ((id_,) for id_ in log_ids)
+        "INSERT OR IGNORE INTO temp.erased VALUES (json_quote(?))",
+        ((id_,) for id_ in log_ids if isinstance(cell(id_), str)),  # else it is no log id
     )
     connection.execute(
         "UPDATE deid_log_access SET asked = '', reason = '', salt = ''"

@@ -68,7 +68,8 @@ class Erasing(Conformance):
         backend.append([first, second], Deadline())
         backend.erase([first.log_id], ERASURE, Deadline(30))
         again = replace(ERASURE, reason="again")
-        backend.erase([first.log_id, fresh_id(), second.log_id, second.log_id], again, Deadline(30))
+        unknown = (fresh_id(), "", "a\0b", "\ud800", "x" * 5000)
+        backend.erase([first.log_id, *unknown, second.log_id, second.log_id], again, Deadline(30))
         erasures = [r.erasure for r in backend.everything(Deadline()) if isinstance(r, Tombstone)]
         assert erasures == [ERASURE, again]
         backend.erase([], ERASURE, Deadline(30))
