@@ -1,4 +1,4 @@
-"""System calls of an upload: which it makes on the log and on the destination, and failing one.
+"""System calls of a command: which it makes on the log and on the destination, and failing one.
 
 strace counts calls by thread. A file with a name is found by it; one without (O_TMPFILE) by the
 number of that call in its thread.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,10 @@ NAMES = (
 FAULTS = ("EIO", "ENOSPC", "EACCES", "SIGKILL")
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<name>\w+)\((?P<rest>.*)")
 _PATH = re.compile(r'[<"](?P<path>/[^<>"]*(?:log\.db|/delivered)[^<>"]*)[>"]')
+
+
+Command = Callable[..., Ran]
+"""Runs a command of a scene, with these words put before it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -39,9 +43,9 @@ def strace(scene: Scene, *more: str) -> Sequence[str]:
     return (*command, "-e", f"trace={names}", "-o", str(_trace(scene)), *more)
 
 
-def calls_of_an_upload(scene: Scene) -> list[Call]:
+def calls_of(scene: Scene, command: Command) -> list[Call]:
     """Every call of ``NAMES`` on the files of the log or of the destination, from a dry run."""
-    ran = scene.upload_all(*strace(scene))
+    ran = command(*strace(scene))
     assert ran.code == 0, ran.err
     by_name: Counter[tuple[str, str]] = Counter()
     of_path: Counter[tuple[str, str, str]] = Counter()
@@ -64,15 +68,15 @@ def calls_of_an_upload(scene: Scene) -> list[Call]:
     return sorted(named | unnamed)
 
 
-def upload_with(scene: Scene, call: Call, fault: str) -> tuple[Ran, int]:
-    """An upload in which that call fails, or in which the process is killed there.
+def run_with(scene: Scene, command: Command, call: Call, fault: str) -> tuple[Ran, int]:
+    """A run in which that call fails, or in which the process is killed there.
 
     Also gives how often it was injected: more than once if several threads make that call.
     """
     what = "signal=KILL" if fault == "SIGKILL" else f"error={fault}"
     where = ("-P", str(scene.folder / call.path)) if call.path else ()
     inject = f"inject={call.name}:{what}:when={call.n}"
-    ran = scene.upload_all(*strace(scene, *where, "-e", inject))
+    ran = command(*strace(scene, *where, "-e", inject))
     said = _trace(scene).read_text(errors="replace")
     _trace(scene).unlink()
     killed = "+++ killed by SIGKILL +++" in said

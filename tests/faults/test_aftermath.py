@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.aftermath import everything, kept, leaks, message, out_there
+from tests.faults.forgetting import Forgetting
 from tests.faults.scene import Ran, Scene
 from tests.faults.tally import CUT_SHORT, LEAKED, LOST, UNLOGGED, WRONG_MESSAGE, Problem, Try, table
 from tests.whole.canaries import found_in, needles
@@ -120,3 +121,10 @@ def test_the_table_counts_by_fault() -> None:
         "| a | 1 | 3 | 0 | 0 | 2 | 0 | 0 |",
         "| b | 2 | 1 | 1 | 0 | 0 | 0 | 0 |",
     ]
+
+
+def test_an_entry_that_was_not_erased_is_noticed(scene: Scene) -> None:
+    forgetting = Forgetting(scene)
+    problems = forgetting.aftermath(Ran(0, "Erased: 1 entry.", ""))
+    assert {problem.kind for problem in problems} == {LOST, LEAKED}
+    assert forgetting.aftermath(forgetting.run()) == []

@@ -1,14 +1,16 @@
-"""Each call of an upload on the log's and on the destination's files fails in a run of its own."""
+"""Each call on the log's and on the destination's files fails in a run of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults.aftermath import everything
-from tests.faults.calls import FAULTS, Call, calls_of_an_upload, upload_with
+from tests.faults.calls import FAULTS, Call, calls_of, run_with
 from tests.faults.conftest import amount, chosen
+from tests.faults.forgetting import Forgetting
 from tests.faults.scene import Stage
 from tests.faults.tally import Tally
 
@@ -23,25 +25,57 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def calls(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
-    return calls_of_an_upload(stage.site(tmp_path_factory.mktemp("dry") / "site"))
+    scene = stage.site(tmp_path_factory.mktemp("dry") / "site")
+    return calls_of(scene, scene.upload_all)
+
+
+@pytest.fixture(scope="session")
+def calls_of_forgetting(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
+    scene = stage.site(tmp_path_factory.mktemp("dry") / "site")
+    return calls_of(scene, Forgetting(scene).run)
+
+
+Some = Callable[[list[Call]], list[Call]]
 
 
 @pytest.fixture
-def some(calls: list[Call], fault: str, slot: int, pytestconfig: pytest.Config) -> list[Call]:
-    turned = [*calls[FAULTS.index(fault) :], *calls[: FAULTS.index(fault)]]
-    slots = SLOTS[amount(pytestconfig)]
-    return list(chosen(pytestconfig, turned, slots, slots))[slot::slots]
+def some(fault: str, slot: int, pytestconfig: pytest.Config) -> Some:
+    """Picks the share of these calls that is this test's."""
+
+    def pick(calls: list[Call]) -> list[Call]:
+        turned = [*calls[FAULTS.index(fault) :], *calls[: FAULTS.index(fault)]]
+        slots = SLOTS[amount(pytestconfig)]
+        return list(chosen(pytestconfig, turned, slots, slots))[slot::slots]
+
+    return pick
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_call_fails_nothing_leaves_unlogged_and_the_next_run_completes_the_work(
-    stage: Stage, tmp_path: Path, some: list[Call], fault: str, tally: Tally
+    stage: Stage, tmp_path: Path, calls: list[Call], some: Some, fault: str, tally: Tally
 ) -> None:
-    for number, call in enumerate(some):
+    for number, call in enumerate(some(calls)):
         scene = stage.site(tmp_path / str(number))
-        ran, injected = upload_with(scene, call, fault)
+        ran, injected = run_with(scene, scene.upload_all, call, fault)
         tally(f"system call: {fault}", injected, everything(scene, ran))
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_call_fails_an_entry_is_there_whole_or_forgotten_and_can_be_forgotten_then(
+    stage: Stage,
+    tmp_path: Path,
+    calls_of_forgetting: list[Call],
+    some: Some,
+    fault: str,
+    tally: Tally,
+) -> None:
+    for number, call in enumerate(some(calls_of_forgetting)):
+        scene = stage.site(tmp_path / str(number))
+        forgetting = Forgetting(scene)
+        ran, injected = run_with(scene, forgetting.run, call, fault)
+        tally(f"system call of forgetting: {fault}", injected, forgetting.aftermath(ran))
 
 
 def test_the_dry_run_sees_the_calls_that_count(calls: list[Call]) -> None:
