@@ -10,7 +10,6 @@ if __name__ == "__main__":
     name, seeds, seconds = sys.argv[1:]
     with atheris.instrument_imports(include=["deid_hooks"]):
         from tests.faults.targets import TARGETS
-    atheris.Setup(
-        [sys.argv[0], f"-max_total_time={seconds}", "-max_len=65536", seeds], TARGETS[name]
-    )
+    options = (f"-max_total_time={seconds}", "-max_len=65536", f"-artifact_prefix={seeds}/")
+    atheris.Setup([sys.argv[0], *options, seeds], TARGETS[name])
     atheris.Fuzz()

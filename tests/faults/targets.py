@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -10,20 +11,25 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.valuerep import VR
 
 from deid_hooks import restore
 from deid_hooks.assembly import assemble
-from deid_hooks.entry import INDEXED_FIELDS, new_log_id
+from deid_hooks.deadline import Deadline
+from deid_hooks.entry import INDEXED_FIELDS, Entry, new_log_id
 from deid_hooks.errors import DeidHooksError, SettingsError, TermError
 from deid_hooks.matching import parse, read_terms
 from deid_hooks.pseudonyms import Pseudonyms
 from deid_hooks.secret import SiteSecret
 from deid_hooks.settings import load_settings
-from deid_hooks.testing.records import make_entry
+from deid_hooks.sqlite import SQLiteBackend
+from deid_hooks.testing.records import KEYWORDS, TEXTS, make_entry
 from deid_hooks.uploader.prepare import Preparer, Refused, be_quiet_and_fast
+from tests.core.files import Leaves, leaves, sent
 
 SECRET = SiteSecret(b"s" * 32)
+_VRS = frozenset(map(str, VR))
 _FOLDER = Path(tempfile.mkdtemp())
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 
@@ -35,7 +41,7 @@ def _preparer() -> Preparer:
 
 
 def dicom(content: bytes) -> None:
-    """A file is de-identified and comes back, or is refused in words."""
+    """A file is refused in words; or it is de-identified, and comes back as it was."""
     path = _FOLDER / f"{os.getpid()}.dcm"
     path.write_bytes(content)
     prepared = _preparer().prepare(path)
@@ -46,20 +52,71 @@ def dicom(content: bytes) -> None:
         entry = assemble(
             [prepared.changes], new_log_id(), "", "fuzz", SECRET, INDEXED_FIELDS, "all"
         )
-        restore(dcmread(prepared.staged), entry)
+        restored = restore(dcmread(prepared.staged), entry)
     except DeidHooksError:
-        pass
+        return
     finally:
         prepared.staged.unlink()
+    if not restored.not_restored:
+        assert _is_back(path, restored.dataset)
+
+
+def _is_back(path: Path, restored: Dataset) -> bool:
+    """Whether each element is as it was in the file, or as pydicom writes what it reads there."""
+    try:
+        original = _elements(dcmread(path, force=True))
+        written = _elements(sent(dcmread(path, force=True)))
+        back = _elements(sent(restored))
+    except Exception:  # pydicom can't read all elements, nor write all that it reads
+        return True
+    absent = (None, None)
+    for name in {*original, *written, *back}:
+        was, now = original.get(name, absent), back.get(name, absent)
+        # Without a VR it is implicit VR within explicit, which is explicit when it is written.
+        if now not in (was, written.get(name, absent)) and (was[0] or was[1] != now[1]):
+            return False
+    return True
+
+
+def _elements(dataset: Dataset) -> Leaves:
+    """Its leaves: the VR is None if the standard has none such, values are without padding."""
+    found: Leaves = {}
+    for name, (vr, value) in leaves(dataset).items():
+        plain = value.encode() if isinstance(value, str) else value
+        stripped = plain.rstrip(b"\0 ") if isinstance(plain, bytes) else plain
+        found[name] = (vr if vr in _VRS else None, stripped)
+    return found
+
+
+@cache
+def _entries() -> list[Entry]:
+    """Entries of many values, some of which are odd."""
+    made = []
+    for number in range(24):
+        fields = {name: (values[number % len(values)],) for name, values in KEYWORDS.items()}
+        institution = {"00080080": {"Value": [TEXTS[number % len(TEXTS)]], "vr": "LO"}}
+        made.append(make_entry(fields=fields, originals=json.dumps(institution)))
+    return made
+
+
+@cache
+def _store() -> SQLiteBackend:
+    store = SQLiteBackend(f"sqlite:///{_FOLDER}/log.db")
+    store.create(Deadline())
+    store.append(_entries(), Deadline())
+    return store
 
 
 def terms(content: bytes) -> None:
-    """Terms are refused in words, or hold or don't hold of an entry."""
+    """Terms are refused in words, or the store finds what the reference matcher finds."""
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     try:
-        parse(read_terms(lines)).matches(make_entry())
+        query = parse(read_terms(lines))
     except TermError as error:
         assert str(error)
+        return
+    wanted = [entry.log_id for entry in _entries() if query.matches(entry)]
+    assert list(_store().search(query, Deadline(60))) == wanted
 
 
 def settings(content: bytes) -> None:

@@ -16,6 +16,10 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 from pydicom import Dataset, config, dcmread, dcmwrite
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import RawDataElement
+from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from deid_hooks import (
     Changes,
@@ -29,6 +33,9 @@ from deid_hooks import (
 )
 from deid_hooks.uploader.engines import Engine, engine_of
 from deid_hooks.uploader.reading import read
+
+_UNDEFINED = 0xFFFFFFFF
+_SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,9 @@ class Preparer:
         return Staged(path, staged, changed, str(study), str(series), marked)
 
     def _stage(self, dataset: Dataset) -> Path:
+        meta = getattr(dataset, "file_meta", Dataset())
+        if meta.get("TransferSyntaxUID") != ImplicitVRLittleEndian:
+            _refuse_unreadable(dataset)
         staged = self._staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
         try:
             descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -103,6 +113,25 @@ def restage(staged: Path, log_id: str, kind: Stamp) -> None:
         dataset = dcmread(staged)
         stamp(dataset, log_id, kind)
         dcmwrite(staged, dataset)
+
+
+def _refuse_unreadable(dataset: Dataset) -> None:
+    """Raise UnusableDataset for an element that pydicom would write so that nobody can read on.
+
+    Most VRs have no undefined length (PS3.5, section 7.1.2); implicit VR within explicit brings
+    them in.
+    """
+    for element in dataset.values():
+        if isinstance(element, RawDataElement):
+            undefined = element.length == _UNDEFINED
+        else:
+            undefined = element.is_undefined_length
+            if element.VR == VR.SQ:
+                for item in element.value:
+                    _refuse_unreadable(item)
+        if undefined and element.VR in _SHORT:
+            name = keyword_for_tag(element.tag) or element.tag
+            raise UnusableDataset(f"{name} has an undefined length, which its VR can't have")
 
 
 def _is_marked(dataset: Dataset) -> bool:
