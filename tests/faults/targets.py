@@ -79,12 +79,17 @@ def _is_back(path: Path, restored: Dataset) -> bool:
 
 
 def _elements(dataset: Dataset) -> Leaves:
-    """Its leaves: the VR is None if the standard has none such, values are without padding."""
+    """Its leaves: values are without padding, and the VR is None where it says nothing.
+
+    It does not if the standard has none such, nor in the file meta information, whose VRs pydicom
+    takes from the dictionary.
+    """
     found: Leaves = {}
     for name, (vr, value) in leaves(dataset).items():
         plain = value.encode() if isinstance(value, str) else value
         stripped = plain.rstrip(b"\0 ") if isinstance(plain, bytes) else plain
-        found[name] = (vr if vr in _VRS else None, stripped)
+        known = vr in _VRS and not name.startswith("0002")
+        found[name] = (vr if known else None, stripped)
     return found
 
 
