@@ -64,6 +64,9 @@ def dicom(content: bytes) -> None:
 def _is_back(path: Path, restored: Dataset) -> bool:
     """Whether each element is as it was in the file, or as pydicom writes what it reads there."""
     try:
+        read = leaves(dcmread(path, force=True))
+        if not {vr for vr, _ in read.values() if vr} <= _VRS:
+            return True  # a garbled VR, first in an item, is read as implicit VR once it is written
         original = _elements(dcmread(path, force=True))
         written = _elements(sent(dcmread(path, force=True)))
         back = _elements(sent(restored))
@@ -81,14 +84,15 @@ def _is_back(path: Path, restored: Dataset) -> bool:
 def _elements(dataset: Dataset) -> Leaves:
     """Its leaves: values are without padding, and the VR is None where it says nothing.
 
-    It does not if the standard has none such, nor in the file meta information, whose VRs pydicom
-    takes from the dictionary.
+    It does not if the standard has none such, nor for a sequence that can't be read as one and
+    comes back as UN, nor in the file meta information, whose VRs pydicom takes from its dictionary.
     """
     found: Leaves = {}
     for name, (vr, value) in leaves(dataset).items():
         plain = value.encode() if isinstance(value, str) else value
         stripped = plain.rstrip(b"\0 ") if isinstance(plain, bytes) else plain
-        known = vr in _VRS and not name.startswith("0002")
+        items = isinstance(plain, int)
+        known = vr in _VRS and (vr != "SQ" or items) and not name.startswith("0002")
         found[name] = (vr if known else None, stripped)
     return found
 
