@@ -20,14 +20,16 @@ from tests.orthanc import DICOM, DICOMWEB, Orthanc
 
 TRIES = {"sample": 1, "share": 3, "whole": 40}
 WAYS = {"C-STORE": DICOM, "STOW-RS": DICOMWEB}
+EVERY = [(way, deed) for way in WAYS for deed in ("killed", "stopped")]
+KINDS = {"sample": EVERY[:1]}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    metafunc.parametrize("way", WAYS)
-    metafunc.parametrize("number", range(TRIES[amount(metafunc.config)]))
+    how_much = amount(metafunc.config)
+    metafunc.parametrize(("way", "deed"), KINDS.get(how_much, EVERY))
+    metafunc.parametrize("number", range(TRIES[how_much]))
 
 
-@pytest.mark.parametrize("deed", ["killed", "stopped"])
 def test_an_archive_that_is_killed_or_stopped(
     stage: Stage, tmp_path: Path, way: str, deed: str, number: int, tally: Tally
 ) -> None:
