@@ -74,9 +74,12 @@ def _is_back(path: Path, restored: Dataset) -> bool:
         return True
     absent = (None, None)
     for name in {*original, *written, *back}:
-        was, now = original.get(name, absent), back.get(name, absent)
-        # Without a VR it is implicit VR within explicit, which is explicit when it is written.
-        if now not in (was, written.get(name, absent)) and (was[0] or was[1] != now[1]):
+        vr, value = back.get(name, absent)
+        # Without a VR it is read as implicit VR, which says so only where its length is undefined.
+        if not any(
+            value == was and (vr == its or None in (vr, its))
+            for its, was in (original.get(name, absent), written.get(name, absent))
+        ):
             return False
     return True
 
