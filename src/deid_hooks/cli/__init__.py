@@ -27,8 +27,8 @@ from deid_hooks.cli import (
     withdrawal,
 )
 from deid_hooks.cli.context import LogSettings
-from deid_hooks.cli.failures import exit_code_of, said_of
-from deid_hooks.cli.output import nobody_reads
+from deid_hooks.cli.failures import FAILED, exit_code_of, said_of
+from deid_hooks.cli.output import Unwritten, nobody_reads, say
 
 
 class _Commands(TyperGroup):
@@ -93,17 +93,26 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         nobody_reads()
+    except OSError as error:  # what was done is done, and nobody gets to see all of it
+        nobody_reads()
+        say(str(Unwritten(error)))
+        code = code or FAILED
+    say()  # what is left of it: Python itself would end with a code of its own
     sys.exit(code)
 
 
-def _run() -> str | int | None:
+def _run() -> int:
     try:
         app()
     except SystemExit as end:
-        return end.code
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        error: Exception = RuntimeError()  # some code in our process ended it with a text
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - its text may hold values
-        print(said_of(error), file=sys.stderr)
-        return exit_code_of(error)
-    return 0
+    except Exception as raised:  # noqa: BLE001 - its text may hold values
+        error = raised
+    else:
+        return 0
+    say(said_of(error))
+    return exit_code_of(error)

@@ -17,7 +17,7 @@ import typer
 from deid_hooks.cli.completion import complete_term
 from deid_hooks.cli.context import ReasonOption, hooks_of, looking, texts_of
 from deid_hooks.cli.failures import FAILED, SOME_REFUSED
-from deid_hooks.cli.output import Format, write_rows
+from deid_hooks.cli.output import Format, Unwritten, put, write_rows
 
 
 class ExportFormat(StrEnum):
@@ -65,7 +65,7 @@ def export(
         if query is None and not join and form is ExportFormat.JSONL:
             everything = exporting.everything(recorder)
             for record in looker.recorded(everything, asked, exporting.ids_of):
-                print(json.dumps(to_json(record), ensure_ascii=False))
+                put(json.dumps(to_json(record), ensure_ascii=False))
             return
         search = recorder.search(query or parse(["id=*"]))
         ids = looker.recorded(search, asked, lambda log_id: [log_id])
@@ -78,7 +78,7 @@ def export(
             write_rows(exporting.sheet(recorder, ids), columns, shape, "id")
         else:
             for record in exporting.with_events(recorder, ids):
-                print(json.dumps(to_json(record), ensure_ascii=False))
+                put(json.dumps(to_json(record), ensure_ascii=False))
     if blank:
         typer.echo(
             f"{blank.total()} values left as they were, would identify, and are left out.", err=True
@@ -135,9 +135,9 @@ def _written(output: Path | None) -> Iterator[None]:
             new.name(output.absolute())
     except FileExistsError:
         raise typer.BadParameter(f"{output} exists already: nothing is overwritten") from None
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+    except BrokenPipeError:
+        raise
+    except (OSError, Unwritten) as error:
         raise typer.BadParameter(f"{output} can't be written: {error.strerror}") from None
     print(f"Written: {output}", file=sys.stderr)
 

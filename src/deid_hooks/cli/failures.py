@@ -6,6 +6,7 @@ the rest done · 69 the log can't be reached, nothing further was sent.
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def said_of(error: Exception) -> str:
         return text[:1].upper() + text[1:]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        kind += f" ({os.strerror(error.errno).lower()})"
     return (
-        f"Internal error: {type(error).__name__}{place}. Its text is not shown, it may identify"
-        " a patient. Please report it with what you did."
+        f"Internal error: {kind}{place}. Its text is not shown, it may identify a patient."
+        " Please report it with what you did."
     )

@@ -10,12 +10,15 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from itertools import chain, islice
-from typing import Annotated, Any
+from types import SimpleNamespace
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from deid_hooks.administrator.spreadsheet import safe_cell
+from deid_hooks.errors import DeidHooksError
 
 
 class Format(StrEnum):
@@ -37,9 +40,44 @@ _ROWS_MEASURED = 500
 _NARROWEST = 6
 
 
+class Unwritten(DeidHooksError):
+    """Standard output can't take what was to be shown. ``strerror`` says why."""
+
+    def __init__(self, error: OSError) -> None:
+        self.strerror = error.strerror
+        super().__init__(
+            f"Standard output can't be written: {str(error.strerror).lower()}."
+            " Not everything that was to be shown is there."
+        )
+
+
 def nobody_reads() -> None:
     """Throw away what is printed from now on: whoever read standard output has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _throw_away(sys.stdout)
+
+
+def put(text: str, end: str = "\n") -> None:
+    """Print on standard output. Raises Unwritten, or BrokenPipeError if nobody reads it."""
+    try:
+        print(text, end=end)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(error) from None
+
+
+def say(*sentences: str) -> None:
+    """Tell the user on standard error, if that can be written."""
+    try:
+        for sentence in sentences:
+            print(sentence, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _throw_away(sys.stderr)
+
+
+def _throw_away(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def chosen(wanted: Format | None) -> Format:
@@ -59,28 +97,28 @@ def write_rows(
     if form is Format.JSON:
         return _json(rows, columns)
     count = 0
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(SimpleNamespace(write=partial(put, end="")), lineterminator="\n")
     if form is Format.CSV:
         writer.writerow(columns)
     for row in rows:
         count += 1
         if form is Format.IDS:
-            print(row[id_column])
+            put(row[id_column])
         elif form is Format.CSV:
             writer.writerow([safe_cell(_text(row.get(column))) for column in columns])
         else:
-            print(json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False))
+            put(json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False))
     return count
 
 
 def _json(rows: Iterable[Row], columns: Sequence[str]) -> int:
     count = 0
-    print("[", end="")
+    put("[", end="")
     for row in rows:
         members = {column: row.get(column) for column in columns}
-        print(",\n " if count else "\n ", json.dumps(members, ensure_ascii=False), sep="", end="")
+        put((",\n " if count else "\n ") + json.dumps(members, ensure_ascii=False), end="")
         count += 1
-    print("\n]" if count else "]")
+    put("\n]" if count else "]")
     return count
 
 
@@ -107,7 +145,7 @@ def _table(rows: Iterable[Row], columns: Sequence[str]) -> int:
 def _print_line(cells: Sequence[str], widths: Sequence[int], room: int | None) -> None:
     pairs = zip(cells, widths, strict=True)
     text = "  ".join(_filled(cut(cell, width if room else None), width) for cell, width in pairs)
-    print(cut(text.rstrip(), room))
+    put(cut(text.rstrip(), room))
 
 
 def _fitted(widths: Sequence[int], room: int | None) -> list[int]:

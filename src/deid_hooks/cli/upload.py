@@ -12,7 +12,17 @@ import typer
 
 from deid_hooks.cli.context import check_log, hooks_of
 from deid_hooks.cli.failures import FAILED, SOME_REFUSED, WRONG_USE
-from deid_hooks.cli.output import Format, FormatOption, chosen, nobody_reads, visible, write_rows
+from deid_hooks.cli.output import (
+    Format,
+    FormatOption,
+    Unwritten,
+    chosen,
+    nobody_reads,
+    put,
+    say,
+    visible,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from deid_hooks.hooks import DeidHooks
@@ -94,6 +104,10 @@ def deliver(
     except BrokenPipeError:  # nobody reads the report any more; the upload goes on
         nobody_reads()
         deque(told, maxlen=0)
+    except Unwritten:  # nor does it stop where there is no room for its report
+        nobody_reads()
+        deque(told, maxlen=0)
+        raise
     finally:
         _summarise(counts, total)
     if not counts["uploaded"] + counts["already there"]:
@@ -124,7 +138,7 @@ def _report(results: Iterable[Result], form: Format | None) -> None:
     ]
     write_rows(delivered, ["log_id", "files", "status"], Format.TABLE, "log_id")
     for row in others:
-        print(visible(f"{row['status']}: {row['file']}: {row['reason']}"))
+        put(visible(f"{row['status']}: {row['file']}: {row['reason']}"))
 
 
 def _counted(
@@ -151,4 +165,4 @@ def _summarise(counts: Counter[str], total: int) -> None:
     parts = [f"{count} {status}" for status, count in counts.items()]
     if known < total:
         parts.append(f"{total - known} not sent")
-    typer.echo(f"{total} files: {', '.join(parts) or 'nothing to do'}", err=True)
+    say(f"{total} files: {', '.join(parts) or 'nothing to do'}")
