@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from deid_hooks.host import install as install
     from deid_hooks.plugins import installed as installed
     from deid_hooks.pseudonyms import Pseudonyms as Pseudonyms
+    from deid_hooks.pseudonyms import gives_away as gives_away
     from deid_hooks.pseudonyms import identity_of as identity_of
     from deid_hooks.restoration import Restored as Restored
     from deid_hooks.restoration import restore as restore
@@ -75,7 +76,7 @@ _MODULES = {
     "hookspecs": ["PostDeid", "PostUpload", "PreUpload", "hookimpl"],
     "host": ["install"],
     "plugins": ["installed"],
-    "pseudonyms": ["Pseudonyms", "identity_of"],
+    "pseudonyms": ["Pseudonyms", "gives_away", "identity_of"],
     "restoration": ["Restored", "restore"],
     "settings": ["Settings"],
     "stamping": ["Stamp", "stamp", "unstamp"],

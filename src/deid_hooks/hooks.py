@@ -25,7 +25,7 @@ from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
 from deid_hooks.opening import backend_of, begin_log, open_log
 from deid_hooks.patient import patient_digest
 from deid_hooks.plugins import ask_each, load_plugins, register
-from deid_hooks.pseudonyms import Pseudonyms
+from deid_hooks.pseudonyms import Pseudonyms, gives_away
 from deid_hooks.recorder import Recorder
 from deid_hooks.settings import Settings, load_settings, masked
 from deid_hooks.uploading import Upload
@@ -141,10 +141,12 @@ class DeidHooks:
     def subject(self, project: str, patient_id: str, issuer: str = "") -> str | None:
         """The label that a patient has in this project already, on any machine of this log.
 
-        Raises LogUnavailable. None if the log knows of none.
+        Raises LogUnavailable. None if the log knows of none, or of one that gives the PatientID
+        away, as after an engine that kept it: nobody is to be sent under that again.
         """
         digest = patient_digest(patient_id, issuer, self.recorder.secret)
-        return self.recorder.subject(project, digest)
+        label = self.recorder.subject(project, digest)
+        return None if label is None or gives_away(label, patient_id.strip("\0 ")) else label
 
     def pseudonyms(
         self, project: str, labels: Mapping[tuple[str, str], str] | None = None

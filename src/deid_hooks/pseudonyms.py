@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from deid_hooks.errors import SettingsError
 
 _KEY_BYTES = 32
+_TELLING = 4  # characters of a PatientID that give it away within a label
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U: nothing to misread
 _MOST_CHARACTERS = 51  # as many as five-bit characters go into the 256 bits of a digest
 
@@ -20,6 +21,11 @@ _MOST_CHARACTERS = 51  # as many as five-bit characters go into the 256 bits of 
 def identity_of(patient_id: str, issuer: str) -> tuple[str, str]:
     """A PatientID and its IssuerOfPatientID as they are compared."""
     return patient_id.strip("\0 "), issuer.strip("\0 ")
+
+
+def gives_away(label: str, patient_id: str) -> bool:
+    """Whether a label gives the PatientID away: it is it, or holds it, if it isn't very short."""
+    return label == patient_id or (len(patient_id) >= _TELLING and patient_id in label)
 
 
 @dataclass(frozen=True, slots=True)

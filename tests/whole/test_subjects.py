@@ -43,6 +43,26 @@ def test_the_sites_own_label_is_used_and_known_from_then_on(site: Site, engine: 
     assert len(found.stdout.split()) >= 2
 
 
+KEEPS_PATIENTS = """
+def plugin(argument, pseudonyms):
+    def engine(dataset):
+        dataset.SOPInstanceUID = pseudonyms.uid(dataset.SOPInstanceUID)
+    return engine
+"""
+
+
+def test_a_patient_id_that_an_engine_left_is_nobodys_label_from_then_on(site: Site) -> None:
+    patient_id = str(dcmread(next(p for p in PATIENT.rglob("*") if p.is_file())).PatientID)
+    site.plug_in(KEEPS_PATIENTS, group="deid_hooks.engines", name="keeps")
+    send(site, PATIENT / "CR1", "left", "--project", "TRIAL7", "--engine", "keeps")
+    assert labels(site, "left") == {patient_id}
+    send(site, PATIENT / "CT2", "later", "--project", "TRIAL7")
+    (label,) = labels(site, "later")
+    assert patient_id not in label
+    send(site, PATIENT / "CR1", "again", "--project", "TRIAL7")
+    assert labels(site, "again") == {label}
+
+
 def test_one_person_does_not_become_two(site: Site) -> None:
     patient_id = str(dcmread(next(p for p in PATIENT.rglob("*") if p.is_file())).PatientID)
     send(site, PATIENT / "CR1", "first", "--project", "TRIAL7")

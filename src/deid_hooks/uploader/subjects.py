@@ -6,14 +6,13 @@ import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from deid_hooks import DeidHooks, SettingsError, identity_of
+from deid_hooks import DeidHooks, SettingsError, gives_away, identity_of
 
 Identity = tuple[str, str]
 """A PatientID and its IssuerOfPatientID."""
 
 _NEEDED = ("PatientID", "label")
 _KNOWN = (*_NEEDED, "IssuerOfPatientID", "project")
-_TELLING = 4  # characters of a PatientID that give it away within a label
 _LONGEST = 64  # characters of a PatientID: PS3.5, table 6.2-1, LO
 
 
@@ -75,7 +74,7 @@ def _add(labels: dict[Identity, str], row: Mapping[str, str | None], where: str)
         raise SettingsError(
             f"{where}: a label has at most {_LONGEST} characters, none of them a backslash."
         )
-    if identity[0] == label or (len(identity[0]) >= _TELLING and identity[0] in label):
+    if gives_away(label, identity[0]):
         raise SettingsError(f"{where}: the label contains the PatientID, which must not leave.")
     if labels.setdefault(identity, label) != label:
         raise SettingsError(f"{where}: this patient has another label further up.")
