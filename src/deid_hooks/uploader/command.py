@@ -66,9 +66,20 @@ class Command:
         """Whether the command reaches anything shows when it runs."""
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+        try:
+            return self._deliver(files)
+        except OSError as error:
+            raise DestinationError(
+                "the folder for the command can't be made in the temporary folder:"
+                f" {str(error.strerror).lower()}",
+                "make room there, or let TMPDIR name another folder",
+            ) from None
+
+    def _deliver(self, files: Sequence[Outgoing]) -> list[Delivery]:
         unplaced: dict[int, Delivery] = {}
         told: list[dict[str, str]] = []
-        with tempfile.TemporaryDirectory(dir=files[0].path.parent) as private:
+        place = files[0].path.parent  # which is removed in the end, should this fail to be
+        with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as private:
             folder, manifest = Path(private, "files"), Path(private, "manifest.json")
             make_private(folder)
             for at, file in enumerate(files):

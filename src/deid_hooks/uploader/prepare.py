@@ -9,9 +9,10 @@ import gc
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -55,10 +56,19 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A file that can't leave, and why, without a value of it."""
+    """A file that can't leave, and why, without a value of it.
+
+    ``passing``: not for what the file is. Its series waits with it: logged in parts it would be
+    logged again when it is whole.
+    """
 
     path: Path
     reason: str
+    passing: bool = False
+
+
+class _NoRoom(UnusableDataset):
+    """The temporary folder doesn't take what was de-identified."""
 
 
 class Preparer:
@@ -89,7 +99,7 @@ class Preparer:
                     study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
                     marked = _is_marked(dataset)
             except UnusableDataset as error:
-                return Refused(path, str(error))
+                return Refused(path, str(error), isinstance(error, _NoRoom))
         return Staged(path, staged, changed, str(study), str(series), marked)
 
     def _stage(self, dataset: Dataset) -> Path:
@@ -101,8 +111,11 @@ class Preparer:
             descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 dcmwrite(file, dataset)
-        except BaseException:
+        except BaseException as error:
             staged.unlink(missing_ok=True)
+            if why := _said_by_the_system(error):
+                what = f"the temporary folder {self._staging.parent} doesn't take it: {why}"
+                raise _NoRoom(what) from None
             raise
         return staged
 
@@ -147,21 +160,30 @@ def _saying(what: str) -> Iterator[None]:
         yield
     except DeidHooksError:
         raise
-    except OSError as error:
-        raise UnusableDataset(f"{what}: {error.strerror or type(error).__name__}") from None
-    except Exception as error:  # noqa: BLE001
-        raise UnusableDataset(f"{what}: {type(error).__name__}") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        why = _said_by_the_system(error) or type(error).__name__
+        raise UnusableDataset(f"{what}: {why}") from None
 
 
-_preparer: Preparer | None = None
+def _said_by_the_system(error: BaseException | None) -> str:
+    """What the system says, which pydicom wraps in errors of its own; empty if it isn't that."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return os.strerror(error.errno).lower()
+        error = error.__cause__
+    return ""
+
+
+_make_preparer: Callable[[], Preparer] | None = None
 
 
 def begin(engine: str, pseudonyms: Pseudonyms, fields: Sequence[str], staging: Path) -> None:
     """Make a worker process ready."""
-    global _preparer
+    global _make_preparer
     threading.Thread(target=_end_with_the_uploader, daemon=True).start()
     be_quiet_and_fast()
-    _preparer = Preparer(engine, pseudonyms, fields, staging)
+    # Made by the first call: what is raised here would be printed as it is, and nobody told.
+    _make_preparer = cache(lambda: Preparer(engine, pseudonyms, fields, staging))
 
 
 def _end_with_the_uploader() -> None:
@@ -174,8 +196,9 @@ def _end_with_the_uploader() -> None:
 
 def prepare_in_worker(paths: Sequence[Path]) -> list[Staged | Refused]:
     """Prepare some files in a worker process that :func:`begin` made ready."""
-    assert _preparer is not None
-    return [_preparer.prepare(path) for path in paths]
+    assert _make_preparer is not None
+    preparer = _make_preparer()
+    return [preparer.prepare(path) for path in paths]
 
 
 def be_quiet_and_fast() -> None:

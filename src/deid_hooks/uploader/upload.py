@@ -129,9 +129,11 @@ def _deliver(
     try:
         for files in acquisitions:
             staged = [each for each in files if isinstance(each, Staged)]
-            for each in files:
-                if isinstance(each, Refused):
-                    yield Result(each.path, "refused", reason=each.reason)
+            refused = [each for each in files if isinstance(each, Refused)]
+            if passing := [each for each in refused if each.passing]:
+                yield from (Result(e.path, "refused", reason=passing[0].reason) for e in files)
+                continue
+            yield from (Result(each.path, "refused", reason=each.reason) for each in refused)
             if not staged:
                 continue
             try:
