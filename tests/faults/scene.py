@@ -157,9 +157,11 @@ class Scene(Site):
         assert done.code == 0, done.err
         self.before = self.marks()
 
-    def go(self, *prefix: str, jobs: int = 1, **variables: str) -> subprocess.Popen[str]:
+    def go(
+        self, *prefix: str, jobs: int = 1, engine: str = "basic", **variables: str
+    ) -> subprocess.Popen[str]:
         """Start the upload of everything, perhaps by another program that is put before it."""
-        return self._upload("all", *prefix, jobs=jobs, **variables)
+        return self._upload("all", *prefix, jobs=jobs, engine=engine, **variables)
 
     def ended(self, process: subprocess.Popen[str], seconds: float = 100) -> Ran:
         watch = Watch(process)
@@ -178,10 +180,11 @@ class Scene(Site):
         return status.st_ino, status.st_mtime_ns
 
     def _upload(
-        self, what: str, *prefix: str, jobs: int = 1, **variables: str
+        self, what: str, *prefix: str, jobs: int = 1, engine: str = "basic", **variables: str
     ) -> subprocess.Popen[str]:
         words = ("upload", str(self.stage.source / what), self.destination, "--project", "TRIAL7")
-        return self.start(*words, "--jobs", str(jobs), before=prefix, **variables)
+        more = ("--jobs", str(jobs), "--engine", engine)
+        return self.start(*words, *more, before=prefix, **variables)
 
 
 def sqlite_log(path: Path) -> Query:

@@ -1,4 +1,4 @@
-"""Plugins that do what plugins must not do: at each hook, to an upload of the whole program."""
+"""Plugins that do what plugins must not do, at each hook, and engines: to the whole program."""
 
 from __future__ import annotations
 
@@ -45,11 +45,45 @@ def {hook}(event):
     {deed}
 """
 
+OF_AN_ENGINE = {
+    "raises": "raise ValueError(str(dataset))",
+    "wraps what the system says": (
+        "try: open(str(dataset.PatientName))\n"
+        "            except OSError as error: raise ValueError(str(dataset)) from error"
+    ),
+    "exits with a text": "raise SystemExit(str(dataset.PatientName))",
+    "exits at once": "os._exit(1)",
+    "kills": "os.kill(os.getpid(), signal.SIGKILL)",
+    "calls itself": "engine(dataset)",
+    "asks for too much memory": "bytearray(1 << 50)",
+    "empties the dataset": "dataset.clear(); return",
+    "can't be made": None,
+}
+"""What is done to the second patient, and to the first what the engine ``basic`` does."""
+
+ENGINE = """
+import os, pathlib, signal
+from deid_hooks.uploader.basic import engine as basic
+def plugin(argument, pseudonyms):
+    {factory}
+    rest = basic("", pseudonyms)
+    def engine(dataset):
+        if dataset.PatientID.endswith("-2"):
+            pathlib.Path("injected").touch()
+            {deed}
+        rest(dataset)
+    return engine
+"""
+UNMADE = 'pathlib.Path("injected").touch(); raise ValueError("Qxsurname^Qxgiven")'
+
 ENDS_THE_PROCESS = ("exits at once", "kills", "terminates")
 """What it does, it does to us: no program has the last word then, nor says why."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "odd" in metafunc.fixturenames:
+        odd = [(deed, jobs) for deed in OF_AN_ENGINE for jobs in (1, 2)]
+        metafunc.parametrize(("odd", "jobs"), chosen(metafunc.config, odd, 3, len(odd)))
     if "deed" in metafunc.fixturenames:
         cases = [(hook, deed) for deed in DEEDS for hook in HOOKS]
         metafunc.parametrize(("hook", "deed"), chosen(metafunc.config, cases, 3, 18))
@@ -68,3 +102,19 @@ def test_whatever_a_plugin_does_nothing_leaves_unlogged(
     if deed not in ENDS_THE_PROCESS:
         problems += message(ran, scene.files() == scene.stage.undisturbed)
     tally(f"plugin {deed}", int(injected), [*problems, *completed(scene)])
+
+
+def test_whatever_an_engine_does_nothing_leaves_unlogged(
+    scene: Scene, odd: str, jobs: int, tally: Tally
+) -> None:
+    deed = OF_AN_ENGINE[odd]
+    source = ENGINE.format(factory="pass" if deed else UNMADE, deed=deed or "pass")
+    scene.plug_in(source, group="deid_hooks.engines", name="odd")
+    ran = scene.ended(scene.go(jobs=jobs, engine="odd"))
+    scene.unplug()
+    injected = (scene.folder / "injected").exists()
+    (scene.folder / "plugins").rename(scene.folder.parent / "plugins")
+    problems = [*out_there(scene), *kept(scene, ran), *leaks(scene, ran)]
+    if jobs > 1 or deed not in (OF_AN_ENGINE["exits at once"], OF_AN_ENGINE["kills"]):
+        problems += message(ran, scene.files() == scene.stage.undisturbed)
+    tally(f"engine {odd}", int(injected), [*problems, *completed(scene)])

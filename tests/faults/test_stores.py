@@ -52,11 +52,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "room" in metafunc.fixturenames:
         whole = amount(metafunc.config) == "whole"
         sizes = range(40, 460, 10) if whole else ROOM
-        some(("room", "place"), [(kb, place) for kb in sizes for place in ("log", "delivered")], 2)
+        staging = range(0, 160, 10) if whole else (40, 100)  # one series waits there at a time
+        rooms = [(kb, place) for kb in sizes for place in ("log", "delivered")]
+        some(("room", "place"), [*rooms, *((kb, "tmp") for kb in staging)], 5)
     if "taking" in metafunc.fixturenames:
         some(("taking", "moment"), [(t, m) for t in TAKEN for m in MOMENTS], 3)
     if "turning" in metafunc.fixturenames:
-        cases = [(t, p, m) for t in TURNED for p in ("log", "delivered") for m in MOMENTS]
+        cases = [(t, p, m) for t in TURNED for p in ("log", "delivered", "tmp") for m in MOMENTS]
         some(("turning", "place", "moment"), cases, 2)
 
 
@@ -186,7 +188,7 @@ class OnADisk:
     """The log's or the destination's folder on a file system of its own, with what it holds."""
 
     def __init__(self, scene: Scene, place: str) -> None:
-        self._folder = scene.folder / STORE if place == "log" else scene.delivered
+        self._folder = scene.folder / (STORE if place == "log" else place)
         self._scene = scene
         self._disk = small_disk(self._folder, 20_000)
 
@@ -205,7 +207,7 @@ class OnADisk:
 
 
 def named(place: str) -> str:
-    return "log" if place == "log" else "destination"
+    return {"log": "log", "delivered": "destination", "tmp": "temporary folder"}[place]
 
 
 def free(disk: Path) -> int:
