@@ -123,6 +123,15 @@ def message(ran: Ran, complete: bool) -> Iterator[Problem]:
         yield Problem(WRONG_MESSAGE, f"exit code {ran.code}")
 
 
+def told(ran: Ran) -> Iterator[Problem]:
+    """Whether a command that is no upload says in words why it did not do what it was asked."""
+    said = ran.out + ran.err
+    if ran.code > 0 and (
+        "Traceback" in said or ran.code not in (1, 2, 3, 69) or not ran.err.strip()
+    ):
+        yield Problem(WRONG_MESSAGE, f"exit code {ran.code}: {said[-500:]}")
+
+
 def completed(scene: Scene, run: Callable[[], Ran] | None = None) -> Iterator[Problem]:
     """Run it again, undisturbed: it completes the work and repeats nothing."""
     before = scene.marks()

@@ -1,4 +1,4 @@
-"""System calls of a command: which it makes on the log and on the destination, and failing one.
+"""System calls of a command: which it makes on the files of a site, and failing one.
 
 strace counts calls by thread. A file with a name is found by it; one without (O_TMPFILE) by the
 number of that call in its thread.
@@ -20,8 +20,10 @@ NAMES = (
     *("rename", "renameat2", "link", "linkat", "ftruncate", "unlink", "unlinkat", "mkdir"),
 )
 FAULTS = ("EIO", "ENOSPC", "EACCES", "SIGKILL")
+PLACES = ("home", "delivered", "back")
 _LINE = re.compile(r"(?P<thread>\d+) +(?P<name>\w+)\((?P<rest>.*)")
-_PATH = re.compile(r'[<"](?P<path>/[^<>"]*(?:log\.db|/delivered)[^<>"]*)[>"]')
+_BY_CHANCE = re.compile(r"#|/\.\w+\.[0-9a-f]{16}$")
+"""A path that is another one each time: of a file that has no name yet, or a draft's."""
 
 
 Command = Callable[..., Ran]
@@ -44,7 +46,8 @@ def strace(scene: Scene, *more: str) -> Sequence[str]:
 
 
 def calls_of(scene: Scene, command: Command) -> list[Call]:
-    """Every call of ``NAMES`` on the files of the log or of the destination, from a dry run."""
+    """Every call of ``NAMES`` on the files of a site in ``PLACES``, from a dry run."""
+    of_the_site = re.compile(rf'[<"]{re.escape(str(scene.folder))}/(\w[^<>"]*)[>"]')
     ran = command(*strace(scene))
     assert ran.code == 0, ran.err
     by_name: Counter[tuple[str, str]] = Counter()
@@ -56,14 +59,14 @@ def calls_of(scene: Scene, command: Command) -> list[Call]:
             continue
         thread, name, rest = found.group("thread", "name", "rest")
         by_name[thread, name] += 1
-        if not (at := _PATH.search(rest)):
-            continue
-        if "#" in at["path"] and name in ("write", "fsync"):
-            unnamed.add(Call(name, "", by_name[thread, name]))
-        else:
-            path = str(Path(at["path"]).relative_to(scene.folder))
+        paths = [path for path in of_the_site.findall(rest) if path.split("/")[0] in PLACES]
+        lasting = [path for path in paths if not _BY_CHANCE.search(path)]
+        if lasting:
+            path = lasting[0]
             of_path[thread, name, path] += 1
             most[name, path] = max(most[name, path], of_path[thread, name, path])
+        elif paths and name in ("write", "fsync"):
+            unnamed.add(Call(name, "", by_name[thread, name]))
     named = {Call(*key, n) for key, count in most.items() for n in range(1, count + 1)}
     return sorted(named | unnamed)
 

@@ -36,6 +36,7 @@ def post_upload(event): time.sleep(0.05)
 """A plugin that makes an upload last long enough to be disturbed."""
 
 SERIES, FILES = 4, 2
+TO_TRIAL = ("--project", "TRIAL7")
 SECRET = "ab" * 32
 
 
@@ -182,7 +183,7 @@ class Scene(Site):
     def _upload(
         self, what: str, *prefix: str, jobs: int = 1, engine: str = "basic", **variables: str
     ) -> subprocess.Popen[str]:
-        words = ("upload", str(self.stage.source / what), self.destination, "--project", "TRIAL7")
+        words = ("upload", str(self.stage.source / what), self.destination, *TO_TRIAL)
         more = ("--jobs", str(jobs), "--engine", engine)
         return self.start(*words, *more, before=prefix, **variables)
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.aftermath import everything, kept, leaks, message, out_there
 from tests.faults.forgetting import Forgetting
+from tests.faults.looking import Looking
 from tests.faults.scene import Ran, Scene
 from tests.faults.tally import CUT_SHORT, LEAKED, LOST, UNLOGGED, WRONG_MESSAGE, Problem, Try, table
 from tests.whole.canaries import found_in, needles
@@ -128,3 +129,12 @@ def test_an_entry_that_was_not_erased_is_noticed(scene: Scene) -> None:
     problems = forgetting.aftermath(Ran(0, "Erased: 1 entry.", ""))
     assert {problem.kind for problem in problems} == {LOST, LEAKED}
     assert forgetting.aftermath(forgetting.run()) == []
+
+
+@pytest.mark.parametrize("command", ["show", "reidentify"])
+def test_a_look_without_a_row_of_the_trail_is_noticed(scene: Scene, command: str) -> None:
+    looking = Looking(scene, command)
+    assert looking.aftermath(looking.run()) == []
+    looked = looking.run()
+    scene.change("DELETE FROM deid_log_access")
+    assert UNLOGGED in {problem.kind for problem in looking.aftermath(looked)}
