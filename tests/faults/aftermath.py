@@ -17,6 +17,7 @@ from tests.whole.canaries import found_in
 SENTENCES = (
     "Unable to log de-identified data",
     "Unable to resolve de-identification ID",
+    "deid-hooks.toml can't be read",
     "A worker process died",
     "the engine odd failed on it",
     "The engine odd (odd 1.0) can't be made",

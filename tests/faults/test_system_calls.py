@@ -54,7 +54,7 @@ DEEDS: dict[str, Callable[[Stage, Path], Deed]] = {
 MOST = 1000
 AMOUNTS = {
     "an upload": {"sample": 2, "share": 32, "whole": MOST},
-    "a first upload": {"sample": 1, "share": 6, "whole": 160},
+    "a first upload": {"sample": 1, "share": 6, "whole": 100},
     "forget": {"sample": 1, "share": 16, "whole": MOST},
     "show": {"sample": 1, "share": 6, "whole": MOST},
     "reidentify": {"sample": 1, "share": 6, "whole": MOST},
