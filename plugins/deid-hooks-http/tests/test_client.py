@@ -129,6 +129,13 @@ def test_a_token_has_no_place_in_the_url() -> None:
         assert "token=x" not in str(caught.value)
 
 
+@pytest.mark.parametrize("host", ["", "log..example", f"{'l' * 64}.example", "[::1", "log:0"])
+def test_a_url_that_leads_to_no_host_is_a_wrong_setting(host: str) -> None:
+    with pytest.raises(SettingsError, match="HOST:PORT"):
+        HTTPBackend(f"deidlog+https://{host}")
+    HTTPBackend("deidlog+https://[::1]:8470")
+
+
 def test_what_one_may_not_do_is_no_failure_of_the_log(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+import httpx
+
 from deid_hooks.backend import LogBackend, Page, Sealed
 from deid_hooks.deadline import Deadline
 from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
@@ -33,17 +35,18 @@ class HTTPBackend(LogBackend):
     def __init__(self, url: str) -> None:
         """Raises SettingsError for a URL with a password, or without a host."""
         super().__init__(url)
-        parts = urlsplit(url.removeprefix("deidlog+"))
+        try:
+            parts = urlsplit(url.removeprefix("deidlog+"))
+            host = httpx.URL(f"http://{parts.netloc}").host.encode("idna")
+            whole = bool(host) and parts.port != 0
+        except (ValueError, httpx.InvalidURL):
+            raise _no_url() from None
         if parts.username is not None or parts.query or parts.fragment:
             raise SettingsError(
                 "The URL of a log service holds no token: put it into DEID_HOOKS_TOKEN or a file."
             )
-        try:
-            whole = bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            whole = False
         if not whole:
-            raise SettingsError("The URL of a log service is deidlog+https://HOST:PORT.")
+            raise _no_url()
         self._exchange = Exchange(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1")
 
     def create(self, deadline: Deadline) -> None:
@@ -200,6 +203,10 @@ def _text(answer: dict[str, Any], name: str) -> str:
         return text_from_json(answer[name])
     except (KeyError, TypeError, ValueError):
         raise _not_ours() from None
+
+
+def _no_url() -> SettingsError:
+    return SettingsError("The URL of a log service is deidlog+https://HOST:PORT.")
 
 
 def _not_ours() -> LogUnavailable:
