@@ -14,7 +14,7 @@ from running import Site, free_port
 from tests.needed import program
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, new_log_id
+from deid_hooks.entry import AccessRow, Erasure, new_log_id
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
 from deid_hooks.matching import parse
 from deid_hooks.testing.records import make_entry
@@ -198,11 +198,17 @@ def _says(text: bytes) -> Callable[[socket.socket], None]:
         b"",
         b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"log_ids": [',
         b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
         b'HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"log_ids": []}',
+        b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{"log_ids": [[]]}',
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
         b"HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\n\r\n",
     ],
-    ids=["nothing", "cut off", "null", "other ids", "HTML", "a proxy gave up"],
+    ids=[
+        *("nothing", "cut off", "null", "no ids", "other ids", "no id", "no gzip", "HTML"),
+        "a proxy gave up",
+    ],
 )
 def test_an_answer_that_does_not_say_it_leaves_the_append_unknown(
     serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
@@ -225,6 +231,30 @@ def test_a_refusal_of_something_else_is_unavailable_and_names_the_status(
 ) -> None:
     with pytest.raises(LogUnavailable, match=text.split(b"\r\n")[0].decode()[9:]):
         serve(_says(text)).append([make_entry()], Deadline(3))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"status": "ok"}, {"done": False}, {"cursor": "one", "records": []}, {"sealed": {}}],
+    ids=lambda answer: json.dumps(answer),
+)
+def test_nothing_was_done_unless_a_service_of_the_log_says_so(
+    serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], answer: dict[str, object]
+) -> None:
+    body = json.dumps(answer).encode()
+    text = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+    row = AccessRow(new_log_id(), "t", "alice", "ws12", "search", "PatientID=1", ())
+    asked: list[Callable[[HTTPBackend], object]] = [
+        lambda log: log.create(Deadline()),
+        lambda log: log.check(Deadline()),
+        lambda log: log.read(0, Deadline()),
+        lambda log: log.resolve(new_log_id(), Deadline()),
+        lambda log: log.erase([new_log_id()], Erasure("t", "alice", "asked to"), Deadline()),
+        lambda log: log.look(row, lambda row, head: row, Deadline()),
+    ]
+    for ask in asked:
+        with pytest.raises(LogUnavailable, match="200 OK: the answer of the service"):
+            ask(serve(_says(text)))
 
 
 def test_an_answer_that_comes_by_drops_ends_at_the_deadline(

@@ -30,11 +30,11 @@ class NotFound(LogError):
 
 
 class NotWhole(LogError):
-    """What came is not a whole answer of a service of the log."""
+    """What came as 200 OK is not a whole answer of a service of the log."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the answer of the service of the log is not whole, or of something else",
+            "200 OK: the answer of the service of the log is not whole, or of something else",
             "check its address, and what stands between",
         )
 

@@ -50,25 +50,29 @@ class HTTPBackend(LogBackend):
         self._exchange = Exchange(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1")
 
     def create(self, deadline: Deadline) -> None:
-        self._exchange.ask(deadline, "PUT", "/store")
+        _be_done(self._exchange.ask(deadline, "PUT", "/store"))
 
     def check(self, deadline: Deadline) -> None:
-        self._exchange.ask(deadline, "GET", "/check")
+        _text(self._exchange.ask(deadline, "GET", "/check"), "key")
 
     def append(self, records: Sequence[Record], deadline: Deadline) -> None:
         if not records:
             return
         body = {"records": [to_json(record) for record in records]}
         answer = self._exchange.ask(deadline, "POST", "/records", body, writes=True)
-        wanted = {record.log_id for record in records if isinstance(record, Entry)}
-        if set(_list(answer, "log_ids")) != wanted:
-            cause = NotWhole().cause
-            raise AppendUnknown(f"{cause}, and whether it was written is unknown")
+        written = dict.fromkeys(record.log_id for record in records if isinstance(record, Entry))
+        if answer.get("log_ids") != list(written):
+            error = NotWhole()
+            cause = f"{error.cause}, and whether it was written is unknown"
+            raise AppendUnknown(cause, error.remedy)
 
     def read(self, after: int, deadline: Deadline) -> Page:
         answer = self._exchange.ask(deadline, "GET", f"/records?after={after}")
         records = tuple(_record(row) for row in _list(answer, "records"))
-        return Page(records, int(_text(answer, "cursor")))
+        cursor = _text(answer, "cursor")
+        if not (cursor.isascii() and cursor.isdigit()):
+            raise _not_ours()
+        return Page(records, int(cursor))
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
         texts = {"at": erasure.at, "who": erasure.who, "reason": erasure.reason}
@@ -76,7 +80,7 @@ class HTTPBackend(LogBackend):
             "log_ids": [text_to_json(log_id) for log_id in log_ids],
             **{name: text_to_json(text) for name, text in texts.items()},
         }
-        self._exchange.ask(deadline, "POST", "/erasures", body)
+        _be_done(self._exchange.ask(deadline, "POST", "/erasures", body))
 
     def close(self) -> None:
         self._exchange.close()
@@ -158,7 +162,7 @@ class HTTPBackend(LogBackend):
         if keeper == "holder":
             super().look(row, link, deadline)
         else:
-            self._exchange.ask(deadline, "POST", "/looks", to_json(row))
+            _be_done(self._exchange.ask(deadline, "POST", "/looks", to_json(row)))
 
     def _records(
         self, deadline: Deadline, path: str, body: dict[str, Any], kind: type[R]
@@ -178,17 +182,22 @@ def _record(document: Any) -> Record:
 
 
 def _sealed(document: Any) -> Sealed:
-    try:
-        return Sealed(
-            log_id=document["log_id"],
-            project=text_from_json(document["project"]),
-            digest=document["digest"],
-            key=document["key"],
-            patients=tuple(document["patients"]),
-            deid_uids=tuple(text_from_json(uid) for uid in document["deid_uids"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        raise _not_ours() from None
+    if not isinstance(document, dict):
+        raise _not_ours()
+    return Sealed(
+        log_id=_text(document, "log_id"),
+        project=_text(document, "project"),
+        digest=_text(document, "digest"),
+        key=_text(document, "key"),
+        patients=_texts(document, "patients"),
+        deid_uids=_texts(document, "deid_uids"),
+    )
+
+
+def _be_done(answer: dict[str, Any]) -> None:
+    """Any service may answer with some JSON; what was asked for is done if ours says so."""
+    if answer.get("done") is not True:
+        raise _not_ours()
 
 
 def _list(answer: dict[str, Any], name: str) -> list[Any]:
@@ -201,6 +210,13 @@ def _list(answer: dict[str, Any], name: str) -> list[Any]:
 def _text(answer: dict[str, Any], name: str) -> str:
     try:
         return text_from_json(answer[name])
+    except (KeyError, TypeError, ValueError):
+        raise _not_ours() from None
+
+
+def _texts(answer: dict[str, Any], name: str) -> tuple[str, ...]:
+    try:
+        return tuple(text_from_json(each) for each in _list(answer, name))
     except (KeyError, TypeError, ValueError):
         raise _not_ours() from None
 

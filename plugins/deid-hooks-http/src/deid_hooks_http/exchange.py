@@ -145,7 +145,7 @@ class Exchange:
         response = self._opened(deadline, method, path, body, sending)
         try:
             answer = document_of(_whole(response, deadline))
-        except httpx.TransportError:
+        except httpx.HTTPError:
             raise NotWhole from None
         finally:
             response.close()
