@@ -50,9 +50,17 @@ def document_of(body: bytes) -> dict[str, Any]:
     return document
 
 
+def is_ours(problem: dict[str, Any]) -> bool:
+    """Whether it is the service of the log that says so, and nothing that stands between."""
+    return isinstance(problem.get("kind"), str)
+
+
 def error_of(status: int, problem: Any) -> LogError:
-    """The error of an answer that is no success. It names the status."""
-    said = problem if isinstance(problem, dict) else {}
+    """The error of an answer that is no success. It names the status.
+
+    Only the service itself is quoted: others may repeat what was sent to them.
+    """
+    said = problem if isinstance(problem, dict) and is_ours(problem) else {}
     kind, log_id = said.get("kind"), str(said.get("log_id", ""))
     if kind == "IdConflict":
         return IdConflict(log_id)

@@ -21,7 +21,7 @@ import httpx
 
 from deid_hooks.deadline import Deadline, NoAnswer, Worker, within
 from deid_hooks.errors import AppendUnknown, ForkedProcess, LogError, LogUnavailable
-from deid_hooks_http.answers import NotWhole, document_of, error_of
+from deid_hooks_http.answers import NotWhole, document_of, error_of, is_ours
 from deid_hooks_http.token import token
 
 _PAUSES = (0.05, 0.2, 0.8)
@@ -184,11 +184,12 @@ class Exchange:
         if response.status_code == HTTPStatus.OK:
             return response, False
         try:
-            found = error_of(response.status_code, _problem(response, deadline))
+            problem = _problem(response, deadline)
         finally:
             response.close()
-        if not isinstance(found, AppendUnknown) and response.status_code not in (502, 504):
-            sending.was_not_sent(before)  # the service says that nothing was written
+        found = error_of(response.status_code, problem)
+        if _says_nothing_was_written(response, problem, found):
+            sending.was_not_sent(before)
         again = response.status_code in _WORTH_A_RETRY and (
             "retry-after" in response.headers or response.status_code != 503
         )
@@ -248,11 +249,20 @@ def _whole(response: httpx.Response, deadline: Deadline) -> bytes:
     return b"".join(parts)
 
 
-def _problem(response: httpx.Response, deadline: Deadline) -> Any:
+def _problem(response: httpx.Response, deadline: Deadline) -> dict[str, Any]:
     try:
         return document_of(_whole(response, deadline))
     except (NotWhole, httpx.HTTPError):
         return {}
+
+
+def _says_nothing_was_written(
+    response: httpx.Response, problem: dict[str, Any], found: LogError
+) -> bool:
+    """What stands between may have passed the request on, unless it turns it away itself."""
+    if is_ours(problem):
+        return not isinstance(found, AppendUnknown)
+    return response.has_redirect_location or response.is_client_error
 
 
 def _next(parts: Iterator[bytes]) -> bytes:
