@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
@@ -137,6 +138,24 @@ def test_posts_of_one_content_at_once_are_one_entry(store: Store) -> None:
     answers = run(store, at_once(*[packfile() for _ in range(20)], standing=True))
     assert len({log_id for [log_id] in answers}) == 1
     assert len([record for record in everything(store) if isinstance(record, Entry)]) == 1
+
+
+def test_an_entry_that_was_altered_in_the_store_fails_its_own_posts_only(
+    store: Store, tmp_path: Path
+) -> None:
+    async def writes(committer: Committer) -> list[Any]:
+        await committer.write(packfile(), Deadline(), standing=True)
+        with sqlite3.connect(tmp_path / "log.db") as plain:
+            plain.execute("UPDATE deid_log SET PatientID = '4712'")
+        posts = [packfile(), packfile(), *[packfile(str(number)) for number in range(5)]]
+        answers: list[Any] = await at_once(*posts, standing=True)(committer)
+        return answers
+
+    *altered, one, two, three, four, five = run(store, writes)
+    assert [str(error).split(": ")[-1] for error in altered] == [
+        "it was altered in the store. Restore the log from a backup."
+    ] * 2
+    assert len({log_id for [log_id] in (one, two, three, four, five)}) == 5
 
 
 def test_a_store_that_hangs_keeps_nobody_waiting(store: Store) -> None:

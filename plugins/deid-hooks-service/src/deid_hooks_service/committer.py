@@ -15,6 +15,7 @@ from deid_hooks.errors import (
     DeidHooksError,
     Forgotten,
     IdConflict,
+    LogError,
     LogUnavailable,
     NotAllowed,
     TrailMoved,
@@ -161,11 +162,15 @@ class Committer:
         asking = [job for job in jobs if job.standing]
         if not asking:
             return jobs
-        blocked = self._blocked(asking)
+        refused = self._blocked(asking)
+        answers += [
+            (job, NotAllowed("uploads of this patient are blocked"))
+            for job in asking
+            if id(job) in refused
+        ]
         first: dict[str, Entry] = {}
         for job in asking:
-            if id(job) in blocked:
-                answers.append((job, NotAllowed("uploads of this patient are blocked")))
+            if id(job) in refused:
                 continue
             entry, *others = job.records
             assert isinstance(entry, Entry)
@@ -173,10 +178,15 @@ class Committer:
             known = first.get(entry.digest) or self._doubtful.get(entry.digest)
             if known is None:
                 log_id = self._recorder.standing(entry)
-                known = entry if log_id is None else self._found(log_id)
+                try:
+                    known = entry if log_id is None else self._found(log_id)
+                except LogError as error:  # that entry was altered in the store, say
+                    refused.add(id(job))
+                    answers.append((job, error))
+                    continue
             first[entry.digest] = known
             job.records = [known, *(_of(record, known.log_id) for record in others)]
-        return [job for job in jobs if id(job) not in blocked]
+        return [job for job in jobs if id(job) not in refused]
 
     def _found(self, log_id: str) -> Entry:
         found = self._recorder.resolve(log_id)
