@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Entry, Record
+from deid_hooks.entry import Entry, Erasure, Record
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
 from deid_hooks.recorder import Recorder
 from deid_hooks.secret import SiteSecret
@@ -132,6 +132,26 @@ def test_after_a_lost_reply_a_retry_is_the_same_entry_whenever_it_appears(store:
     [entry, _] = first
     assert isinstance(entry, Entry)
     assert run(store, writes) == [entry.log_id]
+
+
+def test_what_was_in_doubt_and_then_forgotten_is_logged_anew(store: Store) -> None:
+    first = packfile()
+    assert isinstance(first[0], Entry)
+    log_id = first[0].log_id
+
+    async def writes(committer: Committer) -> list[str]:
+        def lose() -> None:
+            raise AppendUnknown("lost")
+
+        store.after = lose  # it is there, and the post was told that nobody knows
+        with pytest.raises(AppendUnknown):
+            await committer.write(first, Deadline(), standing=True)
+        store.after = lambda: None
+        store.erase([log_id], Erasure("2026-01-01", "alice", "asked to"), Deadline())
+        return await committer.write(packfile(), Deadline(), standing=True)
+
+    assert run(store, writes) != [log_id]
+    assert len([record for record in everything(store) if isinstance(record, Entry)]) == 1
 
 
 def test_posts_of_one_content_at_once_are_one_entry(store: Store) -> None:

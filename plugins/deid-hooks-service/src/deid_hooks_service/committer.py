@@ -175,7 +175,7 @@ class Committer:
             entry, *others = job.records
             assert isinstance(entry, Entry)
             # Once more under the same id, where an earlier attempt may yet come into the log.
-            known = first.get(entry.digest) or self._doubtful.get(entry.digest)
+            known = first.get(entry.digest) or self._in_doubt(entry.digest)
             if known is None:
                 log_id = self._recorder.standing(entry)
                 try:
@@ -187,6 +187,14 @@ class Committer:
             first[entry.digest] = known
             job.records = [known, *(_of(record, known.log_id) for record in others)]
         return [job for job in jobs if id(job) not in refused]
+
+    def _in_doubt(self, digest: str) -> Entry | None:
+        """The entry of this content that may come into the log yet: not if it was forgotten."""
+        known = self._doubtful.get(digest)
+        if known is not None and self._recorder.tombstone(known.log_id) is not None:
+            del self._doubtful[digest]
+            return None
+        return known
 
     def _found(self, log_id: str) -> Entry:
         found = self._recorder.resolve(log_id)
