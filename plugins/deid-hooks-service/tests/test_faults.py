@@ -68,6 +68,23 @@ def test_a_stop_finishes_what_was_accepted(site_of_its_own: Callable[..., Site])
     assert written == set(posting.ids), "some were written and not answered"
 
 
+def test_a_file_of_tokens_that_is_damaged_is_told_to_who_runs_the_service(
+    site_of_its_own: Callable[..., Site],
+) -> None:
+    site = site_of_its_own().start()
+    client = site.client(site.token("upload"))
+    whole = site.tokens.path.read_text()
+    site.tokens.path.write_text(whole[:-1])
+    answer = client.post("/logs", json=packfile(PatientID="4711"))
+    assert answer.status_code == 503
+    assert answer.json()["message"].startswith(
+        f"{UNABLE}503 Service Unavailable: the service can't read its tokens."
+    )
+    assert f"The file of tokens {site.tokens.path} is damaged." in site.said()
+    site.tokens.path.write_text(whole)
+    assert client.post("/logs", json=packfile(PatientID="4711")).status_code == 200
+
+
 def test_wrong_tokens_slow_their_sender_down_and_nobody_else(
     site_of_its_own: Callable[..., Site],
 ) -> None:

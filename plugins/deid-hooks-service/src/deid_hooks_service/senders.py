@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from deid_hooks.errors import NotAllowed
+from deid_hooks.errors import NotAllowed, SettingsError
 from deid_hooks_service.flywheel_users import FlywheelUsers
 from deid_hooks_service.problems import Problem
-from deid_hooks_service.tokens import Tokens, secret_part
+from deid_hooks_service.tokens import Token, Tokens, secret_part
+
+log = logging.getLogger("deid_hooks_service")
 
 RIGHTS = {
     "upload": frozenset(("log", "resolve", "find by content", "follow uploads", "ask for blocks")),
@@ -74,10 +77,13 @@ class Senders:
         self._mistakes: dict[str, deque[float]] = {}
 
     async def sender(self, authorization: str | None, address: str) -> Sender:
-        """The sender, by ``Bearer TOKEN`` or ``scitran-user HOST:...:TOKEN``; else Problem."""
+        """The sender, by ``Bearer TOKEN`` or ``scitran-user HOST:...:TOKEN``; else Problem.
+
+        401 for a token that is none, 503 if the tokens can't be read.
+        """
         scheme, _, text = (authorization or "").partition(" ")
         if scheme.lower() in ("bearer", "scitran-user") and secret_part(text):
-            token = self._tokens.holder(text)
+            token = self._holder(text)
             if token is not None:
                 self._mistakes.pop(address, None)
                 return Sender(token.name, token.role, address, token.projects, token.keeps_trail)
@@ -97,6 +103,18 @@ class Senders:
     async def close(self) -> None:
         if self._users is not None:
             await self._users.close()
+
+    def _holder(self, text: str) -> Token | None:
+        try:
+            return self._tokens.holder(text)
+        except SettingsError as error:
+            log.error("%s", error)  # where the file is concerns who runs the service
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the service can't read its tokens",
+                "tell the administrator of the log: the service's own log says why",
+                kind="LogUnavailable",
+            ) from None
 
     async def _slow_down(self, address: str) -> None:
         """Wait, the longer the more wrong tokens came from there. Good ones never wait."""
