@@ -7,14 +7,16 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from running import Site, free_port
 from tests.needed import program
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Erasure, new_log_id
+from deid_hooks.entry import AccessRow, Erasure, Tombstone, new_log_id
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
 from deid_hooks.matching import parse
 from deid_hooks.testing.records import make_entry
@@ -320,6 +322,45 @@ def test_a_lost_reply_is_asked_for_again_and_the_entry_is_there_once(
     entry = make_entry()
     backend.append([entry], Deadline())
     assert site.recorder.backend.resolve(entry.log_id, Deadline()) == entry
+
+
+@pytest.fixture
+def caching(site: Site) -> Iterator[str]:
+    """The URL of a proxy before the service, which keeps every answer that it may keep."""
+    kept: dict[str, httpx.Response] = {}
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = kept.get(self.path)
+            if answer is None:
+                answer = httpx.get(site.url + self.path, headers=dict(self.headers))
+                if "no-store" not in answer.headers.get("cache-control", ""):
+                    kept[self.path] = answer
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"deidlog+http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_proxy_that_keeps_answers_vouches_for_no_entry(
+    site: Site, caching: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
+    entry = make_entry()
+    site.backend().append([entry], Deadline())
+    through = HTTPBackend(caching)
+    assert through.resolve(entry.log_id, Deadline()) == entry
+    site.backend().erase([entry.log_id], Erasure("t", "alice", "asked to"), Deadline())
+    assert isinstance(through.resolve(entry.log_id, Deadline()), Tombstone)
 
 
 def test_nobody_there_is_unavailable_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from deid_hooks_service.problems import problem_of
 
 log = logging.getLogger("deid_hooks_service")
 
+_KEEP_NOTHING = (b"cache-control", b"no-store")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -76,6 +77,8 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # A proxy that kept an answer would vouch for an entry that is there no more.
+                message["headers"] = [*message.get("headers", ()), _KEEP_NOTHING]
             await send(message)
 
         try:
