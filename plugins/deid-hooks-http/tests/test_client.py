@@ -6,7 +6,9 @@ import json
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -283,6 +285,26 @@ def test_an_answer_that_comes_by_drops_ends_at_the_deadline(
     with pytest.raises(LogUnavailable):
         list(backend.search(parse(["PatientID=1"]), Deadline(0.5)))
     assert gone.wait(5), "the thread that read it goes on for ever"
+
+
+def test_a_line_that_comes_by_drops_ends_at_the_deadline(
+    serve: Callable[[Callable[[socket.socket], None]], HTTPBackend],
+) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1 << 20)
+        connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"log_id": "A"}\n')
+        with suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+        connection.close()
+
+    began = time.monotonic()
+    found = serve(drip).search(parse(["PatientID=1"]), Deadline(0.5))
+    assert next(found) == "A"
+    with pytest.raises(LogUnavailable, match="no answer within"):
+        next(found)
+    assert time.monotonic() - began < 4
 
 
 def _message_on(connection: socket.socket) -> bytes:

@@ -98,7 +98,7 @@ class Exchange:
     def lines(
         self, deadline: Deadline, method: str, path: str, document: Any = None
     ) -> Iterator[dict[str, Any]]:
-        """The lines of a long answer; each part of it may take as long as the deadline is."""
+        """The lines of a long answer; each may take as long as the deadline is."""
         self._refuse(deadline)
         worker = Worker("deid-hooks answer")
         response: httpx.Response | None = None
@@ -108,9 +108,9 @@ class Exchange:
                 lambda: self._opened(deadline, method, path, _bytes(document), _Sending()),
             )
             parts = response.iter_bytes()
-            rest = b""
+            rest, until = b"", Deadline(deadline.seconds)
             while True:
-                part = worker.run(Deadline(deadline.seconds), lambda: _next(parts))
+                part = worker.run(until, lambda: _next(parts))
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
                     row = document_of(line)
@@ -121,6 +121,8 @@ class Exchange:
                     yield row
                 if not part:
                     raise NotWhole
+                if lines:  # not for a line that comes by drops
+                    until = Deadline(deadline.seconds)
         except NoAnswer:
             raise _no_answer(deadline) from None
         except NotWhole as error:
