@@ -160,6 +160,21 @@ def test_posts_of_one_content_at_once_are_one_entry(store: Store) -> None:
     assert len([record for record in everything(store) if isinstance(record, Entry)]) == 1
 
 
+def test_an_entry_that_the_store_can_not_take_fails_no_other(store: Store) -> None:
+    good, large = [make_entry() for _ in range(6)], make_entry(originals="x" * 2000)
+
+    def append(records: Sequence[Record], deadline: Deadline) -> None:
+        if large in records:
+            raise LogUnavailable("a value is too large for the log")
+        SQLiteBackend.append(store, records, deadline)
+
+    store.append = append  # type: ignore[method-assign]
+    answers = run(store, at_once(*[[entry] for entry in (*good[:3], large, *good[3:])]))
+    assert isinstance(answers.pop(3), LogUnavailable)
+    assert answers == [[entry.log_id] for entry in good]
+    assert everything(store) == good
+
+
 def test_an_entry_that_was_altered_in_the_store_fails_its_own_posts_only(
     store: Store, tmp_path: Path
 ) -> None:

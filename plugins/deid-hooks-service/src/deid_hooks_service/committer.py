@@ -137,11 +137,12 @@ class Committer:
             self._recorder.append([record for job in jobs for record in job.records])
             self._read_back(jobs)
         except (IdConflict, Forgotten, TrailMoved) as error:
-            # One of them spoils the transaction: nothing of it was written, each goes alone.
-            if len(jobs) == 1:
-                answers.append((jobs[0], error))
-            for job in jobs if len(jobs) > 1 else ():
-                self._commit([job], answers)
+            self._one_by_one(jobs, answers, error)
+        except LogUnavailable as error:
+            if len(jobs) > 1 and self._takes_others(jobs):
+                self._one_by_one(jobs, answers, error)
+            else:
+                answers += [(job, error) for job in jobs]
         except DeidHooksError as error:
             if isinstance(error, AppendUnknown):
                 self._doubt(jobs)
@@ -154,6 +155,30 @@ class Committer:
             answers += [(job, job.log_ids()) for job in jobs]
             for job in jobs if self._doubtful else ():
                 self._doubtful.pop(_digest(job), None)
+
+    def _one_by_one(
+        self,
+        jobs: list[Job],
+        answers: list[tuple[Job, list[str] | BaseException]],
+        error: DeidHooksError,
+    ) -> None:
+        """One of them spoils the transaction: nothing of it was written, each goes alone."""
+        if len(jobs) == 1:
+            answers.append((jobs[0], error))
+            return
+        for job in jobs:
+            if not job.deadline.passed:  # else its request was told that nobody knows
+                self._commit([job], answers)
+
+    def _takes_others(self, jobs: list[Job]) -> bool:
+        """Whether the log takes a write, so that it was one of these that it can't take."""
+        if all(job.deadline.passed for job in jobs):
+            return False
+        try:
+            self._recorder.backend.check(Deadline(self._recorder.seconds))
+        except Exception:  # noqa: BLE001 - whatever it is, it concerns them all
+            return False
+        return True
 
     def _prepared(
         self, jobs: list[Job], answers: list[tuple[Job, list[str] | BaseException]]
