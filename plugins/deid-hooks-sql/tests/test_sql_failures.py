@@ -288,6 +288,15 @@ def test_a_full_disk_of_the_server_is_said_to_be_full_and_nothing_is_half_writte
         log.close()
 
 
+def test_an_entry_that_mariadb_takes_in_no_packet_is_said_to_be_too_large(mariadb_url: str) -> None:
+    with closing(MySQLBackend(mariadb_url)) as backend:
+        backend.create(Deadline())
+        large = {"digest": _CANARY.encode() * 1_500_000}
+        said = _said(lambda: backend.append([make_entry(large=large)], Deadline(30)))
+        assert said.startswith("a value is too large for the log")
+        backend.append([make_entry()], Deadline())
+
+
 def test_an_erasure_whose_traces_can_not_be_removed_says_so(postgresql_url: str) -> None:
     # On MariaDB a table is made anew beside those who read it.
     log, entry = PostgreSQLBackend(postgresql_url), make_entry()

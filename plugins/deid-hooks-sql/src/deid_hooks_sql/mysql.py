@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Database, Rows, Statement
-from deid_hooks_sql.failures import Failure, Kind
+from deid_hooks_sql.failures import Failed, Failure, Kind
 from deid_hooks_sql.schema import tables
 
 _KINDS = {  # by error number (MySQL Server Error Message Reference; MariaDB Error Codes)
@@ -73,6 +73,7 @@ class MySQL(Database):
             if name in _OPTIONS
         }
         self._file = found.query.get("unix_socket")
+        self._most = 1 << 30
         self.where = f"the log {self._database} on {found.host or 'this machine'}"
 
     def connect(self, deadline: Deadline, watch: Callable[[int], None]) -> Any:
@@ -115,6 +116,8 @@ class MySQL(Database):
         begin, size = 0, 0
         for number, row in enumerate(rows, 1):
             size += sum(len(cell) if isinstance(cell, str | bytes) else 10 for cell in row)
+            if size > self._most:  # the server would hang up on us, which sounds like its end
+                raise Failed(Failure(Kind.TOO_BIG))
             if size > _CHARACTERS_AT_ONCE or number == len(rows):
                 some = rows[begin:number]
                 sql = _insert(table, tuple(columns), len(some))
@@ -180,7 +183,8 @@ class MySQL(Database):
 
     def _prepare(self, connection: Any) -> None:
         _execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        [[flushes]] = _execute(connection, "SELECT @@innodb_flush_log_at_trx_commit")
+        asked = "SELECT @@innodb_flush_log_at_trx_commit, @@max_allowed_packet"
+        [[flushes, self._most]] = _execute(connection, asked)
         if flushes not in (1, 3):
             raise LogUnavailable(
                 f"the server of {self.where} does not write what it commits to its disk",
