@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
 import time
@@ -23,6 +24,7 @@ class FlywheelUsers:
         # the certificates that this machine trusts, the CA of a hospital among them
         trusted = ssl.create_default_context()
         self._client = httpx.AsyncClient(base_url=site.rstrip("/"), timeout=seconds, verify=trusted)
+        self._seconds = seconds
         self._remembered: dict[bytes, tuple[float, str]] = {}
 
     async def name_of(self, authorization: str) -> str:
@@ -44,20 +46,21 @@ class FlywheelUsers:
         await self._client.aclose()
 
     async def _ask(self, authorization: str) -> str:
+        headers = {"Authorization": authorization}
         try:
-            answer = await self._client.get(
-                "/api/auth/status", headers={"Authorization": authorization}
-            )
+            async with asyncio.timeout(self._seconds):  # httpx allows as much for each byte
+                answer = await self._client.get("/api/auth/status", headers=headers)
             if answer.status_code in (401, 403):
                 return ""
             return _user_in(answer.raise_for_status().json())
-        except (httpx.HTTPError, ValueError, UnicodeError):
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError):
             raise busy("the Flywheel site that knows this key gave no usable answer") from None
 
 
 def _user_in(status: Any) -> str:
     """The user of an answer of the site; devices and jobs are no users."""
     origin = status.get("origin") if isinstance(status, dict) else None
-    if not isinstance(origin, dict) or origin.get("type") != "user" or not origin.get("id"):
+    if not isinstance(origin, dict) or origin.get("type") != "user":
         return ""
-    return f"flywheel:{origin['id']}"
+    user = origin.get("id")
+    return f"flywheel:{user}" if user and isinstance(user, str) else ""
