@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deid_hooks.entry import now
+from deid_hooks.errors import UNABLE_TO_LOG
 from deid_hooks_service.problems import problem_of
 
 log = logging.getLogger("deid_hooks_service")
@@ -60,7 +61,7 @@ class Observed:
         metrics: Metrics,
         direct: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]],
     ) -> None:
-        """``direct`` has endpoints by method and path that are answered without ``app``."""
+        """``direct`` has the endpoints that log, by method and path, answered without ``app``."""
         self._app = app
         self._direct = direct
         self._metrics = metrics
@@ -81,8 +82,8 @@ class Observed:
                 message["headers"] = [*message.get("headers", ()), _KEEP_NOTHING]
             await send(message)
 
+        endpoint = self._direct.get((scope["method"], scope["path"]))
         try:
-            endpoint = self._direct.get((scope["method"], scope["path"]))
             if endpoint is None:
                 await self._app(scope, receive, noting)
             else:
@@ -95,7 +96,8 @@ class Observed:
             if status:
                 raise ConnectionResetError from None  # what has begun can't be taken back
             problem = problem_of(error)
-            await JSONResponse(problem.document(), problem.status)(scope, receive, noting)
+            document = problem.document(UNABLE_TO_LOG if endpoint is not None else "")
+            await JSONResponse(document, problem.status)(scope, receive, noting)
         finally:
             self._note(scope, status, time.perf_counter() - began)
 
