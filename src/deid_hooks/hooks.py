@@ -188,6 +188,11 @@ class DeidHooks:
             standing = self.recorder.standing(event.entry) if reuse else None
             if standing is None:
                 self.recorder.append([event.entry])
+            elif self.recorder.resolve(standing).digest != event.entry.digest:
+                raise UnableToLog(
+                    f"the log says that this stands in it as {standing}, and that is another entry",
+                    "look at the store of the log, and at what stands between",
+                )
             else:  # the plugins are told again: it may be that one stopped the first attempt
                 entry = replace(event.entry, log_id=standing)
                 event = replace(event, log_id=standing, entry=entry)

@@ -282,6 +282,20 @@ def test_reuse_keeps_projects_apart(hooks: DeidHooks, store: Store) -> None:
     assert len(store.entries) == 2
 
 
+def test_reuse_takes_no_entry_of_other_content_whatever_the_log_says(
+    hooks: DeidHooks, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hooks.acquisition(project="TRIAL7") as acquisition:
+        fill(acquisition, series())
+        other = acquisition.post_deid()
+    monkeypatch.setattr(type(hooks.recorder.backend), "with_digest", lambda *_: other)
+    with hooks.acquisition(project="TRIAL8") as acquisition:
+        fill(acquisition, series())
+        with pytest.raises(UnableToLog, match="and that is another entry"):
+            acquisition.post_deid(reuse=True)
+    assert len(store.entries) == 1
+
+
 def test_without_reuse_a_second_attempt_is_a_second_entry(hooks: DeidHooks, store: Store) -> None:
     for _ in range(2):
         with hooks.acquisition() as acquisition:
