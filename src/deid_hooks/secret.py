@@ -40,7 +40,7 @@ class SiteSecret:
 
     def derive(self, purpose: str) -> bytes:
         """A key of 32 bytes for one purpose, from which the secret can't be told."""
-        return self._keyed("derive", purpose.encode())
+        return self._keyed("derive", purpose.encode("utf-8", "surrogatepass"))
 
     def _keyed(self, use: str, content: bytes) -> bytes:
         return hmac.digest(self._value, use.encode() + b"\0" + content, "sha256")

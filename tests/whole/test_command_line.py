@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,6 +176,47 @@ def without_a_reader(site: Site, words: list[str], **variables: str) -> tuple[in
     os.close(writer)
     _, said = process.communicate(timeout=60)
     return process.returncode, said
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_who_begins_it_with_closed_streams_gets_the_same_job_done(site: Site, closed: str) -> None:
+    words = ["upload", str(SOURCE), "folder:delivered", "--jobs", "2"]
+    process = site.start(*words, before=["sh", "-c", f'exec "$@" {closed}', "sh"])
+    said = "".join(process.communicate(timeout=100))
+    assert process.returncode == 0
+    assert "rror" not in said
+    assert len(site.files()) == 7
+    assert site.unlogged() == []
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_name_without_an_encoding_ends_no_upload(
+    site: Site, tmp_path: Path, form: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, path in enumerate(sorted((SOURCE / "CT2").iterdir())):
+        name = os.fsencode(source) + (b"/1\xff.dcm", b"/2\xfe", b"/3.dcm", b"/4.dcm")[number]
+        Path(os.fsdecode(name)).write_bytes(path.read_bytes())
+    (source / os.fsdecode(b"\xff.txt")).write_text("no DICOM")
+    words = ["upload", str(source), "folder:delivered", "--format", form]
+    ran = site.run(*words, PYTHONIOENCODING="utf-8:strict")  # as in most locales
+    assert (ran.returncode, ran.stderr) == (0, "5 files: 1 no DICOM, 4 uploaded\n")
+    assert len(site.files()) == 4
+    if form in ("json", "jsonl"):
+        found = {os.fsencode(row["file"]) for row in FORMATS[form](ran.stdout)}
+        assert found == {os.fsencode(path) for path in source.iterdir()}
+
+
+def test_a_name_without_an_encoding_is_a_name_like_any_other(site: Site) -> None:
+    odd = os.fsdecode(b"T\xff")
+    words = ["exec", str(SOURCE), "--project", odd, "--as", odd, "--", "ls", "{}"]
+    done = site.run(*words)
+    assert done.returncode == 0, done.stderr
+    for form in ("csv", "jsonl"):
+        made = site.run("export", "--format", form, "--output", f"log.{form}")
+        assert made.returncode == 0, made.stderr
+        assert (site.folder / f"log.{form}").read_text().count("Doe^Archibald") > 3
 
 
 WAITS = """

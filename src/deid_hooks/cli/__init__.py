@@ -28,7 +28,7 @@ from deid_hooks.cli import (
 )
 from deid_hooks.cli.context import LogSettings
 from deid_hooks.cli.failures import FAILED, exit_code_of, said_of
-from deid_hooks.cli.output import Unwritten, nobody_reads, say
+from deid_hooks.cli.output import Unwritten, nobody_reads, ready_streams, say
 
 
 class _Commands(TyperGroup):
@@ -88,6 +88,7 @@ app.command(
 
 def main() -> None:
     """Run a command. Whatever goes wrong is one message, an exit code, and never a value."""
+    ready_streams()
     code = _run()
     try:
         sys.stdout.flush()

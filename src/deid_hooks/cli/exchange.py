@@ -127,7 +127,14 @@ def _written(output: Path | None) -> Iterator[None]:
         raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
     try:
         with new_file(output.absolute().parent) as new:
-            with open(new.descriptor, "w", encoding="utf-8", closefd=False, newline="") as text:
+            with open(
+                new.descriptor,
+                "w",
+                encoding="utf-8",
+                errors="backslashreplace",  # as on standard output
+                closefd=False,
+                newline="",
+            ) as text:
                 with redirect_stdout(text):
                     yield
                 text.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -49,6 +50,23 @@ class Unwritten(DeidHooksError):
             f"Standard output can't be written: {str(error.strerror).lower()}."
             " Not everything that was to be shown is there."
         )
+
+
+def ready_streams() -> None:
+    """Make standard streams take what is printed, whoever began this process, in any locale.
+
+    One that was closed becomes the null device: the next file that is opened would get its number,
+    and what is meant for people. What has no encoding, a file name above all, is written as JSON
+    escapes it, and stops nothing.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+            mode = "w" if number else "r"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def nobody_reads() -> None:
