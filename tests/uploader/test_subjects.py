@@ -53,6 +53,10 @@ def test_only_the_rows_of_the_project_count(listed: Path) -> None:
         f"PatientID,label\n{CANARY},a\\b\n",
         f"PatientID,label\n{CANARY},{'x' * 65}\n",
         f"PatientID,label\n{CANARY},S-001\n{CANARY},S-002\n",
+        f"PatientID,label\n{CANARY},Smith, A\n4712,Smith, B\n",
+        f"PatientID,label,project\n{CANARY},S-001\n",
+        f'PatientID,label,project\n{CANARY},S-001,"TRIAL7\n4712,S-002,TRIAL7\n',
+        f"PatientID,label,label\n{CANARY},S-001,S-002\n",
     ],
 )
 def test_a_list_that_makes_no_sense_is_refused_and_not_quoted(listed: Path, content: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from deid_hooks import DeidHooks, SettingsError, gives_away, identity_of
@@ -43,10 +43,16 @@ def read_subjects(path: Path, project: str) -> dict[Identity, str]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, strict=True)  # or a lost quote would swallow what follows
             _check_columns(path, rows.fieldnames or ())
             labels: dict[Identity, str] = {}
             for row in rows:
+                # A comma too many, as in an unquoted label, moves what stands behind it.
+                if None in row or None in row.values():
+                    raise SettingsError(
+                        f"{path}, line {rows.line_num}: it has not as many values as the first line"
+                        " has columns."
+                    )
                 if row.get("project", project) == project:
                     _add(labels, row, f"{path}, line {rows.line_num}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -55,10 +61,10 @@ def read_subjects(path: Path, project: str) -> dict[Identity, str]:
     return labels
 
 
-def _check_columns(path: Path, columns: Iterable[str]) -> None:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in _NEEDED if name not in columns]
     unknown = [name for name in columns if name not in _KNOWN]
-    if missing or unknown:
+    if missing or unknown or len(set(columns)) < len(columns):
         raise SettingsError(
             f"The list of subjects {path} needs a first line with the columns PatientID, label, and"
             " if wanted IssuerOfPatientID and project, and no others."
