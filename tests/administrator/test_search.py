@@ -102,6 +102,8 @@ def test_values_come_from_standard_input_too_and_from_a_column_of_another_name(
         (["--column", "PatientID"], "a,b\n1,2\n", "no column PatientID"),
         (["--column", "PatienID"], "PatienID\n1\n", "did you mean PatientID"),
         (["--column", "id"], "id\nsecret\n", "Value 1: id takes one whole log id"),
+        ([], 'a,PatientID\n1,"secret\n2,secret\n', "The list is no CSV: at line 3"),
+        ([], f"a,PatientID\n{'secret' * 50_000},1\n", "The list is no CSV: at line 2"),
         (["--sort", "StudyDate"], "x\n", "its own order"),
     ],
 )

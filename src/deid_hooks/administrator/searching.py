@@ -66,9 +66,9 @@ def sorted_rows(rows: Iterable[Row], column: str, limit: int | None) -> Iterator
 def values_in(lines: Iterable[str], header: str) -> Iterator[str]:
     """The values of a column of a CSV file; of a file without that header, each line is one.
 
-    Raises TermError if the file has several columns and none of that name.
+    Raises TermError if the file has several columns and none of that name, or is no CSV.
     """
-    rows = csv.reader(line.removeprefix("\ufeff") for line in lines)
+    rows = _rows(lines)
     first = next(rows, None)
     if first is None:
         return
@@ -76,12 +76,21 @@ def values_in(lines: Iterable[str], header: str) -> Iterator[str]:
     if header.lower() in names:
         place = names.index(header.lower())
     elif len(first) == 1:
-        place, rows = 0, chain([first], rows)  # type: ignore[assignment]
+        place, rows = 0, chain([first], rows)
     else:
         raise TermError(f"the file has no column {header}; its first line must name its columns")
     for row in rows:
         if row:
             yield row[place].strip() if place < len(row) else ""
+
+
+def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
+    # Strict: after a lost quote everything that follows would be one value, and not be found.
+    rows = csv.reader((line.removeprefix("\ufeff") for line in lines), strict=True)
+    try:
+        yield from rows
+    except csv.Error:
+        raise TermError(f"the list is no CSV: at line {rows.line_num}") from None
 
 
 def find_each(

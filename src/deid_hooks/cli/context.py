@@ -95,11 +95,8 @@ def arguments_of(words: Iterable[str]) -> list[str]:
 
     found: list[str] = []
     for word in words:
-        if word == "-":
-            found += read_terms(sys.stdin)
-        elif word.startswith("@"):
-            with opened(word[1:]) as file:
-                found += read_terms(file)
+        if word == "-" or word.startswith("@"):
+            found += read_terms(lines_of(word.removeprefix("@")))
         else:
             found.append(word)
     return found
@@ -128,12 +125,15 @@ def _names_joined(words: Sequence[str]) -> list[str]:
     return joined
 
 
-@contextmanager
-def opened(name: str) -> Iterator[Iterable[str]]:
-    """The lines of a file; BadParameter if it can't be read as text."""
+def lines_of(name: str) -> Iterator[str]:
+    """The lines of a file, or for ``-`` of standard input; BadParameter if it can't be read."""
     try:
-        with Path(name).open(encoding="utf-8") as file:
-            yield file
+        if name == "-":
+            yield from sys.stdin
+        else:
+            with Path(name).open(encoding="utf-8") as file:
+                yield from file
     except (OSError, UnicodeDecodeError) as error:
+        what = "standard input" if name == "-" else name
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise typer.BadParameter(f"{name} can't be read: {why}") from None
+        raise typer.BadParameter(f"{what} can't be read: {why}") from None

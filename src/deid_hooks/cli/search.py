@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deid_hooks.cli.completion import complete_column, complete_term
-from deid_hooks.cli.context import ReasonOption, hooks_of, looking, opened, texts_of
+from deid_hooks.cli.context import ReasonOption, hooks_of, lines_of, looking, texts_of
 from deid_hooks.cli.failures import NOTHING_FOUND
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
@@ -89,10 +88,9 @@ def search(
         if source:
             header, _, keyword = column.partition("=")
             columns_named([keyword or header])
-            with _lines(source) as lines:
-                values = values_in(lines, header)
-                rows = find_each(looker, values, keyword or header, texts, header, shown)
-                count = _write_found(islice(rows, limit), [header, "found", "id", *shown], form)
+            values = values_in(lines_of(source), header)
+            rows = find_each(looker, values, keyword or header, texts, header, shown)
+            count = _write_found(islice(rows, limit), [header, "found", "id", *shown], form)
         else:
             rows = _rows(looker, query, shown, sort, limit, "\n".join(texts))
             count = write_rows(rows, ["id", *shown], form, "id")
@@ -134,12 +132,6 @@ def _write_found(rows: Iterable[Row], columns: list[str], form: Format | None) -
 
     write_rows(counted(), columns, form, "id")
     return count
-
-
-def _lines(source: str) -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext(sys.stdin) if source == "-" else opened(source)
 
 
 def _explain(context: typer.Context, query: Query, form: Format | None) -> None:
