@@ -41,6 +41,13 @@ def test_a_folder_without_a_path_is_refused() -> None:
         open_destination("folder:")
 
 
+def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (f"{tmp_path}/loop", f"{tmp_path}/loop/x", "~nobody-of-this-name/x"):
+        with pytest.raises(SettingsError, match="leads nowhere"):
+            open_destination(f"folder:{path}")
+
+
 def test_an_error_says_what_to_do_and_survives_a_process_boundary() -> None:
     error = DestinationError("the destination is full", "make room")
     assert str(error) == "The destination is full. Make room."

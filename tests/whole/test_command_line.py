@@ -148,6 +148,33 @@ def test_who_has_read_enough_ends_a_command_in_silence(
     assert without_a_reader(filled, words, PYTHONUNBUFFERED=unbuffered) == (0, "")
 
 
+def test_who_has_read_enough_of_the_answers_to_a_list_ends_them_in_silence(filled: Site) -> None:
+    (filled.folder / "many.csv").write_text("PatientID\n" + "77654033\n" * 2000)
+    words = ["search", "--from", "many.csv"]
+    assert without_a_reader(filled, words, PYTHONUNBUFFERED="1") == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["search", "-"], ["search", "--from", "-"], ["search", "@odd"], ["search", "--from", "odd"]],
+)
+def test_a_list_that_is_no_text_is_wrong_use(filled: Site, words: list[str]) -> None:
+    (filled.folder / "odd").write_bytes(b"PatientName=M\xfcller\n")
+    from_file = ["sh", "-c", 'exec "$@" < odd', "sh"]
+    process = filled.start(*words, before=from_file, PYTHONIOENCODING="utf-8:strict")
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert "it is not UTF-8 text" in said
+
+
+def test_words_that_are_no_path_are_wrong_use(filled: Site) -> None:
+    (filled.folder / "circle").symlink_to("circle")
+    for words in (["show", "x" * 5000], ["reidentify", str(SOURCE), "--output", "circle/x"]):
+        done = filled.run(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Internal error" not in done.stderr
+
+
 def test_an_upload_whose_report_nobody_reads_goes_on_and_ends_with_its_own_code(
     filled: Site,
 ) -> None:

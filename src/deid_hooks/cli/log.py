@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,7 +96,7 @@ def _log_ids(recorder: Recorder, words: Sequence[str]) -> tuple[list[str], list[
     for word in words:
         if log_id := parse_log_id(word):
             log_ids[log_id] = None
-        elif Path(word).is_file():
+        elif os.path.isfile(word):  # noqa: PTH113 - Path.is_file raises for what is too long
             found = _ids_of_file(recorder, Path(word))
             log_ids.update(dict.fromkeys(found))
             unknown += [] if found else [word]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ def reidentify(
 
     if output.exists():
         raise typer.BadParameter(f"{output} exists already: name a folder that doesn't")
-    if any(path.is_dir() and output.resolve().is_relative_to(path.resolve()) for path in paths):
+    place = os.path.realpath(output)  # which takes a link in a circle as it is
+    if any(path.is_dir() and Path(place).is_relative_to(path.resolve()) for path in paths):
         raise typer.BadParameter("the output folder can't be within one that is read")
     counts: Counter[str] = Counter()
 

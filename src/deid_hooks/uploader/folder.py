@@ -47,12 +47,18 @@ _CAUSES = {
 
 
 class Folder:
-    """The folder of that path; ``~`` is the user's own. SettingsError if there is no path."""
+    """The folder of that path; ``~`` is the user's own. SettingsError if that leads nowhere."""
 
     def __init__(self, path: str) -> None:
         if not path:
             raise SettingsError("The destination folder: has no path: folder:PATH.")
-        self._path = Path(path).expanduser().resolve()
+        try:
+            self._path = Path(path).expanduser().resolve()
+        except RuntimeError:
+            raise SettingsError(
+                f"The destination folder:{path} leads nowhere: a link in a circle, or a user who"
+                " isn't there."
+            ) from None
         self.name = f"folder:{self._path}"
         self._changed: set[Path] = set()
         self._checked: tuple[int, int] | None = None
