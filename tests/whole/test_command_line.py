@@ -280,3 +280,17 @@ def test_an_interrupt_ends_an_upload_without_a_traceback_and_the_next_run_does_t
     assert done.returncode == 0
     assert len(site.files()) == 7
     assert site.sql("SELECT count(*) FROM deid_log") == [(4,)]
+
+
+def test_ctrl_c_is_heard_by_the_uploader_alone_and_not_by_its_workers(site: Site) -> None:
+    site.plug_in(WAITS.format(moment="post_deid"))
+    words = ["upload", str(SOURCE), "folder:delivered", "--jobs", "2"]
+    process = site.start(*words, before=["setsid"])
+    while not (site.folder / "waiting").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "7 files: 7 not sent\n"
+    assert list((site.folder / "tmp").iterdir()) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -67,13 +69,27 @@ def _in_order(
     """Series after series, while workers are at most some chunks ahead: staging takes room."""
     waiting: deque[list[Future[list[Staged | Refused]]]] = deque()
     for paths in series:
-        waiting.append(
-            [pool.submit(prepare_in_worker, list(chunk)) for chunk in _batched(paths, _CHUNK)]
-        )
+        with _deaf_to_interrupts():
+            waiting.append(
+                [pool.submit(prepare_in_worker, list(chunk)) for chunk in _batched(paths, _CHUNK)]
+            )
         while sum(map(len, waiting)) > ahead:
             yield _gathered(waiting.popleft())
     while waiting:
         yield _gathered(waiting.popleft())
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that begin within never hear of Ctrl-C: they end with the uploader, in silence.
+
+    A terminal interrupts them too, even while they import, and Python prints a traceback in each.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gathered(futures: Iterable[Future[list[Staged | Refused]]]) -> list[Staged | Refused]:
