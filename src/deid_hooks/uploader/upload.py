@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,10 +96,10 @@ def upload(
             staging,
             order.jobs,
         )
-        files = prepared(work, (each.paths for each in scanned.series))
-        acquisitions = _warned(files, order.engine)
-        for some in [list(acquisitions)] if order.together else ([one] for one in acquisitions):
-            yield from _deliver(hooks, some, destination, order)
+        with closing(prepared(work, (each.paths for each in scanned.series))) as files:
+            acquisitions = _warned(files, order.engine)
+            for some in [list(acquisitions)] if order.together else ([one] for one in acquisitions):
+                yield from _deliver(hooks, some, destination, order)
 
 
 def _warned(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -36,9 +36,12 @@ class Work:
     jobs: int
 
 
-def prepared(work: Work, series: Iterable[Sequence[Path]]) -> Iterator[list[Staged | Refused]]:
+def prepared(
+    work: Work, series: Iterable[Sequence[Path]]
+) -> Generator[list[Staged | Refused], None, None]:
     """Each series with its files de-identified, or refused, in its order.
 
+    Close it before the staging folder is removed: its processes write there until then.
     Raises SettingsError for an engine that isn't there, DeidHooksError if a process dies.
     """
     preparing = (work.engine, work.pseudonyms, work.fields, work.staging)
