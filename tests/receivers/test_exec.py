@@ -178,6 +178,34 @@ def test_a_signal_that_comes_while_the_command_begins_reaches_it(
     assert delivery.reason == f"the command ended with signal {signal.SIGTERM.value}"
 
 
+def sent(tmp_path: Path, count: int, script: str) -> set[str]:
+    """What became of so many acquisitions, given to a command together."""
+    (tmp_path / "staged").touch()
+    command = Command(["bash", "-c", f"{script} # {{}}"], "pacs", together=True)
+    files = [Outgoing(tmp_path / "staged", "1", f"2.{n}", "3", f"{n:032X}") for n in range(count)]
+    return {delivery.status for delivery in command.deliver(files, False)}
+
+
+def test_thousands_of_acquisitions_together_fit_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    told = 'test $(grep -c log_id "$DEID_LOG_MANIFEST") = 4000 && test -z "$DEID_LOG_IDS"'
+    assert sent(tmp_path, 4000, told) == {"uploaded"}
+    assert sent(tmp_path, 20, 'test $(wc -w <<< "$DEID_LOG_IDS") = 20') == {"uploaded"}
+
+
+def test_what_a_command_leaves_behind_that_cannot_be_removed_is_not_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_ours(self: object) -> None:  # as of a container that runs as another user
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    monkeypatch.setattr("tempfile.TemporaryDirectory.cleanup", not_ours)
+    assert sent(tmp_path, 1, "exit 0") == {"uploaded"}
+
+
 def test_a_command_that_is_killed_has_failed(site: Site) -> None:
     ran = execute(site, ["bash", "-c", "kill -9 $$ # {}"])
     assert ran.returncode == 3

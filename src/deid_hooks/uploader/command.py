@@ -21,6 +21,7 @@ from deid_hooks.uploader.folder import folder_of, make_private, names_in
 PLACE = "{}"
 """What stands for the folder among the words of a command."""
 
+_LONGEST_VARIABLE = 100_000  # Linux takes 128 KiB with the name, MAX_ARG_STRLEN
 _OURS = ("DEID_HOOKS_SECRET", "DEID_HOOKS_URL", "DEID_HOOKS_TOKEN")
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 
@@ -41,7 +42,8 @@ class Command:
     several acquisitions, STUDY_UID/SERIES_UID/SOP_UID.dcm.
 
     The command finds the log ids in DEID_LOG_ID (of one acquisition) and DEID_LOG_IDS, and in
-    DEID_LOG_MANIFEST the name of a JSON file that tells which file belongs to which. Its output
+    DEID_LOG_MANIFEST the name of a JSON file that tells which file belongs to which; there alone
+    where there are thousands, which the environment doesn't hold. Its output
     goes to standard error. Exit status 0 is ``uploaded``, anything else ``failed``; so is a
     signal that ends it. ``name`` is how the destination stands in the log.
 
@@ -78,9 +80,8 @@ class Command:
     def _deliver(self, files: Sequence[Outgoing]) -> list[Delivery]:
         unplaced: dict[int, Delivery] = {}
         told: list[dict[str, str]] = []
-        place = files[0].path.parent  # which is removed in the end, should this fail to be
-        with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as private:
-            folder, manifest = Path(private, "files"), Path(private, "manifest.json")
+        with _private_folder(files[0].path.parent) as private:
+            folder, manifest = private / "files", private / "manifest.json"
             make_private(folder)
             for at, file in enumerate(files):
                 try:
@@ -130,7 +131,8 @@ class Command:
 
     def _run(self, folder: Path, manifest: Path, log_ids: Sequence[str]) -> int:
         environment = {name: value for name, value in os.environ.items() if name not in _OURS}
-        environment["DEID_LOG_IDS"] = " ".join(log_ids)
+        if len(together := " ".join(log_ids)) < _LONGEST_VARIABLE:
+            environment["DEID_LOG_IDS"] = together
         environment["DEID_LOG_MANIFEST"] = str(manifest)
         if len(log_ids) == 1:
             environment["DEID_LOG_ID"] = log_ids[0]
@@ -157,6 +159,20 @@ class Command:
         # A terminal sends Ctrl-C to the command as well; twice may mean something else to it.
         if self._process and not (number == signal.SIGINT and sys.stdin.isatty()):
             self._process.send_signal(number)
+
+
+@contextmanager
+def _private_folder(place: Path) -> Iterator[Path]:
+    """A folder in ``place``, which itself is removed in the end, should this fail to be.
+
+    The command may have left what is not ours to remove: that is no reason to say it had failed.
+    """
+    made = tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True)
+    try:
+        yield Path(made.name)
+    finally:
+        with suppress(OSError):
+            made.cleanup()
 
 
 def _uids(file: Outgoing) -> dict[str, str]:
