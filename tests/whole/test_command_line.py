@@ -175,6 +175,19 @@ def test_words_that_are_no_path_are_wrong_use(filled: Site) -> None:
         assert "Internal error" not in done.stderr
 
 
+@pytest.mark.parametrize("place", ["images", "images/out", "linked/out"])
+def test_what_is_delivered_is_not_read_again_as_if_it_were_an_original(
+    site: Site, place: str
+) -> None:
+    (site.folder / "images").mkdir()
+    (site.folder / "images" / "1.dcm").write_bytes((SOURCE / "CR1" / "6154").read_bytes())
+    (site.folder / "linked").symlink_to("images")
+    done = site.run("upload", "images", f"folder:{place}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "can't be within the folder that is read" in done.stderr
+    assert [path.name for path in (site.folder / "images").iterdir()] == ["1.dcm"]
+
+
 def test_an_upload_whose_report_nobody_reads_goes_on_and_ends_with_its_own_code(
     filled: Site,
 ) -> None:

@@ -62,6 +62,7 @@ def upload(
     deid-hooks upload incoming folder:/srv/research --project TRIAL7 --jobs 2
     """
     from deid_hooks.uploader.destinations import DestinationError, open_destination
+    from deid_hooks.uploader.folder import Folder
     from deid_hooks.uploader.subjects import read_subjects
     from deid_hooks.uploader.upload import Order
 
@@ -70,6 +71,8 @@ def upload(
         check_log(hooks)
         try:
             target = open_destination(destination)
+            if isinstance(target, Folder) and source.is_dir() and target.is_within(source):
+                raise typer.BadParameter("the destination can't be within the folder that is read")
             target.check()
         except DestinationError as error:
             typer.echo(str(error), err=True)

@@ -63,6 +63,10 @@ class Folder:
         self._changed: set[Path] = set()
         self._checked: tuple[int, int] | None = None
 
+    def is_within(self, source: Path) -> bool:
+        """Whether it is that folder or lies in it: what is delivered would be read as originals."""
+        return self._path.is_relative_to(source.resolve())
+
     def check(self) -> None:
         """Make the folder if its parent is there, and see that it can be written."""
         with self._told():
