@@ -30,6 +30,8 @@ class Stand:
     def __init__(self) -> None:
         self.code, self.refused, self.reason, self.silent = 200, 0, 0xA700, False
         self.garbage = self.gone = False
+        self.nonsense: object = None
+        self.media_type = "application/dicom+json"
         self.there: list[str] = []
         self.elsewhere = ""
         self.authorizations: set[str | None] = set()
@@ -38,6 +40,8 @@ class Stand:
         uids = [uid.decode() for uid in _UID.findall(body)]
         if self.garbage:
             return b"<html>"
+        if self.nonsense is not None:
+            return json.dumps(self.nonsense).encode()
         refused, stored = uids[: self.refused], uids[self.refused :]
         document = {"00081199": _sequence(stored), "00081198": _sequence(refused, self.reason)}
         return json.dumps(document).encode()
@@ -85,7 +89,7 @@ def serving(stand: Stand, context: ssl.SSLContext | None = None) -> Iterator[str
             self.send_response(code)
             if stand.elsewhere:
                 self.send_header("Location", stand.elsewhere + self.path)
-            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Type", stand.media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -147,6 +151,54 @@ def test_an_answer_that_cannot_be_had_counts_as_failed(
     assert (code, found) == (3, Counter(failed=FILES))
     assert "run it again" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("code", [202, 409])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"00081198": {"vr": "LO", "Value": ["odd"]}},
+        {"00081198": {"vr": "US", "Value": [5]}},
+        {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "LO", "Value": ["odd"]}}]}},
+        {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [1, 2]}}]}},
+    ],
+)
+def test_an_answer_of_odd_parts_counts_as_failed_and_the_next_series_is_sent(
+    site: Site, stand: Stand, url: str, code: int, nonsense: object
+) -> None:
+    stand.code, stand.nonsense = code, nonsense
+    sent = site.run("upload", str(PATIENT), url)
+    assert (sent.returncode, statuses(sent.stdout)) == (3, {"failed": 7})
+    assert "makes no sense" in sent.stdout
+    assert sent.stderr == "7 files: 7 failed\n"
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/dicom+json; charset=utf-8", "APPLICATION/JSON"]
+)
+def test_an_answer_that_names_its_character_set_is_understood(
+    site: Site, stand: Stand, url: str, media_type: str
+) -> None:
+    stand.media_type = media_type
+    assert send(site, url)[:2] == (0, Counter(uploaded=FILES))
+
+
+def test_a_token_may_end_with_its_line_and_one_that_is_none_is_not_repeated(
+    site: Site, stand: Stand, url: str
+) -> None:
+    assert send(site, url, DICOMWEB_TOKEN="token\n")[0] == 0
+    assert stand.authorizations == {"Bearer token"}
+    code, _, said = send(site, url, DICOMWEB_TOKEN="to\u2026ken")
+    assert code == 2
+    assert "can't be reached (UnicodeEncodeError)" in said
+    assert "ken" not in said
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_a_host_that_can_be_none_is_wrong_use(site: Site, host: str) -> None:
+    code, found, said = send(site, f"dicomweb+http://{host}/dicom-web")
+    assert (code, found) == (2, Counter())
+    assert "can't be reached" in said
 
 
 def test_an_archive_that_is_not_there_is_not_said_to_have_anything(

@@ -46,7 +46,8 @@ class Web:
         self.name = f"dicomweb+{plain}"
         self._session = requests.Session()
         self._session.max_redirects = 0  # or images would go where the log doesn't say
-        if token := os.environ.get("DICOMWEB_TOKEN"):
+        self._session.hooks["response"].append(_with_a_plain_type)
+        if token := os.environ.get("DICOMWEB_TOKEN", "").strip():
             self._session.auth = _Bearer(token)
         elif user := os.environ.get("DICOMWEB_USERNAME"):
             self._session.auth = (user, os.environ.get("DICOMWEB_PASSWORD", ""))
@@ -72,6 +73,8 @@ class Web:
             if code is None or code >= 500:
                 raise self._unreachable(error) from None
             # It answers, and need not know how to search.
+        except Exception as error:  # noqa: BLE001 - a name or a token that can't be one; nonsense
+            raise self._unreachable(error) from None
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
         found = known_already(files, self._found(files) if tried_before else ())
@@ -81,23 +84,32 @@ class Web:
         return [found[at] for at in range(len(files))]
 
     def _store(self, files: Sequence[Outgoing]) -> list[Delivery]:
-        answer: Dataset | None
         datasets = [dcmread(file.path) for file in files]
         try:
-            answer = self._client.store_instances(datasets)
+            stored, refused = self._told(datasets)
         except self._failures as error:
-            answer = _answer_in(error)
-            if answer is None:
-                code = _code_of(error)
-                silent = "can't be reached" if _never_there(error) else _NO_ANSWER
-                reason = f"answers {code}" if code else silent
-                return [Delivery("failed", f"{self.name} {reason}; {_FINISH}")] * len(files)
+            code = _code_of(error)
+            silent = "can't be reached" if _never_there(error) else _NO_ANSWER
+            reason = f"answers {code}" if code else silent
+            return [Delivery("failed", f"{self.name} {reason}; {_FINISH}")] * len(files)
         except Exception as error:  # noqa: BLE001 - an answer that can't be understood
             reason = f"gave an answer that makes no sense ({type(error).__name__})"
             return [Delivery("failed", f"{self.name} {reason}; {_FINISH}")] * len(files)
-        stored = _codes(answer, "ReferencedSOPSequence", "WarningReason")
-        refused = _codes(answer, "FailedSOPSequence", "FailureReason")
         return [self._delivery(file.sop_uid, stored, refused) for file in files]
+
+    def _told(self, datasets: Sequence[Dataset]) -> tuple[dict[str, int], dict[str, int]]:
+        """Send, and return what the archive says it stored, and what it refused."""
+        try:
+            answer = self._client.store_instances(datasets)
+        except self._failures as error:
+            refusal = _answer_in(error)
+            if refusal is None:
+                raise
+            answer = refusal
+        return (
+            _codes(answer, "ReferencedSOPSequence", "WarningReason"),
+            _codes(answer, "FailedSOPSequence", "FailureReason"),
+        )
 
     def _delivery(self, uid: str, stored: dict[str, int], refused: dict[str, int]) -> Delivery:
         if refused.get(uid) == _DUPLICATE:
@@ -115,7 +127,7 @@ class Web:
         """SOP Instance UIDs that a QIDO-RS search tells of; none if the archive can't be asked."""
         there: set[str] = set()
         for study_uid, series_uid in {(file.study_uid, file.series_uid) for file in files}:
-            with suppress(self._failures, KeyError, ValueError, IndexError, TypeError):
+            with suppress(Exception):  # whatever an answer may be that makes no sense
                 for uid in self._pages(study_uid, series_uid):
                     there.add(uid)
         return there
@@ -151,6 +163,12 @@ class _Bearer:
     def __call__(self, request: Any) -> Any:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def _with_a_plain_type(response: Any, **_: Any) -> None:
+    """The media type without parameters: with ``; charset=utf-8`` the library takes it for none."""
+    media_type = response.headers.get("Content-Type", "")
+    response.headers["Content-Type"] = media_type.partition(";")[0].strip().lower()
 
 
 def _checked(url: str) -> str:
