@@ -73,6 +73,24 @@ def test_an_export_is_its_owners_only_and_overwrites_nothing(delivered: Desk) ->
     assert delivered("export", "--output", "no/where").code == 2
 
 
+def left_behind(folder: Path) -> Path:
+    """What a killed run left beside a folder where files can't be without a name."""
+    beside = folder.parent / f".{folder.name}.deid-hooks"
+    beside.mkdir(mode=0o700)
+    (beside / "0123456789abcdef").write_text("an original")
+    return beside
+
+
+def test_what_a_killed_export_or_reidentification_left_goes_with_the_next(delivered: Desk) -> None:
+    (delivered.folder / "exports").mkdir()
+    left = left_behind(delivered.folder / "exports")
+    assert delivered("export", "--output", "exports/log.jsonl").code == 0
+    assert not left.exists()
+    left = left_behind(delivered.folder / "originals-of-yesterday")
+    assert delivered("reidentify", "delivered", "--output", "originals").code == 0
+    assert not left.exists()
+
+
 def test_the_join_list_holds_no_identifier(delivered: Desk) -> None:
     said = delivered("export", "--join", "--format", "csv").out
     rows = list(csv.DictReader(io.StringIO(said)))

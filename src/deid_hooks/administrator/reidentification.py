@@ -21,7 +21,7 @@ from deid_hooks.difference import FINGERPRINT
 from deid_hooks.entry import Entry
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.restoration import restore
-from deid_hooks.uploader.placing import new_file
+from deid_hooks.uploader.placing import new_file, remove_leftovers_within
 from deid_hooks.uploader.reading import read
 
 _LOOKS_KEPT = 10_000
@@ -64,6 +64,7 @@ class Reidentifier:
         if the log can't be reached: nothing further is written.
         """
         self._output.mkdir(mode=0o700)
+        remove_leftovers_within(self._output.parent)  # another run may have had another output
         unknown = 0
         for path, relative in _files(paths):
             with warnings.catch_warnings():

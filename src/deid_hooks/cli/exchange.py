@@ -121,11 +121,12 @@ def _written(output: Path | None) -> Iterator[None]:
     if output is None:
         yield
         return
-    from deid_hooks.uploader.placing import new_file
+    from deid_hooks.uploader.placing import new_file, remove_leftovers
 
     if output.exists():
         raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
     try:
+        remove_leftovers(output.absolute().parent)
         with new_file(output.absolute().parent) as new:
             with open(
                 new.descriptor,

@@ -21,6 +21,7 @@ from typing import Protocol, Self
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_BESIDE = ".deid-hooks"
 _NAME = re.compile("[0-9a-f]{16}")
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of the Linux kernel, for renameat2(2)
 
@@ -63,6 +64,12 @@ def remove_leftovers(folder: Path) -> None:
                 _remove_if_unused(path)
         with suppress(OSError):  # in use
             beside.rmdir()
+
+
+def remove_leftovers_within(folder: Path) -> None:
+    """Remove what killed processes left beside any folder in ``folder``."""
+    for beside in folder.glob(f".*{_BESIDE}"):
+        remove_leftovers(folder / beside.name[1:].removesuffix(_BESIDE))
 
 
 class _Unnamed:
@@ -136,7 +143,7 @@ def rename_exclusively(source: Path, target: Path) -> None:
 
 
 def _folder_beside(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.deid-hooks"
+    return folder.parent / f".{folder.name}{_BESIDE}"
 
 
 def _make_private(folder: Path, device: int) -> None:
