@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -124,6 +125,30 @@ def test_what_the_log_does_not_know_is_named_and_the_rest_is_done(delivered: Des
     assert sum(s == "restored" for s in status.values()) == 7
     assert len(files_in(delivered.folder / "back")) == 7
     assert delivered("reidentify", source / "unknown.dcm", "--output", "none").code == 1
+
+
+def test_what_is_passed_over_is_named_too(delivered: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = delivered.folder / "delivered"
+    (source / "locked").mkdir()
+    (source / "elsewhere").symlink_to(source / "locked")
+    os.mkfifo(source / "fifo")
+    listed = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    back = delivered("reidentify", "delivered", "--output", "back")
+    assert back.code == 3
+    told = {Path(row["file"]).name: (row["status"], row["reason"]) for row in back.rows}
+    assert told["locked"] == ("failed", "it can't be read: permission denied")
+    assert told["elsewhere"] == ("refused", "a link to a folder is not followed")
+    assert told["fifo"] == ("no DICOM", "neither a file nor a folder")
+    assert "7 restored" in back.err
+    alone = delivered("reidentify", source / "fifo", "--output", "none")
+    assert (alone.code, alone.rows[0]["status"]) == (1, "no DICOM")
 
 
 def test_what_was_not_logged_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from deid_hooks.entry import Entry
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.restoration import restore
 from deid_hooks.uploader.placing import new_file, remove_leftovers_within
-from deid_hooks.uploader.reading import read
+from deid_hooks.uploader.reading import cannot_be_read, read
 
 _LOOKS_KEPT = 10_000
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
@@ -66,10 +66,10 @@ class Reidentifier:
         self._output.mkdir(mode=0o700)
         remove_leftovers_within(self._output.parent)  # another run may have had another output
         unknown = 0
-        for path, relative in _files(paths):
+        for found in _files(paths):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's quote values
-                returned = self._one(path, relative)
+                returned = found if isinstance(found, Returned) else self._one(*found)
             unknown += returned.status == "not found"
             yield returned
         if unknown:
@@ -77,6 +77,8 @@ class Reidentifier:
 
     def _one(self, path: Path, relative: Path) -> Returned:
         try:
+            if path.exists() and not path.is_file():
+                return Returned(path, "no DICOM", reason="neither a file nor a folder")
             if not _may_be_dicom(path):
                 return Returned(path, "no DICOM", reason="it doesn't begin as DICOM does")
             dataset: Dataset = read(path)
@@ -174,15 +176,23 @@ def _may_be_dicom(path: Path) -> bool:
     return head[128:] == b"DICM" or head[:2] in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Every file, in the order of names, and where it lies below the path that was given."""
+def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path] | Returned]:
+    """Every file, in the order of names, and where it lies below the path that was given.
+
+    For a folder that is passed over, what is to be said of it.
+    """
     for given in paths:
         if not given.is_dir():
             yield given, Path(given.name)
             continue
-        for folder, folders, names in os.walk(given):
+        unlisted: list[OSError] = []
+        for folder, folders, names in os.walk(given, onerror=unlisted.append):
             folders.sort()
+            for name in folders:
+                if (path := Path(folder, name)).is_symlink():
+                    yield Returned(path, "refused", reason="a link to a folder is not followed")
             for name in sorted(names):
                 path = Path(folder, name)
-                if path.is_file():
-                    yield path, path.relative_to(given)
+                yield path, path.relative_to(given)
+        for error in unlisted:
+            yield Returned(Path(error.filename), "failed", reason=cannot_be_read(error))
