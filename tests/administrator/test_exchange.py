@@ -91,6 +91,17 @@ def test_what_a_killed_export_or_reidentification_left_goes_with_the_next(delive
     assert not left.exists()
 
 
+def test_a_line_that_cannot_be_read_is_counted_and_the_others_are_imported(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported(delivered)
+    path.write_bytes(b'{"odd": "\xff"}\n{"deep": ' + b"[" * 100_000 + b"\n" + path.read_bytes())
+    done = other(delivered, monkeypatch)("import", path)
+    assert done.code == 3
+    assert "2 not understood" in done.err
+    assert "4 imported" in done.err
+
+
 def test_the_join_list_holds_no_identifier(delivered: Desk) -> None:
     said = delivered("export", "--join", "--format", "csv").out
     rows = list(csv.DictReader(io.StringIO(said)))

@@ -104,13 +104,13 @@ def _log_id(digest: str, secret: SiteSecret) -> str:
 
 def _records(recorder: Recorder, path: Path, counts: Counts) -> Iterator[Record]:
     secret = recorder.secret
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 record = from_json(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
                 counts["not understood"] += 1
                 continue
             if isinstance(record, Entry) and content_digest(record, secret) != record.digest:
