@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]
 
 _STATUS = {"refuses": 0xA700, "warns": 0xB000, "knows it": 0x0111}
@@ -31,6 +32,15 @@ def main(port: int, folder: Path, how: str, *certificates: str) -> None:
             time.sleep(60)
         if how == "dies" and received == 3:
             os._exit(1)
+        if how == "answers twice, then refuses":
+            if received > 1:
+                return 0xA700
+            answer = C_STORE()
+            answer.MessageIDBeingRespondedTo = event.request.MessageID
+            answer.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+            answer.AffectedSOPInstanceUID = event.request.AffectedSOPInstanceUID
+            answer.Status = 0
+            event.assoc.dimse.send_msg(answer, event.context.context_id)
         if how == "is slow":
             time.sleep(0.2)
         if how == "refuses some" and received % 2:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import UID
 
 from tests.receivers.conftest import PATIENT, archive
 from tests.receivers.test_archives import outcomes, statuses
@@ -32,6 +33,7 @@ def send(site: Site, port: int, source: Path = CT) -> tuple[int, Counter[str], s
         ("aborts", 2, "partial", "run it again"),
         ("says nothing", 2, "partial", "gave no answer"),
         ("dies", 2, "partial", "run it again"),
+        ("answers twice, then refuses", 1, "partial", "run it again"),
     ],
 )
 def test_what_did_not_arrive_is_named_and_sent_by_the_next_run(
@@ -91,6 +93,31 @@ def test_an_archive_that_is_not_there_or_wants_nobody_is_found_before_a_file_is_
     assert (code, found) == (2, Counter())
     assert any("rejected" in each or "can't be reached" in each for each in said), said
     assert site.logged() == set()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70])
+def test_a_host_that_can_be_none_is_wrong_use(site: Site, host: str) -> None:
+    done = site.run("upload", str(CT), f"dicom://ARCHIVE@{host}:104")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "can't be reached" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_class_that_is_none_is_named_and_the_others_are_sent(
+    site: Site, port: int, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, path in enumerate(sorted(CT.iterdir())):
+        dataset = dcmread(path)
+        if number == 0:
+            dataset.SOPClassUID = UID("1." * 40 + "1")
+            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.save_as(source / path.name)
+    with archive(port, tmp_path / "received"):
+        sent = site.run("upload", str(source), f"dicom://ARCHIVE@127.0.0.1:{port}")
+    assert statuses(sent.stdout) == Counter(uploaded=FILES - 1, failed=1)
+    assert (sent.returncode, sent.stderr) == (3, "4 files: 1 failed, 3 uploaded\n")
 
 
 def test_a_file_that_says_no_class_is_named_and_the_others_are_sent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pynetdicom.events import Event
 
 _DUPLICATE = 0x0111
+_MOST_IDS = 0xFFFF  # of messages, PS3.7, section 9.3.1.1
 _WARNINGS = range(0xB000, 0xC000)
 _FINISH = "run it again: what has arrived is not sent twice"
 
@@ -50,6 +52,8 @@ class Archive:
         self._address = address_of(url)
         self.name = self._address.name
         self._entity = pynetdicom.AE(self._address.calling)
+        self._asked = 0
+        self._answers: deque[int] = deque()
         seconds = self._address.seconds
         self._entity.connection_timeout = self._entity.acse_timeout = seconds
         self._entity.dimse_timeout = self._entity.network_timeout = seconds
@@ -100,11 +104,16 @@ class Archive:
         if not association.is_established:
             return Delivery("failed", f"the association with {self.name} was lost; {_FINISH}")
         as_it_lies = kind.as_it_lies and (kind.sop_class, kind.syntax) in accepted
+        self._asked = self._asked % _MOST_IDS + 1
         try:
-            answer = association.send_c_store(file.path if as_it_lies else dcmread(file.path))
+            sent = file.path if as_it_lies else dcmread(file.path)
+            answer = association.send_c_store(sent, msg_id=self._asked)
         except Exception as error:  # noqa: BLE001 - what a file does to pydicom, or the network
             return Delivery("failed", f"it could not be sent: {type(error).__name__}")
         code = _code(answer)
+        if code is not None and self._answers.popleft() != self._asked:
+            association.abort()  # what comes now can't be told apart either
+            code = None
         if code is None:
             return Delivery("failed", f"{self.name} gave no answer, it may be there; {_FINISH}")
         if code == _DUPLICATE:
@@ -140,14 +149,23 @@ class Archive:
         from pynetdicom import build_context, evt
 
         address = self._address
-        association = self._entity.associate(
-            address.host,
-            address.port,
-            contexts=[build_context(kind, syntax) for kind, syntax in kinds],
-            ae_title=address.called,
-            tls_args=(address.tls, address.host) if address.tls else None,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _tune, [address.seconds])],
-        )
+        self._answers.clear()
+        try:
+            association = self._entity.associate(
+                address.host,
+                address.port,
+                contexts=[build_context(kind, syntax) for kind, syntax in kinds],
+                ae_title=address.called,
+                tls_args=(address.tls, address.host) if address.tls else None,
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, _tune, [address.seconds]),
+                    (evt.EVT_DIMSE_RECV, _note, [self._answers]),
+                ],
+            )
+        except (OSError, ValueError) as error:  # a host whose name can be none
+            raise DestinationError(
+                f"the archive {self.name} can't be reached ({type(error).__name__})"
+            ) from None
         try:
             if association.is_rejected:
                 raise DestinationError(
@@ -173,6 +191,11 @@ def _tune(event: Event, seconds: float) -> None:
     connection: Any = event.assoc.dul.socket
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.socket.settimeout(seconds)
+
+
+def _note(event: Event, answers: deque[int]) -> None:
+    """To which message each answer belongs: an archive that answers twice is a file ahead."""
+    answers.append(int(event.message.command_set.get("MessageIDBeingRespondedTo", 0)))
 
 
 def _code(status: Dataset) -> int | None:

@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from deid_hooks.uploader.destinations import Outgoing
 
 _MOST_KINDS = 63  # 128 contexts in an association (PS3.8, section 9.3.2), at most two for a kind
+_LONGEST_UID = 64  # PS3.5, section 9.1
 _SOP_INSTANCE_UID = 0x00080018
 
 
@@ -27,13 +28,13 @@ class Kind(NamedTuple):
 
 
 def kind_of(file: Outgoing) -> Kind | None:
-    """What a file is; None if it doesn't say so."""
+    """What a file is; None if it doesn't say so by UIDs that can be proposed."""
     with file.path.open("rb") as staged:
         dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > _SOP_INSTANCE_UID)
     meta = dataset.file_meta
     sop_class = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
     syntax = meta.get("TransferSyntaxUID")
-    if not (sop_class and syntax):
+    if not (sop_class and syntax) or max(len(str(sop_class)), len(str(syntax))) > _LONGEST_UID:
         return None
     uids = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
     return Kind(str(sop_class), str(syntax), uids == (sop_class, file.sop_uid))
