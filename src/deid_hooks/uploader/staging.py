@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from deid_hooks import DeidHooksError
 
 _PREFIX = "deid-hooks-staging-"
 _LOCK = ".lock"
+_TRIES, _PAUSE = 20, 0.05
 
 
 @contextmanager
@@ -68,7 +70,11 @@ def remove_abandoned() -> None:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            for _ in range(_TRIES):  # a worker that has yet to notice may write there meanwhile
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    break
+                time.sleep(_PAUSE)
         except OSError:
             pass  # in use
         finally:
