@@ -20,11 +20,12 @@ from pydicom import Dataset
 
 from benchmarks.ct import dataset
 from deid_hooks import capture, changes
-from deid_hooks.assembly import assemble
+from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import INDEXED_FIELDS, Entry, new_log_id
-from deid_hooks.secret import SiteSecret
-from deid_hooks.sqlite import SQLiteBackend
+from deid_hooks.dicom.assemble import assemble
+from deid_hooks.records.fields import INDEXED_FIELDS
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Entry, new_log_id
 
 Rows = dict[str, list[tuple[object, ...]]]
 

@@ -24,8 +24,9 @@ import pymysql
 from sqlalchemy.engine import make_url
 
 from deid_hooks import Deadline
-from deid_hooks.entry import INDEXED_FIELDS, Entry, Instance
-from deid_hooks.opening import backend_of
+from deid_hooks.log import backend_of
+from deid_hooks.records.fields import INDEXED_FIELDS
+from deid_hooks.records.model import Entry, Instance
 from deid_hooks.testing.records import make_entry
 
 sys.path.append(str(Path(__file__).parents[1] / "plugins" / "deid-hooks-sql" / "tests"))

@@ -22,7 +22,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 
 from benchmarks.ct import write_series
 from deid_hooks import Changes, DeidHooks, Pseudonyms, capture, changes
-from deid_hooks.uploader.basic import engine as basic
+from deid_hooks.engines.basic import engine as basic
 
 Engine = Callable[[Dataset], object]
 Series = list[list[Path]]

@@ -11,12 +11,12 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from deid_hooks.backends.sqlite import SQLiteBackend
+from deid_hooks.backends.sqlite.rows import insert_entry
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Entry, Instance, UploadEvent
-from deid_hooks.patient import patient_digest
-from deid_hooks.secret import SiteSecret
-from deid_hooks.sqlite import SQLiteBackend
-from deid_hooks.sqlite.rows import insert_entry
+from deid_hooks.records.digest import patient_digest
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Entry, Instance, UploadEvent
 
 SECRET = SiteSecret(b"\xab" * 32)
 A_SUBJECT = 200

@@ -25,8 +25,8 @@ from pydicom import dcmread, dcmwrite
 
 from benchmarks.ct import write_series
 from deid_hooks import DeidHooks, Pseudonyms
-from deid_hooks.uploader.basic import engine as basic
-from deid_hooks.uploader.destinations import Destination, Outgoing, open_destination
+from deid_hooks.destinations import Destination, Outgoing, open_destination
+from deid_hooks.engines.basic import engine as basic
 
 _A_SERIES = 20
 _UID = re.compile(rb"\x08\x00\x18\x00UI..([0-9.]+)", re.DOTALL)

@@ -21,11 +21,11 @@ from pydicom import dcmread, dcmwrite
 from benchmarks.ct import write_series
 from benchmarks.filled import SECRET, fill, patient
 from deid_hooks import DeidHooks
-from deid_hooks.administrator.looking import Looker
-from deid_hooks.administrator.reidentification import Reidentifier
-from deid_hooks.administrator.reporting import report
-from deid_hooks.matching import parse
-from deid_hooks.recorder import Recorder
+from deid_hooks.admin.access import Looker
+from deid_hooks.admin.reidentify import Reidentifier
+from deid_hooks.admin.report import report
+from deid_hooks.log import Recorder
+from deid_hooks.query.conditions import parse
 
 _SEARCHES = 300
 _COMMANDS = 10

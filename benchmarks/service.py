@@ -26,9 +26,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from deid_hooks.canonical import content_digest
-from deid_hooks.recordjson import to_json
-from deid_hooks.secret import SiteSecret, read_secret
+from deid_hooks.records.digest import content_digest
+from deid_hooks.records.json_codec import to_json
+from deid_hooks.records.keys import SiteSecret, read_secret
 from deid_hooks.testing.records import make_entry
 from deid_hooks_service.tokens import Tokens
 

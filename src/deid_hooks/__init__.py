@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deid_hooks.acquisition import Acquisition as Acquisition
-    from deid_hooks.attributes import Snapshot as Snapshot
-    from deid_hooks.attributes import capture as capture
-    from deid_hooks.backend import LogBackend as LogBackend
-    from deid_hooks.backend import Page as Page
+    from deid_hooks.backends.contract import LogBackend as LogBackend
+    from deid_hooks.backends.contract import Page as Page
     from deid_hooks.deadline import Deadline as Deadline
-    from deid_hooks.difference import Changes as Changes
-    from deid_hooks.difference import changes as changes
-    from deid_hooks.entry import Entry as Entry
-    from deid_hooks.entry import Instance as Instance
+    from deid_hooks.dicom.capture import Snapshot as Snapshot
+    from deid_hooks.dicom.capture import capture as capture
+    from deid_hooks.dicom.difference import Changes as Changes
+    from deid_hooks.dicom.difference import changes as changes
+    from deid_hooks.dicom.restore import Restored as Restored
+    from deid_hooks.dicom.restore import restore as restore
+    from deid_hooks.dicom.stamp import Stamp as Stamp
+    from deid_hooks.dicom.stamp import stamp as stamp
+    from deid_hooks.dicom.stamp import unstamp as unstamp
     from deid_hooks.errors import AppendUnknown as AppendUnknown
     from deid_hooks.errors import DeidHooksError as DeidHooksError
     from deid_hooks.errors import Forgotten as Forgotten
@@ -37,26 +40,23 @@ if TYPE_CHECKING:
     from deid_hooks.hookspecs import PostUpload as PostUpload
     from deid_hooks.hookspecs import PreUpload as PreUpload
     from deid_hooks.hookspecs import hookimpl as hookimpl
-    from deid_hooks.host import install as install
+    from deid_hooks.install_in_host import install as install
     from deid_hooks.plugins import installed as installed
-    from deid_hooks.pseudonyms import Pseudonyms as Pseudonyms
-    from deid_hooks.pseudonyms import gives_away as gives_away
-    from deid_hooks.pseudonyms import identity_of as identity_of
-    from deid_hooks.restoration import Restored as Restored
-    from deid_hooks.restoration import restore as restore
+    from deid_hooks.records.model import Entry as Entry
+    from deid_hooks.records.model import Instance as Instance
+    from deid_hooks.records.pseudonyms import Pseudonyms as Pseudonyms
+    from deid_hooks.records.pseudonyms import gives_away as gives_away
+    from deid_hooks.records.pseudonyms import identity_of as identity_of
     from deid_hooks.settings import Settings as Settings
-    from deid_hooks.stamping import Stamp as Stamp
-    from deid_hooks.stamping import stamp as stamp
-    from deid_hooks.stamping import unstamp as unstamp
-    from deid_hooks.uploading import Upload as Upload
+    from deid_hooks.upload import Upload as Upload
 
 _MODULES = {
     "acquisition": ["Acquisition"],
-    "attributes": ["Snapshot", "capture"],
-    "backend": ["LogBackend", "Page"],
+    "dicom.capture": ["Snapshot", "capture"],
+    "backends.contract": ["LogBackend", "Page"],
     "deadline": ["Deadline"],
-    "difference": ["Changes", "changes"],
-    "entry": ["Entry", "Instance"],
+    "dicom.difference": ["Changes", "changes"],
+    "records.model": ["Entry", "Instance"],
     "errors": [
         "AppendUnknown",
         "DeidHooksError",
@@ -74,13 +74,13 @@ _MODULES = {
     ],
     "hooks": ["DeidHooks"],
     "hookspecs": ["PostDeid", "PostUpload", "PreUpload", "hookimpl"],
-    "host": ["install"],
+    "install_in_host": ["install"],
     "plugins": ["installed"],
-    "pseudonyms": ["Pseudonyms", "gives_away", "identity_of"],
-    "restoration": ["Restored", "restore"],
+    "records.pseudonyms": ["Pseudonyms", "gives_away", "identity_of"],
+    "dicom.restore": ["Restored", "restore"],
     "settings": ["Settings"],
-    "stamping": ["Stamp", "stamp", "unstamp"],
-    "uploading": ["Upload"],
+    "dicom.stamp": ["Stamp", "stamp", "unstamp"],
+    "upload": ["Upload"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 
-from deid_hooks.assembly import Policy, assemble, refuse_mixed_patients
-from deid_hooks.attributes import Snapshot, capture
-from deid_hooks.difference import Changes, changes
-from deid_hooks.entry import new_log_id
+from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
+from deid_hooks.dicom.capture import Snapshot, capture
+from deid_hooks.dicom.difference import Changes, changes
 from deid_hooks.errors import DeidHooksError, UnableToLog, UnusableDataset
 from deid_hooks.hookspecs import PostDeid
-from deid_hooks.secret import SiteSecret
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import new_log_id
 
 
 class Acquisition:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 
 def put_file(path: Path, content: bytes, place: Callable[[Path, Path], object] = os.link) -> None:
@@ -50,3 +57,155 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_BESIDE = ".deid-hooks"
+_NAME = re.compile("[0-9a-f]{16}")
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of the Linux kernel, for renameat2(2)
+
+
+class NewFile(Protocol):
+    """A file without a name in the folder. ``descriptor`` is open for writing; flush it first."""
+
+    descriptor: int
+
+    def name(self, path: Path) -> None:
+        """Give it a name, in the folder or below. FileExistsError if there is such a file."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def new_file(folder: Path) -> NewFile:
+    """A new file on the file system of ``folder``, readable by its owner only. Raises OSError."""
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        try:
+            return _Unnamed(folder)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+    return _Beside(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left beside the folder; what is in use is not touched."""
+    beside = _folder_beside(folder)
+    if not beside.is_symlink() and beside.is_dir() and beside.stat().st_uid == os.geteuid():
+        for path in beside.iterdir():
+            if _NAME.fullmatch(path.name):
+                _remove_if_unused(path)
+        with suppress(OSError):  # in use
+            beside.rmdir()
+
+
+def remove_leftovers_within(folder: Path) -> None:
+    """Remove what killed processes left beside any folder in ``folder``."""
+    for beside in folder.glob(f".*{_BESIDE}"):
+        remove_leftovers(folder / beside.name[1:].removesuffix(_BESIDE))
+
+
+class _Unnamed:
+    def __init__(self, folder: Path) -> None:
+        self.descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        os.fchmod(self.descriptor, 0o600)  # whatever the umask
+
+    def name(self, path: Path) -> None:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # Without dst_dir_fd Python calls link(2), which doesn't follow the link in /proc.
+            link = f"/proc/self/fd/{self.descriptor}"
+            os.link(link, path.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+
+class _Beside:
+    """A file in a hidden folder, locked as long as it is in use."""
+
+    def __init__(self, folder: Path) -> None:
+        beside = _folder_beside(folder)
+        while True:
+            device = folder.stat().st_dev
+            with suppress(FileNotFoundError):  # another process removes the folder when it is empty
+                _make_private(beside, device)
+                self._path = beside / secrets.token_hex(8)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self.descriptor = os.open(self._path, flags, 0o600)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+                if os.fstat(self.descriptor).st_nlink:
+                    os.fchmod(self.descriptor, 0o600)
+                    return
+                os.close(self.descriptor)  # it was taken for a leftover before it was locked
+
+    def name(self, path: Path) -> None:
+        try:
+            os.link(self._path, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            rename_exclusively(self._path, path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+        with suppress(OSError):  # in use
+            self._path.parent.rmdir()
+
+
+def rename_exclusively(source: Path, target: Path) -> None:
+    """Rename, unless there is a file of that name: FileExistsError. For file systems without links.
+
+    Raises OSError (ENOSYS) where the system has no such call.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if rename(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _folder_beside(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}{_BESIDE}"
+
+
+def _make_private(folder: Path, device: int) -> None:
+    """Make a folder of our own on that device, or see that it is. EXDEV if there can't be one."""
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(0o700)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+            folder.chmod(0o700)
+            if status.st_dev == device:
+                return
+    except PermissionError:
+        pass
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+def _remove_if_unused(path: Path) -> None:
+    with suppress(FileNotFoundError, BlockingIOError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)

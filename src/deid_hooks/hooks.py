@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from deid_hooks.backend import Sealed
-from deid_hooks.entry import Entry, UploadEvent, now, parse_log_id
+from deid_hooks.backends.contract import Sealed
 from deid_hooks.errors import (
     DeidHooksError,
     ForkedProcess,
@@ -22,13 +21,13 @@ from deid_hooks.errors import (
     UploadRefused,
 )
 from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
-from deid_hooks.opening import backend_of, begin_log, open_log
-from deid_hooks.patient import patient_digest
+from deid_hooks.log import Recorder, backend_of, begin_log, open_log
 from deid_hooks.plugins import ask_each, load_plugins, register
-from deid_hooks.pseudonyms import Pseudonyms, gives_away
-from deid_hooks.recorder import Recorder
+from deid_hooks.records.digest import patient_digest
+from deid_hooks.records.model import Entry, UploadEvent, now, parse_log_id
+from deid_hooks.records.pseudonyms import Pseudonyms, gives_away
 from deid_hooks.settings import Settings, load_settings, masked
-from deid_hooks.uploading import Upload
+from deid_hooks.upload import Upload
 
 if TYPE_CHECKING:
     from deid_hooks.acquisition import Acquisition

@@ -20,7 +20,7 @@ from types import FunctionType
 
 import pluggy
 
-from deid_hooks.entry import Entry
+from deid_hooks.records.model import Entry
 
 PROJECT_NAME = "deid_hooks"
 HOOKS = ("post_deid", "pre_upload", "post_upload")

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import platformdirs
 
-from deid_hooks.entry import INDEXED_FIELDS
 from deid_hooks.errors import SettingsError
 from deid_hooks.plugins import nearest
+from deid_hooks.records.fields import INDEXED_FIELDS
 
 FILE_NAME = "deid-hooks.toml"
 PREFIX = "DEID_HOOKS_"
@@ -213,7 +213,7 @@ def _converted(key: str, value: Any, origin: str) -> Any:
 
 
 def _known_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
-    from deid_hooks.dictionary import keywords as dictionary_keywords
+    from deid_hooks.dicom.dictionary import keywords as dictionary_keywords
 
     known = {*dictionary_keywords(), *INDEXED_FIELDS}
     for keyword in keywords:

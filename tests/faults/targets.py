@@ -15,18 +15,19 @@ from pydicom import Dataset, dcmread
 from pydicom.valuerep import VR
 
 from deid_hooks import restore
-from deid_hooks.assembly import assemble
+from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import INDEXED_FIELDS, Entry, new_log_id
+from deid_hooks.dicom.assemble import assemble
 from deid_hooks.errors import DeidHooksError, SettingsError, TermError
-from deid_hooks.matching import parse, read_terms
-from deid_hooks.pseudonyms import Pseudonyms
-from deid_hooks.secret import SiteSecret
+from deid_hooks.query.conditions import parse, read_terms
+from deid_hooks.records.fields import INDEXED_FIELDS
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Entry, new_log_id
+from deid_hooks.records.pseudonyms import Pseudonyms
 from deid_hooks.settings import load_settings
-from deid_hooks.sqlite import SQLiteBackend
 from deid_hooks.testing.records import KEYWORDS, TEXTS, make_entry
 from deid_hooks.uploader.prepare import Preparer, Refused, be_quiet_and_fast
-from tests.core.files import Leaves, leaves, sent
+from tests.dicom.files import Leaves, leaves, sent
 
 SECRET = SiteSecret(b"s" * 32)
 _VRS = frozenset(map(str, VR))

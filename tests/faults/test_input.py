@@ -19,12 +19,12 @@ from hypothesis import settings as amounts
 from hypothesis import strategies as st
 from running import packfile
 
-from deid_hooks.entry import AccessRow, UploadEvent
-from deid_hooks.matching import parse
-from deid_hooks.queryjson import query_to_json
-from deid_hooks.recordjson import to_json
+from deid_hooks.query.conditions import parse
+from deid_hooks.query.json_codec import query_to_json
+from deid_hooks.records.json_codec import to_json
+from deid_hooks.records.model import AccessRow, UploadEvent
 from deid_hooks.testing.records import make_entry
-from tests.core.files import INSTANCES
+from tests.dicom.files import INSTANCES
 from tests.faults.conftest import amount
 from tests.faults.tally import WRONG_MESSAGE, Problem, Tally
 from tests.faults.targets import TARGETS

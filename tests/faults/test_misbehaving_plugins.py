@@ -63,7 +63,7 @@ OF_AN_ENGINE = {
 
 ENGINE = """
 import os, pathlib, signal
-from deid_hooks.uploader.basic import engine as basic
+from deid_hooks.engines.basic import engine as basic
 def plugin(argument, pseudonyms):
     {factory}
     rest = basic("", pseudonyms)

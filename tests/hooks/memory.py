@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from deid_hooks.backend import LogBackend, Page
+from deid_hooks.backends.contract import LogBackend, Page
 from deid_hooks.deadline import Deadline, NoAnswer, within
-from deid_hooks.entry import Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import AppendUnknown, Forgotten, IdConflict, LogUnavailable
+from deid_hooks.records.model import Entry, Erasure, Record, Tombstone, UploadEvent
 
 SECRET_OF_THE_DRIVER = "Canary^Driver"
 

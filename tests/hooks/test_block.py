@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deid_hooks import DeidHooks, UnableToLog, UploadRefused
-from deid_hooks.entry import Block, Entry, now
+from deid_hooks.records.model import Block, Entry, now
 from tests.hooks.memory import Store
 from tests.hooks.series import assert_hides_everything, fill, logged, series, shown
 

@@ -19,7 +19,7 @@ from deid_hooks import (
     UploadRefused,
     install,
 )
-from deid_hooks.entry import new_log_id
+from deid_hooks.records.model import new_log_id
 from tests.hooks.conftest import URL
 from tests.hooks.distributions import Distributions
 from tests.hooks.memory import Store

@@ -236,7 +236,7 @@ def test_a_backend_that_does_not_take_the_url_is_named_without_its_words(
     distributions: Distributions,
 ) -> None:
     source = """
-    from deid_hooks.backend import NoLog
+    from deid_hooks.backends.contract import NoLog
     class Mine(NoLog):
         def __init__(self, url):
             raise ValueError(url)

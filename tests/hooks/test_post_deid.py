@@ -17,7 +17,7 @@ from deid_hooks import (
     UploadRefused,
     hookimpl,
 )
-from deid_hooks.entry import Entry, Erasure
+from deid_hooks.records.model import Entry, Erasure
 from tests.hooks.conftest import Load
 from tests.hooks.memory import Store
 from tests.hooks.series import (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deid_hooks import Settings, SettingsError
-from deid_hooks.entry import INDEXED_FIELDS
+from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.settings import KEYS, load_settings, masked
 from tests.hooks.conftest import Machine
 

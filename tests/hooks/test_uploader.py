@@ -27,7 +27,7 @@ from deid_hooks import (
     hookimpl,
     restore,
 )
-from deid_hooks.entry import Entry
+from deid_hooks.records.model import Entry
 from tests.hooks.conftest import Load
 from tests.hooks.memory import Store
 from tests.hooks.series import (

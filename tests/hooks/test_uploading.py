@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deid_hooks import DeidHooks, PostUpload, PreUpload, UploadRefused, hookimpl
-from deid_hooks.entry import Entry, Erasure, new_log_id
+from deid_hooks.records.model import Entry, Erasure, new_log_id
 from tests.hooks.conftest import Load
 from tests.hooks.memory import SECRET_OF_THE_DRIVER, Store
 from tests.hooks.series import CANARIES, assert_hides_everything, engine, logged, series, shown

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from deid_hooks.uploader.command import Command, Interrupted
-from deid_hooks.uploader.destinations import Outgoing
+from deid_hooks.destinations import Outgoing
+from deid_hooks.uploader.exec import Command, Interrupted
 from tests.needed import program
 from tests.orthanc import Orthanc
 from tests.receivers.conftest import PATIENT, archive, free_port

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from deid_hooks.destinations import DestinationError, open_destination
 from deid_hooks.errors import SettingsError
-from deid_hooks.uploader.destinations import DestinationError, open_destination
 
 
 def test_a_folder_is_found_by_its_scheme(tmp_path: Path) -> None:

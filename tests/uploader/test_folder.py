@@ -15,10 +15,11 @@ from typing import IO
 import pytest
 from pydicom import dcmread, dcmwrite
 
-from deid_hooks.pseudonyms import Pseudonyms
-from deid_hooks.uploader import basic, placing
-from deid_hooks.uploader.destinations import DestinationError, Outgoing
-from deid_hooks.uploader.folder import Folder
+from deid_hooks import files
+from deid_hooks.destinations import DestinationError, Outgoing
+from deid_hooks.destinations.folder import Folder
+from deid_hooks.engines import basic
+from deid_hooks.records.pseudonyms import Pseudonyms
 
 STUDY, SERIES = "1.2", "1.2.1"
 
@@ -27,8 +28,8 @@ import os, sys
 from pathlib import Path
 if sys.argv[1] == "beside":
     del os.O_TMPFILE
-from deid_hooks.uploader.destinations import Outgoing
-from deid_hooks.uploader.folder import Folder
+from deid_hooks.destinations import Outgoing
+from deid_hooks.destinations.folder import Folder
 folder = Folder(sys.argv[3])
 folder.check()
 for path in sorted(Path(sys.argv[2]).iterdir()):
@@ -304,7 +305,7 @@ def test_leftovers_go_and_what_is_in_use_stays(
     monkeypatch.delattr(os, "O_TMPFILE")
     folder = Folder(str(out))
     folder.check()
-    with placing.new_file(out) as used:
+    with files.new_file(out) as used:
         beside = out.parent / ".out.deid-hooks"
         (in_use,) = beside.iterdir()
         (beside / "0123456789abcdef").write_bytes(b"half")
@@ -324,7 +325,7 @@ def test_a_new_file_that_was_taken_for_a_leftover_is_made_again(
 
     def too_late(descriptor: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
-        placing.remove_leftovers(out)  # as another process may, before the lock is held
+        files.remove_leftovers(out)  # as another process may, before the lock is held
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", too_late)
@@ -436,8 +437,8 @@ def test_renaming_exclusively_never_replaces_a_file(tmp_path: Path) -> None:
     one.write_bytes(b"one")
     two.write_bytes(b"two")
     with pytest.raises(FileExistsError):
-        placing.rename_exclusively(one, two)
+        files.rename_exclusively(one, two)
     assert two.read_bytes() == b"two"
-    placing.rename_exclusively(one, tmp_path / "three")
+    files.rename_exclusively(one, tmp_path / "three")
     assert (tmp_path / "three").read_bytes() == b"one"
     assert not one.exists()

@@ -7,9 +7,9 @@ from pathlib import Path
 from pydicom import dcmread
 
 from deid_hooks import Pseudonyms
-from deid_hooks.entry import INDEXED_FIELDS
+from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.uploader.prepare import Preparer, Refused, Staged
-from tests.core.files import CT
+from tests.dicom.files import CT
 
 _POSITION = b"\x20\x00\x32\x00"
 

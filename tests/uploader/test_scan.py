@@ -12,8 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from deid_hooks.errors import UnusableDataset
-from deid_hooks.uploader.reading import read
-from deid_hooks.uploader.scan import Scan, scan
+from deid_hooks.uploader.scan import Scan, read, scan
 
 MakeImage = Callable[..., Path]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from deid_hooks import DeidHooks
+from deid_hooks.destinations import open_destination
 from deid_hooks.uploader import upload
-from deid_hooks.uploader.destinations import open_destination
 from deid_hooks.uploader.prepare import Refused
 from deid_hooks.uploader.scan import Scan
 from deid_hooks.uploader.workers import Work

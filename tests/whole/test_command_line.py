@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deid_hooks.entry import parse_log_id
+from deid_hooks.records.model import parse_log_id
 from tests.whole.site import PROGRAM, SERIES, Site, rows
 from tests.whole.terminal import on_a_terminal
 

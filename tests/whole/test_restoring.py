@@ -7,10 +7,10 @@ from pydicom import Dataset, dcmread
 from pydicom.tag import BaseTag
 
 from deid_hooks import restore
+from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Entry
-from deid_hooks.sqlite import SQLiteBackend
-from tests.core.files import differing, item, leaves, sent
+from deid_hooks.records.model import Entry
+from tests.dicom.files import differing, item, leaves, sent
 from tests.whole.canaries import dataset
 from tests.whole.site import LOG, Site, rows
 

@@ -23,7 +23,7 @@ from deid_hooks import (
     UnusableDataset,
     restore,
 )
-from deid_hooks.entry import Entry
+from deid_hooks.records.model import Entry
 from deid_hooks_flywheel.engine import engine
 from deid_hooks_flywheel.log import HooksDeIdLog
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deid_hooks.opening import backend_of
-from deid_hooks.recorder import Recorder
-from deid_hooks.secret import SiteSecret
+from deid_hooks.log import Recorder, backend_of
+from deid_hooks.records.keys import SiteSecret
 from deid_hooks_service.app import application
 from deid_hooks_service.senders import Senders
 from deid_hooks_service.service import Service

@@ -18,9 +18,9 @@ from running import Site, free_port
 from tests.needed import program
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Erasure, Tombstone, new_log_id
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
-from deid_hooks.matching import parse
+from deid_hooks.query.conditions import parse
+from deid_hooks.records.model import AccessRow, Erasure, Tombstone, new_log_id
 from deid_hooks.testing.records import make_entry
 from deid_hooks_http import HTTPBackend
 

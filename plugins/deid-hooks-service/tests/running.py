@@ -15,9 +15,8 @@ from typing import Any
 
 import httpx
 
-from deid_hooks.opening import backend_of
-from deid_hooks.recorder import Recorder
-from deid_hooks.secret import read_secret
+from deid_hooks.log import Recorder, backend_of
+from deid_hooks.records.keys import read_secret
 from deid_hooks_http import HTTPBackend
 from deid_hooks_service.tokens import Tokens
 

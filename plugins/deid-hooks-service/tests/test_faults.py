@@ -10,7 +10,7 @@ from posting import Posting
 from running import Site, packfile
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Entry
+from deid_hooks.records.model import Entry
 
 UNABLE = "Unable to log de-identified data: "
 

@@ -25,8 +25,8 @@ from platform_standin import KEY, USER, Platform
 from running import Site, packfile
 from tests.needed import missing
 
-from deid_hooks.entry import Entry
-from deid_hooks.matching import parse
+from deid_hooks.query.conditions import parse
+from deid_hooks.records.model import Entry
 
 FW = Path(sys.prefix) / "flywheel" / "bin" / "fw"
 IMAGES = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"

@@ -12,9 +12,9 @@ import pytest
 from running import Site, packfile
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Block, Entry, new_log_id
-from deid_hooks.matching import parse
-from deid_hooks.patient import patient_digest
+from deid_hooks.query.conditions import parse
+from deid_hooks.records.digest import patient_digest
+from deid_hooks.records.model import Block, Entry, new_log_id
 
 UNABLE = "Unable to log de-identified data: "
 

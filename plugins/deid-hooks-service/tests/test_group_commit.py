@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Entry, Erasure, Record
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
-from deid_hooks.recorder import Recorder
-from deid_hooks.secret import SiteSecret
-from deid_hooks.sqlite import SQLiteBackend
+from deid_hooks.log import Recorder
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Entry, Erasure, Record
 from deid_hooks.testing.records import make_entry
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.flywheel import records_of

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from running import packfile
 
-from deid_hooks.recorder import Recorder
-from deid_hooks.secret import SiteSecret
-from deid_hooks.sqlite import SQLiteBackend
+from deid_hooks.backends.sqlite import SQLiteBackend
+from deid_hooks.log import Recorder
+from deid_hooks.records.keys import SiteSecret
 from deid_hooks_service.app import application
 from deid_hooks_service.senders import Senders
 from deid_hooks_service.service import Service

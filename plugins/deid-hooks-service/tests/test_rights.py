@@ -10,15 +10,14 @@ import httpx
 import pytest
 from running import Site, lines, packfile
 
-from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Block, Entry, Tombstone, UploadEvent, new_log_id
-from deid_hooks.matching import parse
-from deid_hooks.patient import patient_digest
-from deid_hooks.queryjson import query_to_json
-from deid_hooks.recordjson import to_json
+from deid_hooks.query.conditions import parse
+from deid_hooks.query.json_codec import query_to_json
+from deid_hooks.records.chain import breaks, trail_key
+from deid_hooks.records.digest import content_digest, patient_digest
+from deid_hooks.records.json_codec import to_json
+from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent, new_log_id
 from deid_hooks.testing.records import make_entry
-from deid_hooks.trail import breaks, trail_key
 
 CANARY = "Zyxwvut^Canary"
 

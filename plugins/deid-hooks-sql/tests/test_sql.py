@@ -8,8 +8,8 @@ import pytest
 from sql_servers import MariaDBServer, PostgreSQLServer
 
 from deid_hooks import Deadline
-from deid_hooks.matching import parse
-from deid_hooks.opening import backend_of
+from deid_hooks.log import backend_of
+from deid_hooks.query.conditions import parse
 from deid_hooks.testing import BackendConformance
 from deid_hooks.testing.records import make_entry
 from deid_hooks_sql import SQLBackend

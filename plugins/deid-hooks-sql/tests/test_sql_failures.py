@@ -22,8 +22,8 @@ from sql_servers import MariaDBServer, PostgreSQLServer, Server, free_port
 from tests.whole.disks import remount, small_disk
 
 from deid_hooks import AppendUnknown, Deadline, LogUnavailable
-from deid_hooks.entry import Entry, Erasure
 from deid_hooks.errors import LogError
+from deid_hooks.records.model import Entry, Erasure
 from deid_hooks.testing.records import make_entry
 from deid_hooks_sql import MySQLBackend, PostgreSQLBackend, SQLBackend
 

@@ -12,9 +12,9 @@ from tests.hooks.series import read
 from tests.whole.site import Site
 
 from deid_hooks import Deadline, LogUnavailable
-from deid_hooks.backend import Sealed
-from deid_hooks.entry import Block, Entry, Erasure, Tombstone, UploadEvent
+from deid_hooks.backends.contract import Sealed
 from deid_hooks.errors import Forgotten, IdConflict, NotAllowed
+from deid_hooks.records.model import Block, Entry, Erasure, Tombstone, UploadEvent
 from deid_hooks.testing.process import TRAIL_KEY
 from deid_hooks.testing.records import fresh_id, make_entry
 from deid_hooks_sql import PostgreSQLBackend
@@ -136,8 +136,8 @@ def test_an_entry_that_was_altered_is_not_vouched_for(
 def test_who_searches_reads_and_adds_to_the_trail_and_nothing_else(
     owner: PostgreSQLBackend,
 ) -> None:
-    from deid_hooks.entry import AccessRow
-    from deid_hooks.trail import linked
+    from deid_hooks.records.chain import linked
+    from deid_hooks.records.model import AccessRow
 
     owner.append(_ENTRIES, Deadline())
     searcher = PostgreSQLBackend(owner.url.replace("postgres@", "its_search@"))

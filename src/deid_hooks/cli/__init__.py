@@ -13,21 +13,16 @@ from typer.core import TyperGroup
 
 from deid_hooks.cli import (
     access,
-    copy,
     exchange,
-    execute,
-    forget,
-    log,
     reidentify,
     report,
     search,
     setup,
-    stats,
+    show,
     upload,
     withdrawal,
 )
-from deid_hooks.cli.context import LogSettings
-from deid_hooks.cli.failures import FAILED, exit_code_of, said_of
+from deid_hooks.cli.context import FAILED, LogSettings, exit_code_of, said_of
 from deid_hooks.cli.output import Unwritten, nobody_reads, ready_streams, say
 
 
@@ -62,20 +57,20 @@ def settings(
 
 app.command("check")(setup.check)
 app.command("upload")(upload.upload)
-app.command("exec")(execute.execute)
+app.command("exec")(upload.execute)
 app.command("search")(search.search)
-app.command("show")(log.show)
+app.command("show")(show.show)
 app.command("report")(report.report)
 app.command("reidentify")(reidentify.reidentify)
 app.command("block")(withdrawal.block)
 app.command("withdrawn")(withdrawal.withdrawn)
-app.command("forget")(forget.forget)
+app.command("forget")(withdrawal.forget)
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_)
-app.command("stats")(stats.stats)
-app.command("pending")(log.pending)
+app.command("stats")(setup.stats)
+app.command("pending")(show.pending)
 app.add_typer(access.app, name="access")
-app.command("copy")(copy.copy)
+app.command("copy")(exchange.copy)
 app.command("plugins")(setup.plugins)
 app.command("config")(setup.config)
 app.command("init")(setup.init)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import ReasonOption, hooks_of, looking
-from deid_hooks.cli.failures import FAILED, NOTHING_FOUND
+from deid_hooks.cli.context import FAILED, NOTHING_FOUND, ReasonOption, hooks_of, looking
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.entry import AccessRow
+    from deid_hooks.records.model import AccessRow
 
 _SHOWN = ["at", "who", "where", "action", "found", "asked", "reason"]
 _WHOLE = [
@@ -74,7 +73,7 @@ def verify(
     deid-hooks access verify --head @head.txt
     """
     from deid_hooks.cli.context import arguments_of
-    from deid_hooks.trail import breaks, trail_key
+    from deid_hooks.records.chain import breaks, trail_key
 
     kept = head and "".join(arguments_of([head])).strip()
     with hooks_of(context) as hooks:
@@ -99,8 +98,8 @@ def head(context: typer.Context) -> None:
 
 def _wanted(at: str, who: str, entry: str) -> Callable[[AccessRow], bool]:
     """Whether a row is asked for. The language of times is that of search terms."""
-    from deid_hooks.entry import parse_log_id
-    from deid_hooks.matching import holds, parse
+    from deid_hooks.query.conditions import holds, parse
+    from deid_hooks.records.model import parse_log_id
 
     when = parse([f"created={at}"]).terms[0].conditions[0] if at else None
     log_id = parse_log_id(entry)

@@ -1,9 +1,11 @@
-"""What commands share: the settings they were given, the log, and who is looking."""
+"""What a shell offers when a word is half typed: keywords for terms and columns."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +14,57 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.cli.completion import complete_term
-from deid_hooks.errors import DeidHooksError, LogError, UnableToLog
+from deid_hooks.errors import (
+    DeidHooksError,
+    LogError,
+    NotAllowed,
+    SettingsError,
+    TermError,
+    UnableToLog,
+)
 
 if TYPE_CHECKING:
-    from deid_hooks.administrator.looking import Looker
+    from deid_hooks.admin.access import Looker
     from deid_hooks.hooks import DeidHooks
+
+_SIDE = "deid:"
+
+
+def complete_term(incomplete: str) -> list[str]:
+    """``PatientNa`` to ``PatientName=``; ``deid:Pat`` to ``deid:PatientID=``."""
+    if "=" in incomplete:
+        return []
+    return [f"{name}=" for name in _beginning(incomplete)]
+
+
+def complete_column(incomplete: str) -> list[str]:
+    """The last of several columns, ``StudyDate,Mod`` to ``StudyDate,Modality``."""
+    before, comma, last = incomplete.rpartition(",")
+    minus = "-" if last.startswith("-") else ""
+    return [f"{before}{comma}{minus}{name}" for name in _beginning(last.removeprefix("-"))]
+
+
+def _beginning(text: str) -> list[str]:
+    names = _deid_names() if text.lower().startswith(_SIDE) else _names(text)
+    return [name for name in names if name.lower().startswith(text.lower())]
+
+
+def _names(text: str) -> Iterator[str]:
+    """The indexed fields first; every other keyword once it is known how it begins."""
+    from deid_hooks.dicom.dictionary import keywords
+    from deid_hooks.query.parser import ENTRY_FIELDS
+    from deid_hooks.records.fields import INDEXED_FIELDS
+
+    yield from (*INDEXED_FIELDS, *ENTRY_FIELDS, _SIDE)
+    if len(text) > 2:
+        yield from (name for name in keywords() if name not in INDEXED_FIELDS)
+
+
+def _deid_names() -> Iterator[str]:
+    from deid_hooks.records.fields import DEID_FIELDS
+
+    yield from (f"{_SIDE}{name}" for name in (*DEID_FIELDS, "SOPInstanceUID"))
+
 
 UPLOADER = "deid-hooks"
 
@@ -76,7 +123,7 @@ def looking(context: typer.Context, action: str, reason: str) -> Iterator[Looker
 
     Wrong use without a reason, where the settings require one.
     """
-    from deid_hooks.administrator.looking import Looker
+    from deid_hooks.admin.access import Looker
 
     with hooks_of(context) as hooks:
         refuse_without_reason(hooks, reason)
@@ -91,7 +138,7 @@ def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:
 
 def arguments_of(words: Iterable[str]) -> list[str]:
     """Words of the command line, with ``@file`` and ``-`` replaced by the lines they hold."""
-    from deid_hooks.matching import read_terms
+    from deid_hooks.query.conditions import read_terms
 
     found: list[str] = []
     for word in words:
@@ -109,8 +156,8 @@ def texts_of(words: Sequence[str]) -> list[str]:
 
 def _names_joined(words: Sequence[str]) -> list[str]:
     """Neighbouring words without a keyword are one name, quoted or not: ``search John Doe``."""
-    from deid_hooks.entry import parse_log_id
-    from deid_hooks.terms import is_bare
+    from deid_hooks.query.parser import is_bare
+    from deid_hooks.records.model import parse_log_id
 
     joined: list[str] = []
     open_name = False
@@ -137,3 +184,36 @@ def lines_of(name: str) -> Iterator[str]:
         what = "standard input" if name == "-" else name
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise typer.BadParameter(f"{what} can't be read: {why}") from None
+
+
+NOTHING_FOUND = 1
+FAILED = 1
+WRONG_USE = 2
+SOME_REFUSED = 3
+LOG_UNAVAILABLE = 69
+
+
+def exit_code_of(error: Exception) -> int:
+    if isinstance(error, SettingsError | TermError):
+        return WRONG_USE
+    if isinstance(error, NotAllowed):
+        return FAILED
+    if isinstance(error, LogError | UnableToLog):
+        return LOG_UNAVAILABLE
+    return FAILED
+
+
+def said_of(error: Exception) -> str:
+    """The message of an error of ours; of any other only its kind and place, never its text."""
+    if isinstance(error, DeidHooksError):
+        text = str(error)
+        return text[:1].upper() + text[1:]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        kind += f" ({os.strerror(error.errno).lower()})"
+    return (
+        f"Internal error: {kind}{place}. Its text is not shown, it may identify a patient."
+        " Please report it with what you did."
+    )

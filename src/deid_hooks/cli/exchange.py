@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
@@ -14,9 +14,18 @@ from typing import Annotated
 
 import typer
 
-from deid_hooks.cli.completion import complete_term
-from deid_hooks.cli.context import ReasonOption, hooks_of, looking, texts_of
-from deid_hooks.cli.failures import FAILED, SOME_REFUSED
+from deid_hooks.cli.context import (
+    FAILED,
+    SOME_REFUSED,
+    UPLOADER,
+    ReasonOption,
+    arguments_of,
+    complete_term,
+    hooks_of,
+    looking,
+    refuse_without_reason,
+    texts_of,
+)
 from deid_hooks.cli.output import Format, Unwritten, put, write_rows
 
 
@@ -52,9 +61,9 @@ def export(
     deid-hooks export --output log.jsonl
     deid-hooks export project=TRIAL7 --join --format csv --output join.csv
     """
-    from deid_hooks.administrator import exporting
-    from deid_hooks.matching import parse
-    from deid_hooks.recordjson import to_json
+    from deid_hooks.admin import export_log as exporting
+    from deid_hooks.query.conditions import parse
+    from deid_hooks.records.json_codec import to_json
 
     texts = texts_of(terms or ())
     query = parse(texts) if texts else None
@@ -98,7 +107,7 @@ def import_(
     \b
     deid-hooks import anonymizer.db --project TRIAL7
     """
-    from deid_hooks.administrator.importing import import_history
+    from deid_hooks.admin.import_log import import_history
 
     counts: Counter[str] = Counter()
     with hooks_of(context) as hooks:
@@ -121,7 +130,7 @@ def _written(output: Path | None) -> Iterator[None]:
     if output is None:
         yield
         return
-    from deid_hooks.uploader.placing import new_file, remove_leftovers
+    from deid_hooks.files import new_file, remove_leftovers
 
     if output.exists():
         raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
@@ -154,3 +163,69 @@ def _fields(context: typer.Context) -> tuple[str, ...]:
     from deid_hooks.settings import load_settings
 
     return load_settings(url=context.obj.url).fields
+
+
+_WORDS = {
+    "Entry": "entries",
+    "UploadEvent": "upload events",
+    "AccessRow": "access rows",
+    "Tombstone": "tombstones",
+    "Block": "blocks",
+}
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="URL of a log, or @FILE.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="URL of a log, or @FILE.")],
+    reason: Annotated[str, typer.Option(help="Why: kept in the access trail.")] = "",
+) -> None:
+    """Copy a whole log into another store, made if there is none, and verify the copy.
+
+    Stop the uploaders first. Repeat it after any trouble: what is there already is passed over.
+    A URL with a password belongs in a file: arguments are visible to other users of the machine.
+
+    \b
+    deid-hooks copy sqlite:////srv/deid/log.db @url-of-the-database.txt
+    """
+    from deid_hooks.admin.access import look
+    from deid_hooks.copy_log import copy_log
+    from deid_hooks.deadline import Deadline
+    from deid_hooks.hooks import DeidHooks
+    from deid_hooks.log import backend_of
+    from deid_hooks.settings import masked
+
+    source, target = _url(source), _url(target)
+    with DeidHooks.load(UPLOADER, url=source) as hooks:
+        refuse_without_reason(hooks, reason)
+        hooks.check()
+        into = backend_of(target)
+        try:
+            into.create(Deadline(hooks.settings.deadline))
+            hooks.recorder.look(look("copy", f"to {masked(target)}", (), reason))
+            held = copy_log(hooks.recorder.backend, into, hooks.settings.deadline, _copied())
+        finally:
+            into.close()
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    parts = (f"{count} {_WORDS[kind]}" for kind, count in sorted(held.counts.items()))
+    typer.echo(f"The copy is whole: {', '.join(parts)}.")
+
+
+def _url(word: str) -> str:
+    urls = arguments_of([word])
+    if len(urls) != 1:
+        raise typer.BadParameter("one URL is wanted")
+    return urls[0]
+
+
+def _copied() -> Callable[[int], None]:
+    """Counts on a terminal, and nowhere else."""
+    done = 0
+
+    def told(records: int) -> None:
+        nonlocal done
+        done += records
+        if sys.stderr.isatty():
+            print(f"\r{done} records", end="", file=sys.stderr, flush=True)
+
+    return told

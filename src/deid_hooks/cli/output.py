@@ -18,7 +18,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from deid_hooks.administrator.spreadsheet import safe_cell
+from deid_hooks.admin.search import safe_cell
 from deid_hooks.errors import DeidHooksError
 
 

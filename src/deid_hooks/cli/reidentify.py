@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import ReasonOption, looking
-from deid_hooks.cli.failures import FAILED, SOME_REFUSED
+from deid_hooks.cli.context import FAILED, SOME_REFUSED, ReasonOption, looking
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.administrator.reidentification import Returned
+    from deid_hooks.admin.reidentify import Returned
 
 _COLUMNS = ["file", "status", "output", "log_id", "reason", "not_restored"]
 _BACK = ("restored", "derived")
@@ -42,7 +41,7 @@ def reidentify(
     deid-hooks reidentify delivered --output originals --reason 'incidental finding'
     deid-hooks reidentify segmentations --derived --output home
     """
-    from deid_hooks.administrator.reidentification import Reidentifier
+    from deid_hooks.admin.reidentify import Reidentifier
 
     if output.exists():
         raise typer.BadParameter(f"{output} exists already: name a folder that doesn't")

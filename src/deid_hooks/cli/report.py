@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deid_hooks.cli.context import ReasonOption, TermsArgument, looking, texts_of
-from deid_hooks.cli.failures import NOTHING_FOUND
+from deid_hooks.cli.context import NOTHING_FOUND, ReasonOption, TermsArgument, looking, texts_of
 from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.administrator.reporting import Line
+    from deid_hooks.admin.report import Line
 
 _TABLE = ["id", "acquired", "Modality", "images", "destination", "outcome", "withdrawn"]
 _LINES_AT_ONCE = 5_000
@@ -34,9 +33,9 @@ def report(
     deid-hooks report @terms.txt
     deid-hooks report subject=SUBJ-007 project=TRIAL7 --format csv > report.csv
     """
-    from deid_hooks.administrator.reporting import COLUMNS
-    from deid_hooks.administrator.reporting import report as lines_of
-    from deid_hooks.matching import parse
+    from deid_hooks.admin.report import COLUMNS
+    from deid_hooks.admin.report import report as lines_of
+    from deid_hooks.query.conditions import parse
 
     texts = texts_of(terms)
     query = parse(texts)

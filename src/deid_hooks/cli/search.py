@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.completion import complete_column, complete_term
-from deid_hooks.cli.context import ReasonOption, hooks_of, lines_of, looking, texts_of
-from deid_hooks.cli.failures import NOTHING_FOUND
+from deid_hooks.cli.context import (
+    NOTHING_FOUND,
+    ReasonOption,
+    complete_column,
+    complete_term,
+    hooks_of,
+    lines_of,
+    looking,
+    texts_of,
+)
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.administrator.looking import Looker
-    from deid_hooks.matching import Query, Term
+    from deid_hooks.admin.access import Looker
+    from deid_hooks.query.conditions import Query, Term
 
     Row = dict[str, Any]
 
@@ -72,8 +79,8 @@ def search(
     deid-hooks search deid:PatientID=SUBJ-007 --format ids
     deid-hooks search --from patients.csv --column PatientID project=TRIAL7 --format csv
     """
-    from deid_hooks.administrator.searching import columns_named, find_each, values_in
-    from deid_hooks.matching import parse
+    from deid_hooks.admin.search import columns_named, find_each, values_in
+    from deid_hooks.query.conditions import parse
 
     texts = texts_of(terms or ())
     shown = columns_named(show.replace(",", " ").split())
@@ -107,7 +114,7 @@ def _rows(
     limit: int | None,
     asked: str,
 ) -> Iterator[Row]:
-    from deid_hooks.administrator.searching import columns_named, rows_of, sorted_rows
+    from deid_hooks.admin.search import columns_named, rows_of, sorted_rows
 
     recorder = looker.recorder
     ids = recorder.search(query)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.cli.context import check_log, hooks_of
-from deid_hooks.cli.failures import FAILED, SOME_REFUSED, WRONG_USE
+from deid_hooks.cli.context import FAILED, SOME_REFUSED, WRONG_USE, check_log, hooks_of
 from deid_hooks.cli.output import (
     Format,
     FormatOption,
@@ -25,8 +24,8 @@ from deid_hooks.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from deid_hooks.destinations import Destination
     from deid_hooks.hooks import DeidHooks
-    from deid_hooks.uploader.destinations import Destination
     from deid_hooks.uploader.upload import Order, Result
 
 SubjectsOption = Annotated[
@@ -61,8 +60,8 @@ def upload(
     \b
     deid-hooks upload incoming folder:/srv/research --project TRIAL7 --jobs 2
     """
-    from deid_hooks.uploader.destinations import DestinationError, open_destination
-    from deid_hooks.uploader.folder import Folder
+    from deid_hooks.destinations import DestinationError, open_destination
+    from deid_hooks.destinations.folder import Folder
     from deid_hooks.uploader.subjects import read_subjects
     from deid_hooks.uploader.upload import Order
 
@@ -169,3 +168,47 @@ def _summarise(counts: Counter[str], total: int) -> None:
     if known < total:
         parts.append(f"{total - known} not sent")
     say(f"{total} files: {', '.join(parts) or 'nothing to do'}")
+
+
+def execute(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")],
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- COMMAND... {}", help="{} stands for a folder of its files."),
+    ],
+    name: Annotated[str, typer.Option("--as", help="The destination's name in the log.")],
+    together: Annotated[
+        bool, typer.Option(help="Run the command once, for all acquisitions.")
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
+    ] = "basic",
+    project: Annotated[str, typer.Option(help="Pseudonyms are made per project.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")] = 1,
+    subjects: SubjectsOption = None,
+    again: Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")] = False,
+    form: FormatOption = None,
+) -> None:
+    """De-identify, log, and have any command send: nothing reaches it before it is in the log.
+
+    The command runs once for each acquisition, with a private folder of its de-identified files in
+    place of {}. Exit status 0 means uploaded. It finds the log id in DEID_LOG_ID.
+
+    \b
+    deid-hooks exec incoming --as pacs -- storescu -aec ARCHIVE pacs 11112 +sd {}
+    deid-hooks exec incoming --as bucket --together -- rsync -r {}/ archive:/srv/images/
+    """
+    from deid_hooks.uploader.exec import Command, Interrupted
+    from deid_hooks.uploader.subjects import read_subjects
+    from deid_hooks.uploader.upload import Order
+
+    target = Command(command, name, together)
+    labels = read_subjects(subjects, project) if subjects else {}
+    order = Order(engine, project, jobs, again, labels, together)
+    try:
+        with target.passing_signals_on(), hooks_of(context) as hooks:
+            check_log(hooks)
+            deliver(hooks, source, target, order, form, target.refuse_to_go_on)
+    except Interrupted as ended:
+        raise typer.Exit(128 + ended.number) from None

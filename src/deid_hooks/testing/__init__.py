@@ -1,4 +1,4 @@
-"""The conformance kit: proves that a store keeps the log as ``deid_hooks.backend`` says.
+"""The conformance kit: proves that a store keeps the log as ``deid_hooks.backends.contract`` says.
 
     from deid_hooks.testing import BackendConformance
 
@@ -11,14 +11,11 @@
 It needs the extra ``testing``.
 """
 
-from deid_hooks.testing.appending import Appending
-from deid_hooks.testing.durability import Durability
-from deid_hooks.testing.erasing import Erasing
-from deid_hooks.testing.failing import Failing
-from deid_hooks.testing.ordering import Ordering
+from deid_hooks.testing.appending import Appending, Ordering
+from deid_hooks.testing.durability import Durability, Failing
+from deid_hooks.testing.erasing import Erasing, Trails
 from deid_hooks.testing.reading import Reading
 from deid_hooks.testing.searching import Searching
-from deid_hooks.testing.trails import Trails
 
 __all__ = ["BackendConformance"]
 

@@ -11,12 +11,12 @@ import os
 import sys
 from typing import Any
 
-from deid_hooks.backend import LogBackend
+from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, now
 from deid_hooks.errors import LogError
+from deid_hooks.records.chain import linked
+from deid_hooks.records.model import AccessRow, now
 from deid_hooks.testing.records import fresh_id, make_entry
-from deid_hooks.trail import linked
 
 TRAIL_KEY = b"trail of the kit"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deid_hooks.backend import LogBackend
+from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Block, Entry, Instance, Record, Tombstone, UploadEvent
+from deid_hooks.records.model import Block, Entry, Instance, Record, Tombstone, UploadEvent
 from deid_hooks.testing.records import (
     any_blocks,
     any_entries,

@@ -8,9 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from deid_hooks.entry import (
-    DEID_FIELDS,
-    INDEXED_FIELDS,
+from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
+from deid_hooks.records.model import (
     AccessRow,
     Block,
     Entry,

@@ -11,10 +11,10 @@ from typing import IO, Any, cast
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deid_hooks.backend import LogBackend
+from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline, NoAnswer, within
 from deid_hooks.errors import LogError
-from deid_hooks.opening import backend_of
+from deid_hooks.log import backend_of
 
 GRACE = 3.0
 """Seconds after its deadline in which an answer still counts: machines that test are busy."""

@@ -21,10 +21,9 @@ from deid_hooks import (
     Upload,
     UploadRefused,
 )
-from deid_hooks.uploader.destinations import Delivery, Destination, DestinationError, Outgoing
-from deid_hooks.uploader.prepare import Refused, Staged, restage
+from deid_hooks.destinations import Delivery, Destination, DestinationError, Outgoing
+from deid_hooks.uploader.prepare import Refused, Staged, restage, staging_folder
 from deid_hooks.uploader.scan import Scan
-from deid_hooks.uploader.staging import staging_folder
 from deid_hooks.uploader.subjects import Identity, labels_of
 from deid_hooks.uploader.workers import Work, prepared
 

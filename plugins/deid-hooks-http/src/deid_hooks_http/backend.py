@@ -9,13 +9,21 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from deid_hooks.backend import LogBackend, Page, Sealed
+from deid_hooks.backends.contract import LogBackend, Page, Sealed
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import AppendUnknown, LogUnavailable, SettingsError
-from deid_hooks.matching import Query
-from deid_hooks.queryjson import query_to_json
-from deid_hooks.recordjson import from_json, text_from_json, text_to_json, to_json
+from deid_hooks.query.conditions import Query
+from deid_hooks.query.json_codec import query_to_json
+from deid_hooks.records.json_codec import from_json, text_from_json, text_to_json, to_json
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    Tombstone,
+    UploadEvent,
+)
 from deid_hooks_http.answers import NotFound, NotWhole
 from deid_hooks_http.exchange import Exchange
 

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
-from deid_hooks.backend import LogBackend, Page
-from deid_hooks.bounded import Begin, in_time
-from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.backends.contract import LogBackend, Page
+from deid_hooks.backends.rules import Key, key_of, unwritten
+from deid_hooks.deadline import Begin, Deadline, in_time
 from deid_hooks.errors import ForkedProcess, LogUnavailable
 from deid_hooks.files import put_file
-from deid_hooks.recordjson import from_json, to_json
-from deid_hooks.rules import Key, key_of, unwritten
-from deid_hooks.trail import erased
+from deid_hooks.records.chain import erased
+from deid_hooks.records.json_codec import from_json, to_json
+from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.recordjson import text_from_json
+from deid_hooks.records.json_codec import text_from_json
 from deid_hooks_service.problems import Problem, wrong
 
 MOST_BYTES = 64 * 1024 * 1024

@@ -148,7 +148,7 @@ def serve_with(arguments: Sequence[str]) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    from deid_hooks.cli.failures import exit_code_of, said_of
+    from deid_hooks.cli.context import exit_code_of, said_of
 
     try:
         app(arguments, prog_name="deid-hooks-service" if arguments is None else "deid-hooks")

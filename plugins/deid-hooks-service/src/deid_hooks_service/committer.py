@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import Entry, Record, UploadEvent
 from deid_hooks.errors import (
     AppendUnknown,
     DeidHooksError,
@@ -20,7 +19,8 @@ from deid_hooks.errors import (
     NotAllowed,
     TrailMoved,
 )
-from deid_hooks.recorder import Recorder
+from deid_hooks.log import Recorder
+from deid_hooks.records.model import Entry, Record, UploadEvent
 from deid_hooks_service.problems import busy
 
 _MOST_RECORDS = 1_000

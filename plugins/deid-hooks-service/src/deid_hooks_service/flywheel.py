@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from deid_hooks.canonical import content_digest, dumps
-from deid_hooks.dictionary import tag_of, vr_of
-from deid_hooks.entry import INDEXED_FIELDS, Entry, UploadEvent, new_log_id, now, readable
-from deid_hooks.patient import patient_digest
-from deid_hooks.secret import SiteSecret
-from deid_hooks.timestamp import iso
+from deid_hooks.dicom.dictionary import tag_of, vr_of
+from deid_hooks.dicom.timestamp import iso
+from deid_hooks.records.digest import content_digest, dumps, patient_digest
+from deid_hooks.records.fields import INDEXED_FIELDS
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Entry, UploadEvent, new_log_id, now, readable
 from deid_hooks_service.bodies import members
 from deid_hooks_service.problems import wrong
 

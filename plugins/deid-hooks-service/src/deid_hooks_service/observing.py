@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deid_hooks.entry import now
 from deid_hooks.errors import UNABLE_TO_LOG
+from deid_hooks.records.model import now
 from deid_hooks_service.problems import problem_of
 
 log = logging.getLogger("deid_hooks_service")

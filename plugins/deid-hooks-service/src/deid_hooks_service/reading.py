@@ -9,11 +9,19 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from deid_hooks.backend import Sealed
-from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadEvent, parse_log_id
-from deid_hooks.matching import Query
-from deid_hooks.queryjson import query_from_json, query_to_json
-from deid_hooks.recordjson import from_json, text_to_json, to_json
+from deid_hooks.backends.contract import Sealed
+from deid_hooks.query.conditions import Query
+from deid_hooks.query.json_codec import query_from_json, query_to_json
+from deid_hooks.records.json_codec import from_json, text_to_json, to_json
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Record,
+    Tombstone,
+    UploadEvent,
+    parse_log_id,
+)
 from deid_hooks_service import schemas
 from deid_hooks_service.bodies import json_of, members, text, texts
 from deid_hooks_service.problems import not_found, wrong

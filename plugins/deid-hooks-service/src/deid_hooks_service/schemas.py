@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from deid_hooks.entry import INDEXED_FIELDS
-from deid_hooks.terms import ENTRY_FIELDS
+from deid_hooks.query.parser import ENTRY_FIELDS
+from deid_hooks.records.fields import INDEXED_FIELDS
 
 Schema = dict[str, Any]
 

@@ -13,9 +13,9 @@ import anyio.to_thread
 from starlette.requests import Request
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import AccessRow, now
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.recorder import Recorder
+from deid_hooks.log import Recorder
+from deid_hooks.records.model import AccessRow, now
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.observing import Metrics
 from deid_hooks_service.senders import Sender, Senders

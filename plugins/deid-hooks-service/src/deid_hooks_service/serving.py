@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.opening import backend_of, open_log
+from deid_hooks.log import backend_of, open_log
 from deid_hooks.settings import Settings
 from deid_hooks_service.app import application
 from deid_hooks_service.flywheel_users import FlywheelUsers

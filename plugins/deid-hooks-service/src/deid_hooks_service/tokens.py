@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from deid_hooks.entry import now
 from deid_hooks.errors import SettingsError
+from deid_hooks.records.model import now
 from deid_hooks.settings import config_file
 
 ROLES = ("upload", "search", "reidentify", "admin")

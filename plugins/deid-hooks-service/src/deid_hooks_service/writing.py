@@ -10,9 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from deid_hooks.canonical import content_digest
 from deid_hooks.deadline import Deadline
-from deid_hooks.entry import (
+from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, NotAllowed
+from deid_hooks.records.digest import content_digest
+from deid_hooks.records.json_codec import from_json
+from deid_hooks.records.model import (
     OUTCOMES,
     AccessRow,
     Block,
@@ -21,8 +23,6 @@ from deid_hooks.entry import (
     Record,
     UploadEvent,
 )
-from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, NotAllowed
-from deid_hooks.recordjson import from_json
 from deid_hooks_service import schemas
 from deid_hooks_service.bodies import json_of, members, text, texts
 from deid_hooks_service.flywheel import records_of

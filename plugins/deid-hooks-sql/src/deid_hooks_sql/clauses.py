@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from deid_hooks.entry import readable
-from deid_hooks.sqlite.clauses import Clause
+from deid_hooks.backends.sqlite.clauses import Clause
+from deid_hooks.records.model import readable
 from deid_hooks_sql.database import Database
 
 _COLUMN = re.compile(r"\[(\w+)\]")

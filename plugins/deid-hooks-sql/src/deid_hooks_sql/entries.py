@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from deid_hooks.entry import Entry
+from deid_hooks.records.model import Entry
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.rows import entry_of, texts_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from deid_hooks.entry import AccessRow, Erasure, Tombstone, UploadEvent
 from deid_hooks.errors import LogError, LogUnavailable
-from deid_hooks.trail import erased
+from deid_hooks.records.chain import erased
+from deid_hooks.records.model import AccessRow, Erasure, Tombstone, UploadEvent
 from deid_hooks_sql.database import Statement
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.reading import select_of

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from deid_hooks.backend import Page, Sealed
-from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
+from deid_hooks.backends.contract import Page, Sealed
 from deid_hooks.errors import LogUnavailable
+from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.entries import SELECT_ENTRY, entries_within, made_of, parts_of
 from deid_hooks_sql.failures import not_allowed

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deid_hooks.entry import AccessRow, Block, Erasure, Tombstone, UploadEvent
+from deid_hooks.records.model import AccessRow, Block, Erasure, Tombstone, UploadEvent
 from deid_hooks_sql.rows import Row, kept, texts_of
 from deid_hooks_sql.schema import RECORDS, limit_of
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deid_hooks.entry import DEID_FIELDS, INDEXED_FIELDS, Entry, Instance, readable
-from deid_hooks.sqlite.searchable import parts_of, words_of
+from deid_hooks.backends.sqlite.searchable import parts_of, words_of
+from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
+from deid_hooks.records.model import Entry, Instance, readable
 from deid_hooks_sql.schema import KEYWORD, SHORT, TEXTS, limit_of
 
 Texts = Sequence[str | None]

@@ -28,9 +28,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-from deid_hooks.entry import INDEXED_FIELDS
+from deid_hooks.backends.sqlite.schema import DEID_COLUMNS, INDEXED_COLUMNS
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.sqlite.schema import DEID_COLUMNS, INDEXED_COLUMNS
+from deid_hooks.records.fields import INDEXED_FIELDS
 
 VERSION = 1
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from deid_hooks.backends.sqlite.clauses import clause_of
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.matching import Query
-from deid_hooks.sqlite.clauses import clause_of
+from deid_hooks.query.conditions import Query
 from deid_hooks_sql.clauses import condition, selection
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.reading import entries_at

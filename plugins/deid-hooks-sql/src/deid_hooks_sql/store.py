@@ -10,9 +10,8 @@ from functools import partial
 from itertools import islice
 from typing import ClassVar, TypeVar
 
-from deid_hooks.backend import LogBackend, Page, Sealed
+from deid_hooks.backends.contract import LogBackend, Page, Sealed
 from deid_hooks.deadline import Deadline, NoAnswer
-from deid_hooks.entry import AccessRow, Block, Entry, Erasure, Record, Tombstone, UploadEvent
 from deid_hooks.errors import (
     AppendUnknown,
     Forgotten,
@@ -22,7 +21,16 @@ from deid_hooks.errors import (
     LogUnavailable,
     TrailMoved,
 )
-from deid_hooks.matching import Query
+from deid_hooks.query.conditions import Query
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    Tombstone,
+    UploadEvent,
+)
 from deid_hooks_sql import creation, erasing, reading, search, writing
 from deid_hooks_sql.database import Database
 from deid_hooks_sql.failures import Failed, Kind, no_answer, unavailable

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from deid_hooks.entry import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks.errors import Forgotten, IdConflict, LogUnavailable, TrailMoved
-from deid_hooks.trail import same_row
+from deid_hooks.records.chain import same_row
+from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.entries import entry_at
 from deid_hooks_sql.links import Link

@@ -1,0 +1,197 @@
+"""From de-identified files back to the originals, one file at a time."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+
+from deid_hooks.admin.access import Looker
+from deid_hooks.admin.derived import bring_home, mark_identity_restored
+from deid_hooks.admin.histories import IMPORTED_BY
+from deid_hooks.admin.lookup import Directory, originals_of
+from deid_hooks.dicom.difference import FINGERPRINT
+from deid_hooks.dicom.restore import restore
+from deid_hooks.errors import LogError, UnusableDataset
+from deid_hooks.files import new_file, remove_leftovers_within
+from deid_hooks.records.model import Entry
+from deid_hooks.uploader.scan import cannot_be_read, read
+
+_LOOKS_KEPT = 10_000
+_NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
+_IMPORTED = "its entry was imported from another system, and holds only what that one kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What became of one file. ``not_restored`` names what stays as it is, ``reason`` says why.
+
+    ``status`` is ``restored``, ``derived``, ``not found``, ``refused``, ``failed`` or ``no DICOM``.
+    """
+
+    path: Path
+    status: str
+    log_id: str = ""
+    output: Path | None = None
+    reason: str = ""
+    not_restored: tuple[str, ...] = ()
+
+
+class Reidentifier:
+    """Writes originals into a folder of its own; every entry it uses is in the trail before.
+
+    ``derived``: also what was made from de-identified images, by its references.
+    """
+
+    def __init__(self, looker: Looker, output: Path, derived: bool) -> None:
+        self._looker = looker
+        self._output = output
+        self._derived = derived
+        self._directory = Directory(looker.recorder)
+        self._recorded: dict[str, None] = {}
+
+    def run(self, paths: Iterable[Path]) -> Iterator[Returned]:
+        """Bring home every file in and below these paths, each as the result is asked for.
+
+        Raises OSError if the output folder can't be made (FileExistsError: it is there), LogError
+        if the log can't be reached: nothing further is written.
+        """
+        self._output.mkdir(mode=0o700)
+        remove_leftovers_within(self._output.parent)  # another run may have had another output
+        unknown = 0
+        for found in _files(paths):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's quote values
+                returned = found if isinstance(found, Returned) else self._one(*found)
+            unknown += returned.status == "not found"
+            yield returned
+        if unknown:
+            self._looker.record(f"{unknown} files that no entry knows", ())
+
+    def _one(self, path: Path, relative: Path) -> Returned:
+        try:
+            if path.exists() and not path.is_file():
+                return Returned(path, "no DICOM", reason="neither a file nor a folder")
+            if not _may_be_dicom(path):
+                return Returned(path, "no DICOM", reason="it doesn't begin as DICOM does")
+            dataset: Dataset = read(path)
+            uid = str(dataset.get("SOPInstanceUID", ""))
+            if not uid:
+                return Returned(path, "refused", reason="it has no SOPInstanceUID")
+            entries = self._directory.of_instance(uid)
+            if entries:
+                return self._restored(path, relative, dataset, uid, entries)
+            if self._derived or any(True for _ in self._directory.with_other_uids([uid])):
+                return self._brought_home(path, relative, dataset)
+        except UnusableDataset as error:
+            return Returned(path, "refused", reason=str(error))
+        except OSError as error:
+            return Returned(path, "failed", reason=str(error.strerror).lower())
+        except LogError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its text may quote values
+            return Returned(path, "failed", reason=f"{type(error).__name__} while restoring it")
+        return Returned(path, "not found", reason="the log holds no instance with this UID")
+
+    def _restored(
+        self, path: Path, relative: Path, dataset: Dataset, uid: str, entries: tuple[Entry, ...]
+    ) -> Returned:
+        if len(entries) > 1 and len({_said_of(uid, entry) for entry in entries}) > 1:
+            ids = " and ".join(entry.log_id for entry in entries)
+            return Returned(path, "refused", reason=f"the entries {ids} differ about it")
+        entry = entries[0]
+        original, missing = restore(dataset, entry)
+        mark_identity_restored(original)
+        self._record(uid, [entry.log_id])
+        target = self._write(original, relative)
+        why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _why(missing)
+        return Returned(path, "restored", entry.log_id, target, why, missing)
+
+    def _brought_home(self, path: Path, relative: Path, dataset: Dataset) -> Returned:
+        uid = str(dataset.SOPInstanceUID)
+        log_ids, missing = bring_home(dataset, self._directory)
+        self._record(uid, log_ids)
+        target = self._write(dataset, relative)
+        known = str(dataset.SOPInstanceUID) != uid  # de-identified itself, and not logged
+        why = _NOT_LOGGED_ITSELF if known else _why(missing)
+        return Returned(path, "derived", log_ids[0], target, why, missing)
+
+    def _record(self, uid: str, log_ids: Iterable[str]) -> None:
+        new = [log_id for log_id in log_ids if log_id not in self._recorded]
+        if new:
+            self._looker.record(f"deid:SOPInstanceUID=={uid}", new)
+            self._recorded.update(dict.fromkeys(new))
+            if len(self._recorded) > _LOOKS_KEPT:
+                self._recorded.pop(next(iter(self._recorded)))
+
+    def _write(self, dataset: Dataset, relative: Path) -> Path:
+        folder = self._output
+        for part in relative.parent.parts:
+            folder /= part
+            folder.mkdir(mode=0o700, exist_ok=True)
+        with new_file(self._output) as new:
+            with open(new.descriptor, "wb", closefd=False) as file:
+                dcmwrite(file, dataset)
+            os.fsync(new.descriptor)
+            for target in _names(folder / relative.name):
+                try:
+                    new.name(target)
+                except FileExistsError:
+                    continue
+                return target
+        raise AssertionError  # pragma: no cover - names don't end
+
+
+def _said_of(uid: str, entry: Entry) -> str:
+    """What an entry says of an instance, in a form that can be compared."""
+    said = []
+    for instance in entry.instances:
+        if instance.deid_uid == uid:
+            originals = originals_of(entry, instance)
+            originals.pop(FINGERPRINT, None)
+            said.append((instance.uid, sorted(originals.items())))
+    return repr(sorted(said, key=repr))
+
+
+def _why(missing: tuple[str, ...]) -> str:
+    return "the log does not hold the originals of some elements" if missing else ""
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+
+
+def _may_be_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(132)
+    # Without a prefix a file begins with group 0002 or 0008, in little or big endian.
+    return head[128:] == b"DICM" or head[:2] in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
+
+
+def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path] | Returned]:
+    """Every file, in the order of names, and where it lies below the path that was given.
+
+    For a folder that is passed over, what is to be said of it.
+    """
+    for given in paths:
+        if not given.is_dir():
+            yield given, Path(given.name)
+            continue
+        unlisted: list[OSError] = []
+        for folder, folders, names in os.walk(given, onerror=unlisted.append):
+            folders.sort()
+            for name in folders:
+                if (path := Path(folder, name)).is_symlink():
+                    yield Returned(path, "refused", reason="a link to a folder is not followed")
+            for name in sorted(names):
+                path = Path(folder, name)
+                yield path, path.relative_to(given)
+        for error in unlisted:
+            yield Returned(Path(error.filename), "failed", reason=cannot_be_read(error))

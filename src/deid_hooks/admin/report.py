@@ -1,0 +1,122 @@
+"""All that left about a subject: a row for each acquisition at each destination."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from deid_hooks.admin.access import PAGE
+from deid_hooks.admin.copies import Copy, copies_of
+from deid_hooks.admin.lookup import person_of
+from deid_hooks.log import Recorder
+from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent
+
+COLUMNS = [
+    *("id", "project", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"),
+    *("subject", "blocked", "timestamp", "StudyDate", "Modality", "instances"),
+    *("destination", "outcome", "at", "withdrawn"),
+    *("deid_StudyInstanceUID", "deid_SeriesInstanceUID", "deid_SOPInstanceUID"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One acquisition at one destination. ``person`` is equal for one (PatientID, issuer)."""
+
+    log_id: str
+    person: Hashable
+    row: dict[str, Any]
+
+
+def report(recorder: Recorder, log_ids: Iterable[str]) -> Iterator[Line]:
+    """The lines of these entries, in their order, some entries at a time."""
+    blocked: dict[tuple[tuple[str, ...], str], bool] = {}
+    ids = iter(log_ids)
+    while page := list(islice(ids, PAGE)):
+        copies = copies_of(recorder.uploads(page))
+        for entry in recorder.entries(page):
+            key = entry.patients, entry.project
+            if key not in blocked:
+                if len(blocked) > PAGE:
+                    blocked.clear()
+                blocked[key] = recorder.blocked(*key)
+            person = (person_of(entry), entry.project)
+            for copy in copies.get(entry.log_id) or [Copy(entry.log_id, "", "", "")]:
+                yield Line(entry.log_id, person, _row(entry, copy, blocked[key]))
+
+
+def _row(entry: Entry, copy: Copy, blocked: bool) -> dict[str, Any]:
+    fields = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+    return {
+        "id": entry.log_id,
+        "project": entry.project,
+        **{keyword: _plain(entry.fields.get(keyword)) for keyword in fields},
+        "subject": _plain(entry.deid.get("PatientID")),
+        "blocked": blocked,
+        "timestamp": entry.timestamp,
+        "StudyDate": _plain(entry.fields.get("StudyDate")),
+        "Modality": _plain(entry.fields.get("Modality")),
+        "instances": len(entry.instances),
+        "destination": copy.destination or None,
+        "outcome": copy.outcome or None,
+        "at": copy.at or None,
+        "withdrawn": copy.withdrawn or None,
+        "deid_StudyInstanceUID": _plain(entry.deid.get("StudyInstanceUID")),
+        "deid_SeriesInstanceUID": _plain(entry.deid.get("SeriesInstanceUID")),
+        "deid_SOPInstanceUID": list(entry.deid_uids),
+    }
+
+
+def _plain(values: tuple[str, ...] | None) -> str | list[str] | None:
+    return None if not values else values[0] if len(values) == 1 else list(values)
+
+
+@dataclass(slots=True)
+class Statistics:
+    """``counts`` by name, ``copies`` by destination and latest event, first and last entry."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    copies: list[tuple[str, str, int]] = field(default_factory=list)
+    first: str = ""
+    last: str = ""
+
+
+def statistics(recorder: Recorder) -> Statistics:
+    """Count. A store that can count does; of any other everything is read."""
+    ask = getattr(recorder.backend, "statistics", None)
+    if ask is not None:
+        return Statistics(*ask())
+    return _counted(recorder)
+
+
+def _counted(recorder: Recorder) -> Statistics:
+    made = Statistics()
+    numbers: Counter[str] = Counter(
+        dict.fromkeys(("entries", "instances", "patients", "projects"), 0)
+    )
+    erased = {r.log_id for r in recorder.records() if isinstance(r, Tombstone)}
+    patients, projects = set(), set()
+    latest: dict[tuple[str, str], str] = {}
+    blocks: dict[tuple[str, str], bool] = {}
+    for record in recorder.records():
+        if isinstance(record, Entry) and record.log_id not in erased:
+            numbers["entries"] += 1
+            numbers["instances"] += len(record.instances)
+            patients.add(record.patients)
+            projects.add(record.project)
+            made.first, made.last = made.first or record.created, record.created
+        elif isinstance(record, UploadEvent):
+            latest[record.log_id, record.destination] = record.event
+        elif isinstance(record, Block):
+            blocks[record.patient, record.project] = not record.lifted
+        elif isinstance(record, AccessRow):
+            numbers["looks"] += 1
+    numbers["patients"], numbers["projects"] = len(patients - {()}), len(projects)
+    numbers["forgotten"], numbers["blocked"] = len(erased), sum(blocks.values())
+    made.counts = {**numbers, "looks": numbers["looks"]}
+    copies = Counter((destination, event) for (_, destination), event in latest.items())
+    made.copies = sorted((*key, count) for key, count in copies.items())
+    return made

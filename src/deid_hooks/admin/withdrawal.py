@@ -1,0 +1,177 @@
+"""Consent is withdrawn: nothing more leaves, and what was deleted elsewhere is noted."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from deid_hooks.admin.access import PAGE, Looker, user
+from deid_hooks.admin.copies import Copy, copies_of
+from deid_hooks.admin.lookup import person_of
+from deid_hooks.admin.search import Selection
+from deid_hooks.errors import TermError
+from deid_hooks.log import Recorder
+from deid_hooks.query.conditions import Between, Query
+from deid_hooks.records.digest import patient_digest
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, now
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What ``note_withdrawn`` found: copies noted now, noted before, and where others are."""
+
+    now: int
+    before: int
+    elsewhere: tuple[str, ...]
+
+
+def patient_of_entries(recorder: Recorder, log_ids: Iterable[str]) -> str:
+    """The keyed digest of the one patient whom all these entries are about.
+
+    Raises TermError if there are several, or if no entry has a PatientID.
+    """
+    found: set[str] = set()
+    for entry in recorder.entries(log_ids):
+        found.update(entry.patients)
+        if len(found) > 1:
+            raise TermError(
+                "these entries are about more than one patient: add terms, such as"
+                " IssuerOfPatientID=..., or block one after the other"
+            )
+    if not found:
+        raise TermError(
+            "the images that were found have no PatientID, and a block goes by PatientID and issuer"
+        )
+    return found.pop()
+
+
+def patients_named(lines: Iterable[str], secret: SiteSecret) -> Iterator[str]:
+    """Keyed digests of patients that are named by PatientID, a tab, and its issuer if it has one.
+
+    They need not be in the log.
+    """
+    for line in lines:
+        number, _, issuer = line.partition("\t")
+        yield patient_digest(number.strip(), issuer.strip(), secret)
+
+
+def block(
+    recorder: Recorder, patients: Iterable[str], project: str, reason: str, lift: bool = False
+) -> int:
+    """From now on nothing of these patients leaves, on no machine that shares the log; or again.
+
+    Returns how many patients. Durable when it returns.
+    """
+    blocks = [
+        Block(uuid.uuid4().hex, now(), patient, project, user(), reason, lift)
+        for patient in dict.fromkeys(patients)
+    ]
+    recorder.append(blocks)
+    return len(blocks)
+
+
+def note_withdrawn(
+    recorder: Recorder, destination: str, log_ids: Iterable[str], at: str, uploader: str
+) -> Noted:
+    """Note that the copies of these entries at a destination were deleted there, at that time."""
+    noted = before = 0
+    elsewhere: dict[str, None] = {}
+    ids = iter(log_ids)
+    while page := list(islice(ids, PAGE)):
+        copies = [copy for those in copies_of(recorder.uploads(page)).values() for copy in those]
+        here = [copy for copy in copies if copy.destination == destination]
+        elsewhere.update((copy.destination, None) for copy in copies if copy not in here)
+        before += sum(bool(copy.withdrawn) for copy in here)
+        noted += _append(recorder, [copy for copy in here if not copy.withdrawn], at, uploader)
+    return Noted(noted, before, tuple(elsewhere))
+
+
+def _append(recorder: Recorder, copies: Sequence[Copy], at: str, uploader: str) -> int:
+    if copies:
+        recorder.append(
+            [UploadEvent(c.log_id, at, "withdrawn", c.destination, uploader) for c in copies]
+        )
+    return len(copies)
+
+
+_SECONDS = 6 * 3600.0
+"""A large log is rewritten whole, which takes as long as its disk takes."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What would be forgotten. ``copies`` counts by destination what is not noted as withdrawn."""
+
+    log_ids: list[str] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    copies: Counter[str] = field(default_factory=Counter)
+
+
+def plan(looker: Looker, selection: Selection) -> Plan:
+    """Look for what is to be forgotten; every id that is found is in the trail before.
+
+    Raises TermError if terms find entries of two patients, unless they are only about when and
+    for which project the entries were written: that is retention.
+    """
+    made = Plan()
+    one_person = selection.query is not None and not is_retention(selection.query)
+    persons: set[Hashable] = set()
+    found = looker.recorded(
+        selection.search(looker.recorder), selection.asked, lambda log_id: [log_id]
+    )
+    while page := list(islice(found, PAGE)):
+        for those in copies_of(looker.recorder.uploads(page)).values():
+            made.copies.update(copy.destination for copy in those if not copy.withdrawn)
+        if selection.query is None:
+            _sort_named(made, looker, page)
+            continue
+        if one_person:
+            persons.update(map(_person, looker.recorder.entries(page)))
+            if len(persons) > 1:
+                raise TermError(
+                    "these terms find entries of more than one patient, or of patients who can't"
+                    " be told apart; add terms, or name the log ids"
+                )
+        made.log_ids += page
+    return made
+
+
+def is_retention(query: Query) -> bool:
+    """Whether the terms say only until when entries were written, and perhaps for which project."""
+    if any(term.side != "entry" or term.name not in ("created", "project") for term in query.terms):
+        return False
+    conditions = [c for term in query.terms if term.name == "created" for c in term.conditions]
+    return bool(conditions) and all(
+        isinstance(condition, Between) and condition.high is not None for condition in conditions
+    )
+
+
+def forget(looker: Looker, log_ids: Sequence[str], reason: str) -> None:
+    """Erase, and leave tombstones.
+
+    Raises LogUnavailable if nothing was erased, LogError if it isn't finished.
+    """
+    looker.recorder.erase(log_ids, Erasure(now(), user(), reason), _SECONDS)
+
+
+def _sort_named(made: Plan, looker: Looker, log_ids: Iterable[str]) -> None:
+    ids = list(log_ids)
+    there = {entry.log_id for entry in looker.recorder.entries(ids)}
+    for log_id in ids:
+        if log_id in there:
+            made.log_ids.append(log_id)
+        elif looker.recorder.tombstone(log_id):
+            made.forgotten.append(log_id)
+        else:
+            made.unknown.append(log_id)
+
+
+def _person(entry: Entry) -> Hashable:
+    if len(entry.patients) > 1:
+        return entry.log_id  # of several: whoever wants it erased names it
+    return person_of(entry) or ("study", entry.fields.get("StudyInstanceUID"), entry.patients)

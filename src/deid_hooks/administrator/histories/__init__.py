@@ -1,1 +1,0 @@
-"""What other systems kept of their de-identification, one module for each kind of file."""

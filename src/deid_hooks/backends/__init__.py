@@ -1,0 +1,1 @@
+"""Stores of the log: the contract that each keeps, and the stores of this package."""

@@ -1,0 +1,277 @@
+"""The SQLite store of the log. What it does is in the modules beside; here is who waits for it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from deid_hooks.backends.contract import LogBackend, Page
+from deid_hooks.backends.sqlite import connection, reading, search, trail, writing
+from deid_hooks.backends.sqlite.connection import Opened, path_of
+from deid_hooks.backends.sqlite.failures import DRIVER_ERRORS, unavailable
+from deid_hooks.backends.sqlite.open_files import Replaced
+from deid_hooks.deadline import Deadline, NoAnswer, Worker
+from deid_hooks.errors import AppendUnknown, Forgotten, ForkedProcess, IdConflict, LogUnavailable
+from deid_hooks.query.conditions import Query
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    Tombstone,
+    UploadEvent,
+)
+
+T = TypeVar("T")
+
+_IDS_AT_ONCE = 500
+_SECONDS_TO_CLOSE = 5.0
+_SECONDS_TO_COUNT = 600.0
+
+
+class SQLiteBackend(LogBackend):
+    """The log in one SQLite file: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    Nothing is opened before the first call. Reading and writing have a thread and a connection
+    each, so that a reader does not wait behind a writer.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises LogUnavailable for a URL that is not one of a SQLite file."""
+        super().__init__(url)
+        self._path = path_of(url)
+        self._process = os.getpid()
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def create(self, deadline: Deadline) -> None:
+        def make() -> None:
+            connection.create_log(self._path, deadline)
+
+        self._answer("writer", deadline, lambda session: session.run_apart(deadline, make))
+
+    def exists(self) -> bool:
+        return connection.may_exist(self._path)
+
+    def check(self, deadline: Deadline) -> None:
+        try:
+            self._write(deadline, writing.prove_writable)
+        except AppendUnknown as error:
+            raise LogUnavailable(error.cause, error.remedy) from None
+        self._afresh(deadline, lambda opened: None)
+
+    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+        self._write(deadline, partial(writing.append, records))
+
+    def read(self, after: int, deadline: Deadline) -> Page:
+        return self._read(deadline, partial(reading.page_after, after=after))
+
+    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+        self._write(deadline, partial(writing.erase, log_ids, erasure))
+
+    def close(self) -> None:
+        if os.getpid() != self._process:
+            return  # the connections are the parent's
+        with self._lock:
+            sessions, self._sessions = self._sessions, {}
+        for name in sorted(sessions):  # the reader first: the last to close tidies up
+            sessions[name].end(Deadline(_SECONDS_TO_CLOSE))
+
+    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Tombstone | None:
+        return self._afresh(deadline, partial(reading.resolve, log_id=log_id))
+
+    def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
+        ids = iter(log_ids)
+        while some := list(islice(ids, _IDS_AT_ONCE)):
+            while some:
+                found, looked_at = self._page(deadline, partial(reading.entries_of, log_ids=some))
+                yield from found
+                some = some[looked_at:]
+
+    def with_digest(self, digest: str, deadline: Deadline) -> str | None:
+        return self._read(deadline, partial(reading.id_with_digest, digest=digest))
+
+    def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
+        return search.search(query, partial(self._page, deadline))
+
+    def explain(self, query: Query) -> list[tuple[str, str]]:
+        """The attribute of each term and the indexes that serve it, or that none does."""
+        return self._read(Deadline(), partial(search.explain, query=query))
+
+    def statistics(self) -> tuple[dict[str, int], list[tuple[str, str, int]], str, str]:
+        """Counts by name, copies by destination and latest event, first and last ``created``."""
+        deadline = Deadline(_SECONDS_TO_COUNT)
+        return (
+            self._read(deadline, reading.counts),
+            self._read(deadline, reading.copies),
+            *self._read(deadline, reading.ends),
+        )
+
+    def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
+        wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
+        few = wanted if wanted is None or len(wanted) <= _IDS_AT_ONCE else None
+        cursor, rest = 0, None if wanted is None else frozenset(wanted)
+        while True:
+            job = partial(reading.events_after, after=cursor, log_ids=few)
+            events, after = self._page(deadline, job)
+            yield from (event for event in events if rest is None or event.log_id in rest)
+            if after == cursor:
+                return
+            cursor = after
+
+    def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
+        yield from self._read(deadline, partial(reading.blocks_of, patients=patients))
+
+    def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
+        return self._read(deadline, partial(reading.label_of, project=project, patient=patient))
+
+    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
+        cursor = 0
+        while True:
+            rows, after = self._page(deadline, partial(trail.rows_of_trail, after=cursor))
+            yield from rows
+            if after == cursor:
+                return
+            cursor = after
+
+    def trail_head(self, deadline: Deadline) -> str:
+        return self._read(deadline, trail.head_of_trail)
+
+    def _page(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
+        """One page of many: each may take as long as the first."""
+        return self._read(Deadline(deadline.seconds), job)
+
+    def _read(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
+        return self._answer("reader", deadline, lambda session: session.run(deadline, job))
+
+    def _afresh(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
+        """Do a job on a connection opened now, by path: what is written must be found there."""
+
+        def on_fresh() -> T:
+            fresh = Opened(self._path, deadline)
+            try:
+                for session in tuple(self._sessions.values()):
+                    old = session.opened
+                    if old and (old.files, old.store) != (fresh.files, fresh.store):
+                        raise Replaced(self._path)
+                answer = job(fresh)
+                fresh.verify()
+                return answer
+            finally:
+                fresh.close()
+
+        return self._answer(
+            "reader", deadline, lambda session: session.run_apart(deadline, on_fresh)
+        )
+
+    def _write(self, deadline: Deadline, job: Callable[[Opened, Callable[[], bool]], None]) -> None:
+        turn = threading.Lock()  # whoever takes it: the job begins, or its caller gives up before
+
+        def take_turn() -> bool:
+            return turn.acquire(blocking=False)
+
+        try:
+            self._in_session(
+                "writer", deadline, lambda s: s.run(deadline, lambda o: job(o, take_turn))
+            )
+        except NoAnswer:
+            if take_turn():
+                raise self._no_answer(deadline) from None
+            failure = self._no_answer(deadline)
+            raise AppendUnknown(
+                f"{failure.cause}; whether the last write is in it is unknown", failure.remedy
+            ) from None
+
+    def _answer(self, name: str, deadline: Deadline, ask: Callable[[Session], T]) -> T:
+        try:
+            return self._in_session(name, deadline, ask)
+        except NoAnswer:
+            raise self._no_answer(deadline) from None
+
+    def _in_session(self, name: str, deadline: Deadline, ask: Callable[[Session], T]) -> T:
+        if os.getpid() != self._process:
+            raise ForkedProcess
+        with self._lock:
+            session = self._sessions.get(name) or Session(self._path, name)
+            self._sessions[name] = session
+        try:
+            return ask(session)
+        except NoAnswer:
+            # Its thread may hang for ever. If not, it closes its connection when it is done.
+            with self._lock:
+                if self._sessions.get(name) is session:
+                    del self._sessions[name]
+            session.end(Deadline(0))
+            raise
+        except Replaced:
+            # No connection to the old files may stay: SQLite would share what it knows with it.
+            for each in tuple(self._sessions.values()):
+                each.release(deadline)
+            raise
+
+    def _no_answer(self, deadline: Deadline) -> LogUnavailable:
+        return LogUnavailable(
+            f"the log {self._path} gave no answer within {deadline.seconds:g} seconds",
+            "look at its disk, and for another process that holds it",
+        )
+
+
+class Session:
+    """Runs jobs on a connection that is opened when the first one needs it.
+
+    A connection on which anything failed is closed, and the next job gets a fresh one.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.opened: Opened | None = None
+        self._path = path
+        self._worker = Worker(f"deid-hooks log {name}")
+
+    def run(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
+        """What ``job`` returns. Raises what it raises, in the log's words, or NoAnswer."""
+        return self._worker.run(deadline, lambda: self._translated(lambda: self._do(job, deadline)))
+
+    def run_apart(self, deadline: Deadline, function: Callable[[], T]) -> T:
+        """As :meth:`run`, without the connection."""
+        return self._worker.run(deadline, lambda: self._translated(function))
+
+    def release(self, deadline: Deadline) -> None:
+        """Close the connection, as soon as the jobs before are done. Never raises."""
+        with suppress(NoAnswer, *DRIVER_ERRORS):
+            self._worker.run(deadline, self._close)
+
+    def end(self, deadline: Deadline) -> None:
+        """Close the connection and let the thread end; both happen later if it hangs now."""
+        self.release(deadline)
+        self._worker.stop()
+
+    def _do(self, job: Callable[[Opened], T], deadline: Deadline) -> T:
+        try:
+            if self.opened is None:
+                self.opened = Opened(self._path, deadline)
+            self.opened.deadline = deadline
+            self.opened.verify()
+            return job(self.opened)
+        except (IdConflict, Forgotten):
+            raise  # the log's answer, not a failure
+        except BaseException:
+            self._close()
+            raise
+
+    def _translated(self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except DRIVER_ERRORS as error:
+            raise unavailable(error, self._path) from None
+
+    def _close(self) -> None:
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            opened.close()

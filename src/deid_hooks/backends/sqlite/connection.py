@@ -1,0 +1,221 @@
+"""Opening and closing the log."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from deid_hooks.backends.sqlite import schema
+from deid_hooks.backends.sqlite.open_files import (
+    Names,
+    Replaced,
+    files_at,
+    hold,
+    keep_open,
+    names_of,
+    real_path,
+    release,
+)
+from deid_hooks.backends.sqlite.transactions import patiently, truncate_wal, writing
+from deid_hooks.deadline import Deadline
+from deid_hooks.errors import LogUnavailable
+from deid_hooks.files import fsync_folder, make_folders
+
+_STEPS_BETWEEN_LOOKS = 20_000
+_HALF_MADE = "check the URL of the log; if init was interrupted, run: deid-hooks init"
+
+
+class Opened:
+    """A connection, the files that it has open, and the random id of the store in them.
+
+    ``deadline`` is that of the call at work: a statement that runs past it is interrupted.
+    """
+
+    def __init__(self, path: Path, deadline: Deadline) -> None:
+        """Open the log. Raises LogUnavailable or what ``failures`` translates."""
+        self.path, self.deadline = path, deadline
+        real = real_path(path)
+        self._names = names_of(path, real)
+        before = files_at(self._names)
+        if before.main is None:
+            raise LogUnavailable(
+                f"there is no log at {path}", "restore it from a backup, or run: deid-hooks init"
+            )
+        _make_private(self._names)
+        if path.stat().st_size == 0:  # SQLite would take it for a new database
+            raise LogUnavailable(f"{path} is empty", _HALF_MADE)
+        self.connection = connect(real, deadline)
+        try:
+            self.connection.set_progress_handler(self._is_late, _STEPS_BETWEEN_LOOKS)
+            self.store = self._recognise()
+            self.files = files_at(self._names)
+            if self.files.main != before.main or None in (self.files.wal, self.files.shm):
+                raise Replaced(path)
+            hold(self.connection, self.files, path)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def verify(self) -> None:
+        """Raise Replaced unless the files at the path are the ones that are open here."""
+        if files_at(self._names) != self.files:
+            raise Replaced(self.path)
+
+    def close(self) -> None:
+        """Close the connection; the last one moves what was logged into the database file."""
+        there = files_at(self._names)
+        if there.main != self.files.main and there.wal not in (None, self.files.wal):
+            # Closing deletes the -wal at the path, by its name. This one belongs to another log.
+            keep_open(self.connection)
+            return
+        with suppress(sqlite3.Error):
+            self.connection.close()
+        release(self.connection)
+
+    def _recognise(self) -> str:
+        try:
+            found = patiently(self.deadline, lambda: schema.store_of(self.connection))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # as for a table that isn't there
+                raise
+            found = None
+        if found is None:
+            raise LogUnavailable(f"{self.path} is a database, but not a de-id log", _HALF_MADE)
+        store, version = found
+        schema.refuse_newer(version, self.path)
+        use_wal(self.connection, self.path, self.deadline)
+        # A log that was in another journal mode has its -wal from the next reading on.
+        patiently(self.deadline, lambda: schema.store_of(self.connection))
+        if version < schema.VERSION:
+            with writing(self) as connection:
+                schema.migrate(connection)
+        return store
+
+    def _is_late(self) -> bool:
+        return self.deadline.passed
+
+
+def connect(path: Path, deadline: Deadline) -> sqlite3.Connection:
+    """A bare connection to an existing file, that commits durably and overwrites what it deletes.
+
+    It does not wait for locks itself: SQLite's way of waiting lets some writers starve.
+    """
+    uri = f"{path.as_uri()}?mode=rw"
+    connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+    try:
+        patiently(deadline, lambda: connection.execute("PRAGMA synchronous = FULL"))
+        overwrites = "PRAGMA secure_delete = ON"
+        if patiently(deadline, lambda: connection.execute(overwrites).fetchone()) != (1,):
+            raise LogUnavailable(
+                "this build of SQLite can't overwrite what it deletes", "use another build"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def use_wal(connection: sqlite3.Connection, path: Path, deadline: Deadline) -> None:
+    """Keep a write-ahead log; the database remembers. LogUnavailable if it can't."""
+    mode = patiently(deadline, lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+    if mode != ("wal",):
+        raise LogUnavailable(f"the disk of {path} can't hold a SQLite log", "use a local disk")
+
+
+def _make_private(names: Names) -> None:
+    """Take away what others may do with the files. SQLite gives new ones the database's mode."""
+    for name in names:
+        try:
+            found = name.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise LogUnavailable(f"{name} is not a file", "check the URL of the log")
+            if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+                name.chmod(0o600)
+        except OSError:
+            continue  # not there, or a disk without modes; if it can't be used, that shows soon
+
+
+_PREFIX = "sqlite:///"
+
+
+def path_of(url: str) -> Path:
+    """The absolute path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    Percent-encoded bytes are decoded (RFC 3986, section 2.1). A relative path starts at the folder
+    that is current now, so that a later ``chdir`` does not lead to another log. Raises
+    LogUnavailable for any other URL.
+    """
+    path = os.fsdecode(unquote_to_bytes(url.removeprefix(_PREFIX)))
+    if not url.startswith(_PREFIX) or not path or "\0" in path or "?" in url or "#" in url:
+        raise LogUnavailable(
+            "the URL of the log is not one of a SQLite file",
+            "write sqlite:///relative.db or sqlite:////folder/absolute.db, with %3F for a ? in it",
+        )
+    return Path(path).absolute()
+
+
+def create_log(path: Path, deadline: Deadline) -> None:
+    """Make the file and the folders that it is in; leave a log that is there as it is.
+
+    Two processes may do so at once. Raises LogUnavailable or what ``failures`` translates.
+    """
+    make_folders(path.parent)
+    _make_file(path)
+    connection = connect(real_path(path), deadline)
+    try:
+        if patiently(deadline, lambda: _is_empty(connection)):
+            use_wal(connection, path, deadline)
+            _make_tables(connection, deadline)
+    finally:
+        connection.close()
+    Opened(path, deadline).close()
+
+
+def may_exist(path: Path) -> bool:
+    """False only where neither the log nor anything that it left behind is at the path."""
+    return any(_size(name) is not None for name in (path, Path(f"{path}-wal")))
+
+
+def _make_file(path: Path) -> None:
+    # In this order: whoever makes a log makes the file first.
+    if _size(Path(f"{path}-wal")) and not _size(path):
+        raise LogUnavailable(
+            f"the log {path} is gone, but what was logged last is still in {path}-wal",
+            "put the file back beside it; SQLite would delete the -wal of a new one",
+        )
+    # No connection of this process can have a new file open, so closing it drops no lock.
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+    fsync_folder(path.parent)
+
+
+def _make_tables(connection: sqlite3.Connection, deadline: Deadline) -> None:
+    patiently(deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
+    if not _is_empty(connection):  # another process was faster
+        connection.execute("ROLLBACK")
+        return
+    schema.migrate(connection)
+    connection.execute("COMMIT")
+    # The store's id must stand in the database file itself, and is never written again: so that
+    # it is missed when another file is copied over this one.
+    truncate_wal(connection, deadline)
+
+
+def _size(path: Path) -> int | None:
+    """In bytes; None where nothing is. What can't be looked at may be something."""
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return 0
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None

@@ -1,0 +1,108 @@
+"""Searching: SQL gives candidates, the reference matcher decides."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+
+from deid_hooks.backends.sqlite.clauses import clause_of
+from deid_hooks.backends.sqlite.connection import Opened
+from deid_hooks.backends.sqlite.reading import entries_at
+from deid_hooks.backends.sqlite.transactions import reading
+from deid_hooks.deadline import Deadline
+from deid_hooks.query.conditions import Query
+
+T = TypeVar("T")
+
+_MOST_BY_INDEX = 10_000
+_SECONDS_BY_INDEX = 1.0
+_ENTRIES_A_SCAN = 1_000
+_ENTRIES_AT_FIRST = 50
+_INDEX = re.compile(r"USING (?:COVERING )?INDEX (\S+)")
+
+
+class RunPage(Protocol):
+    """Runs a job on a connection, within a deadline of its own."""
+
+    def __call__(self, job: Callable[[Opened], T]) -> T: ...
+
+
+def search(query: Query, run: RunPage) -> Iterator[str]:
+    """The ids of the entries that match, oldest first, in a bounded amount of memory.
+
+    The first pages are small: who wants a few of many does not wait for more.
+    """
+    size = _ENTRIES_AT_FIRST
+    for seqs in _candidates(query, run):
+        while seqs:
+            entries, looked_at = run(partial(entries_at, seqs=seqs[:size]))
+            yield from (entry.log_id for entry in entries if query.matches(entry))
+            seqs, size = seqs[looked_at:], min(4 * size, _MOST_BY_INDEX)
+
+
+def explain(opened: Opened, query: Query) -> list[tuple[str, str]]:
+    """For each term its attribute and the indexes that serve it, for who wonders why it is slow."""
+    told = []
+    for term in query.terms:
+        where = clause_of(Query((term,)), scan=False)
+        sql = f"EXPLAIN QUERY PLAN SELECT seq FROM deid_log WHERE {where.sql}"  # noqa: S608
+        with reading(opened) as connection:
+            plan = [row[3] for row in connection.execute(sql, where.values)]
+        used = (found[1] for line in plan if (found := _INDEX.search(line)))
+        names = ", ".join(dict.fromkeys(used)) if where.indexed else ""
+        name = term.name if term.side != "deid" else f"deid:{term.name}"
+        told.append((name, names or "none: every entry that the other terms leave is looked at"))
+    return told
+
+
+def _candidates(query: Query, run: RunPage) -> Iterator[Sequence[int]]:
+    """Places in the order of the log: all at once by an index, or else scan by scan."""
+    found = run(partial(_by_index, query=query))
+    if found is not None:
+        yield found
+        return
+    after: int | None = 0
+    while after is not None:
+        found, after = run(partial(_by_scan, query=query, after=after))
+        yield found
+
+
+def _by_index(opened: Opened, query: Query) -> list[int] | None:
+    """None if no index helps: if none fits, or there is too much to be read from it."""
+    where = clause_of(query, scan=False)
+    if not where.indexed:
+        return None
+    sql = f"SELECT seq FROM deid_log WHERE {where.sql} LIMIT {_MOST_BY_INDEX + 1}"  # noqa: S608
+    whole, opened.deadline = (
+        opened.deadline,
+        Deadline(min(_SECONDS_BY_INDEX, opened.deadline.left() / 2)),
+    )
+    try:
+        with reading(opened) as connection:
+            rows = connection.execute(sql, where.values).fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return None
+    finally:
+        opened.deadline = whole
+    return None if len(rows) > _MOST_BY_INDEX else sorted(seq for (seq,) in rows)
+
+
+def _by_scan(opened: Opened, query: Query, after: int) -> tuple[list[int], int | None]:
+    """What is worth a look among the next entries, and where to go on; None at the end."""
+    where = clause_of(query, scan=True)
+    with reading(opened) as connection:
+        (last,) = connection.execute(
+            "SELECT max(seq) FROM (SELECT seq FROM deid_log WHERE seq > ? ORDER BY seq LIMIT ?)",
+            (after, _ENTRIES_A_SCAN),
+        ).fetchone()
+        rows = connection.execute(
+            f"SELECT seq FROM deid_log NOT INDEXED WHERE seq > ? AND seq <= ? AND {where.sql}"  # noqa: S608
+            " ORDER BY seq",
+            (after, last, *where.values),
+        ).fetchall()
+    return [seq for (seq,) in rows], last

@@ -1,0 +1,96 @@
+"""Transactions on the log, and waiting for one's turn."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from deid_hooks.backends.sqlite import schema
+from deid_hooks.backends.sqlite.failures import is_busy, unknown
+from deid_hooks.deadline import Deadline
+from deid_hooks.errors import LogUnavailable
+
+if TYPE_CHECKING:
+    from deid_hooks.backends.sqlite.connection import Opened
+
+T = TypeVar("T")
+
+_PAUSE = (0.0005, 0.003)
+_LAST_MOMENT = 0.02
+
+
+def patiently(deadline: Deadline, attempt: Callable[[], T]) -> T:
+    """What ``attempt`` returns, tried until nothing is in its way or the deadline is there.
+
+    Many short sleeps of random length give every waiting process the same chance.
+    """
+    while True:
+        try:
+            return attempt()
+        except sqlite3.Error as error:
+            if not is_busy(error) or deadline.left() < _LAST_MOMENT:
+                raise
+        _pause()
+
+
+def truncate_wal(connection: sqlite3.Connection, deadline: Deadline) -> bool:
+    """Move the write-ahead log into the database; False if a reader held it until the deadline."""
+    while True:
+        busy = patiently(
+            deadline, lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        )
+        if not busy or deadline.left() < _LAST_MOMENT:
+            return not busy
+        _pause()
+
+
+@contextmanager
+def writing(
+    opened: Opened, may_begin: Callable[[], bool] = lambda: True
+) -> Iterator[sqlite3.Connection]:
+    """A transaction that holds the write lock from its start, and is durable at its end.
+
+    ``may_begin`` is asked once the lock is there. An error raised by the commit becomes
+    AppendUnknown; after any other nothing was written.
+    """
+    connection = opened.connection
+    patiently(opened.deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
+    try:
+        if not may_begin() or opened.deadline.passed:
+            raise LogUnavailable(f"the log {opened.path} was not free in time", "try again")
+        yield connection
+    except BaseException:
+        _roll_back(connection)
+        raise
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise unknown(error, opened.path) from None
+
+
+@contextmanager
+def reading(opened: Opened) -> Iterator[sqlite3.Connection]:
+    """A transaction that sees one state of the log. Keep it short: it holds up an erasure."""
+    connection = opened.connection
+    connection.execute("BEGIN")
+    try:
+        patiently(opened.deadline, lambda: schema.store_of(connection))
+        yield connection
+    finally:
+        _roll_back(connection)
+
+
+def _pause() -> None:
+    time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - not a secret
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # After some errors SQLite has rolled back already. If this fails, the error that led here
+    # still matters more, and a connection that failed is not used again.
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")

@@ -1,0 +1,318 @@
+"""The destination ``dicom://AET@host:port``: C-STORE to an archive (PS3.4, annex B)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from deid_hooks import SettingsError
+from deid_hooks.destinations import Delivery, DestinationError, Outgoing, known_already
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+    from pynetdicom.events import Event
+
+_DUPLICATE = 0x0111
+_MOST_IDS = 0xFFFF  # of messages, PS3.7, section 9.3.1.1
+_WARNINGS = range(0xB000, 0xC000)
+_FINISH = "run it again: what has arrived is not sent twice"
+
+
+class Archive:
+    """The archive of a URL. One association for each acquisition, every wait bounded.
+
+    SettingsError for a URL that isn't one, or if pynetdicom isn't installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import pynetdicom
+        except ImportError:
+            raise SettingsError(
+                "Sending to dicom: needs pynetdicom: pip install 'deid-hooks[dicom]'"
+            ) from None
+        pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True  # a file goes out as it lies there
+        # It prints tracebacks of what is told here in words.
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+        self._address = address_of(url)
+        self.name = self._address.name
+        self._entity = pynetdicom.AE(self._address.calling)
+        self._asked = 0
+        self._answers: deque[int] = deque()
+        seconds = self._address.seconds
+        self._entity.connection_timeout = self._entity.acse_timeout = seconds
+        self._entity.dimse_timeout = self._entity.network_timeout = seconds
+
+    def check(self) -> None:
+        """C-ECHO (PS3.4, annex A)."""
+        from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+        with self._association([(Verification, None)]) as association:
+            if not association.is_established or _code(association.send_c_echo()) != 0:
+                raise DestinationError(
+                    f"the archive {self.name} does not answer a C-ECHO", "look at its log"
+                )
+
+    def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+        found = known_already(files, self._found(files) if tried_before else ())
+        kinds: dict[int, Kind] = {}
+        for at in (at for at in range(len(files)) if at not in found):
+            if kind := kind_of(files[at]):
+                kinds[at] = kind
+            else:
+                found[at] = Delivery(
+                    "failed", "it does not say its SOP class and transfer syntax, as C-STORE needs"
+                )
+        for some in batches(sorted(set(kinds.values()))):
+            batch = {at: kind for at, kind in kinds.items() if kind in some}
+            found |= self._deliver_batch(files, batch)
+        return [found[at] for at in range(len(files))]
+
+    def _deliver_batch(
+        self, files: Sequence[Outgoing], kinds: Mapping[int, Kind]
+    ) -> dict[int, Delivery]:
+        try:
+            with self._association(contexts_for(kinds.values())) as association:
+                return {at: self._store(association, files[at], kinds[at]) for at in kinds}
+        except DestinationError as error:
+            return dict.fromkeys(kinds, Delivery("failed", str(error)))
+
+    def _store(self, association: Association, file: Outgoing, kind: Kind) -> Delivery:
+        accepted = {
+            (c.abstract_syntax, c.transfer_syntax[0]) for c in association.accepted_contexts
+        }
+        if accepted.isdisjoint(contexts_for([kind])):
+            syntax = UID(kind.syntax).name
+            return Delivery(
+                "failed", f"{self.name} takes no {UID(kind.sop_class).name} in the syntax {syntax}"
+            )
+        if not association.is_established:
+            return Delivery("failed", f"the association with {self.name} was lost; {_FINISH}")
+        as_it_lies = kind.as_it_lies and (kind.sop_class, kind.syntax) in accepted
+        self._asked = self._asked % _MOST_IDS + 1
+        try:
+            sent = file.path if as_it_lies else dcmread(file.path)
+            answer = association.send_c_store(sent, msg_id=self._asked)
+        except Exception as error:  # noqa: BLE001 - what a file does to pydicom, or the network
+            return Delivery("failed", f"it could not be sent: {type(error).__name__}")
+        code = _code(answer)
+        if code is not None and self._answers.popleft() != self._asked:
+            association.abort()  # what comes now can't be told apart either
+            code = None
+        if code is None:
+            return Delivery("failed", f"{self.name} gave no answer, it may be there; {_FINISH}")
+        if code == _DUPLICATE:
+            return Delivery("already there")
+        if code == 0:
+            return Delivery("uploaded")
+        if code in _WARNINGS:
+            return Delivery("uploaded", f"{self.name} took it with the warning {code:04X}")
+        return Delivery("failed", f"{self.name} refused it with the status {code:04X}")
+
+    def _found(self, files: Sequence[Outgoing]) -> set[str]:
+        """SOP Instance UIDs that a C-FIND tells of; none if the archive can't be asked."""
+        from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+            StudyRootQueryRetrieveInformationModelFind as FIND,
+        )
+
+        there: set[str] = set()
+        series = {(file.study_uid, file.series_uid) for file in files}
+        with suppress(DestinationError), self._association([(FIND, None)]) as association:
+            for study_uid, series_uid in series:
+                asked = Dataset()
+                asked.QueryRetrieveLevel = "IMAGE"
+                asked.StudyInstanceUID, asked.SeriesInstanceUID = study_uid, series_uid
+                asked.SOPInstanceUID = ""
+                with suppress(RuntimeError, ValueError):  # no context for it, or it was lost
+                    for status, answer in association.send_c_find(asked, FIND):
+                        if _code(status) in (0xFF00, 0xFF01) and answer is not None:
+                            there.add(str(answer.get("SOPInstanceUID", "")))
+        return there
+
+    @contextmanager
+    def _association(self, kinds: Iterable[tuple[str, str | None]]) -> Iterator[Association]:
+        from pynetdicom import build_context, evt
+
+        address = self._address
+        self._answers.clear()
+        try:
+            association = self._entity.associate(
+                address.host,
+                address.port,
+                contexts=[build_context(kind, syntax) for kind, syntax in kinds],
+                ae_title=address.called,
+                tls_args=(address.tls, address.host) if address.tls else None,
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, _tune, [address.seconds]),
+                    (evt.EVT_DIMSE_RECV, _note, [self._answers]),
+                ],
+            )
+        except (OSError, ValueError) as error:  # a host whose name can be none
+            raise DestinationError(
+                f"the archive {self.name} can't be reached ({type(error).__name__})"
+            ) from None
+        try:
+            if association.is_rejected:
+                raise DestinationError(
+                    f"the archive {self.name} rejected the association",
+                    f"look whether it knows this machine as {address.calling}",
+                )
+            if not association.is_established and not association.acceptor.primitive:
+                trust = ", and that each side knows the other's certificate" if address.tls else ""
+                raise DestinationError(
+                    f"the archive {self.name} can't be reached",
+                    f"see that it runs{trust}; {_FINISH}",
+                )
+            yield association
+        finally:
+            if association.is_established:
+                association.release()
+            else:
+                association.abort()
+
+
+def _tune(event: Event, seconds: float) -> None:
+    """No waiting for more to send (90 ms a file), and none for a receiver that stopped reading."""
+    connection: Any = event.assoc.dul.socket
+    connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.socket.settimeout(seconds)
+
+
+def _note(event: Event, answers: deque[int]) -> None:
+    """To which message each answer belongs: an archive that answers twice is a file ahead."""
+    answers.append(int(event.message.command_set.get("MessageIDBeingRespondedTo", 0)))
+
+
+def _code(status: Dataset) -> int | None:
+    """The status (PS3.7, annex C); None for silence."""
+    return int(status.Status) if "Status" in status else None
+
+
+_CALLING = "DEID-HOOKS"
+_TITLE = re.compile(r"[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?")  # PS3.5, table 6.2-1, AE
+_OPTIONS = {"calling", "tls", "ca", "cert", "key", "timeout"}
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an archive is, and how it is spoken to. ``name`` is without the options."""
+
+    called: str
+    calling: str
+    host: str
+    port: int
+    seconds: float
+    tls: ssl.SSLContext | None
+
+    @property
+    def name(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"dicom://{self.called}@{host}:{self.port}"
+
+
+def address_of(url: str) -> Address:
+    """Raises SettingsError for a URL that isn't one, and for certificates that can't be read."""
+    malformed = SettingsError("A DICOM archive is named as dicom://AET@host:port, with a port.")
+    try:
+        split = urlsplit(url)
+        called, host, port = split.username or "", split.hostname or "", split.port
+        pairs = parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query))
+    except ValueError:
+        raise malformed from None
+    if split.password or split.path.strip("/") or not (host and port):
+        raise malformed
+    if not _TITLE.fullmatch(called):
+        raise malformed
+    options = dict(pairs)
+    if unknown := set(options) - _OPTIONS:
+        known = ", ".join(sorted(_OPTIONS))
+        raise SettingsError(f"Unknown option {min(unknown)} of a DICOM archive. Known: {known}.")
+    calling = options.get("calling", _CALLING)
+    if not _TITLE.fullmatch(calling):
+        raise SettingsError("calling= wants an application entity title of 1 to 16 characters.")
+    return Address(called, calling, host, port, _seconds(options), _tls(options))
+
+
+def _seconds(options: dict[str, str]) -> float:
+    try:
+        seconds = float(options.get("timeout", _SECONDS))
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 3600:
+        raise SettingsError("timeout= wants a number of seconds.")
+    return seconds
+
+
+def _tls(options: dict[str, str]) -> ssl.SSLContext | None:
+    if options.get("tls", "no") not in ("yes", "no"):
+        raise SettingsError("tls= wants yes or no.")
+    if options.get("tls") != "yes":
+        if {"ca", "cert", "key"} & set(options):
+            raise SettingsError("Certificates are for tls=yes.")
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.get("ca"))
+        if "cert" in options:
+            context.load_cert_chain(options["cert"], options.get("key"))
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"The certificates of the DICOM archive can't be read: {type(error).__name__}."
+        ) from None
+    return context
+
+
+_MOST_KINDS = 63  # 128 contexts in an association (PS3.8, section 9.3.2), at most two for a kind
+_LONGEST_UID = 64  # PS3.5, section 9.1
+_SOP_INSTANCE_UID = 0x00080018
+
+
+class Kind(NamedTuple):
+    """What has to be negotiated for a file.
+
+    ``as_it_lies``: its file meta information says of it what its dataset says, so that it can be
+    sent without being decoded.
+    """
+
+    sop_class: str
+    syntax: str
+    as_it_lies: bool
+
+
+def kind_of(file: Outgoing) -> Kind | None:
+    """What a file is; None if it doesn't say so by UIDs that can be proposed."""
+    with file.path.open("rb") as staged:
+        dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > _SOP_INSTANCE_UID)
+    meta = dataset.file_meta
+    sop_class = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+    syntax = meta.get("TransferSyntaxUID")
+    if not (sop_class and syntax) or max(len(str(sop_class)), len(str(syntax))) > _LONGEST_UID:
+        return None
+    uids = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"))
+    return Kind(str(sop_class), str(syntax), uids == (sop_class, file.sop_uid))
+
+
+def contexts_for(kinds: Iterable[Kind]) -> list[tuple[str, str | None]]:
+    """What is proposed: files as they are, and what every archive takes (PS3.5, section 10.1)."""
+    proposed: set[tuple[str, str | None]] = {(kind.sop_class, kind.syntax) for kind in kinds}
+    plain = {
+        (kind, ImplicitVRLittleEndian) for kind, of in proposed if of == ExplicitVRLittleEndian
+    }
+    return sorted(proposed | plain, key=str)
+
+
+def batches(kinds: Sequence[Kind]) -> Iterator[Sequence[Kind]]:
+    return (kinds[at : at + _MOST_KINDS] for at in range(0, len(kinds), _MOST_KINDS))

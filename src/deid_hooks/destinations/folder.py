@@ -1,0 +1,221 @@
+"""A folder as destination, ``folder:PATH``: STUDY_UID/SERIES_UID/SOP_UID.dcm, de-identified UIDs.
+
+The folder holds whole files and nothing else, at whatever instant a process is killed or the power
+fails. Two files with one UID are two files: the second is SOP_UID-2.dcm. Files and folders made
+here are readable by their owner only (0600, 0700), whatever the umask.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from deid_hooks import SettingsError
+from deid_hooks.destinations import Delivery, DestinationError, Outgoing
+from deid_hooks.files import new_file, remove_leftovers
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+_LONGEST_UID = 64  # PS3.5, section 9.1
+_BLOCK = 1 << 20
+
+_AGAIN = "then run it again: what has arrived is not sent twice"
+_NOT_IN_ONE_STEP = ("can't take a file in one step", "use another file system")
+_CAUSES = {
+    errno.ENOSPC: ("is full", f"make room, {_AGAIN}"),
+    errno.EDQUOT: ("has no room left in the quota", f"make room, {_AGAIN}"),
+    errno.EROFS: ("is read-only", f"mount it for writing, {_AGAIN}"),
+    errno.EACCES: ("may not be written by this user", "change its owner or its permissions"),
+    errno.EPERM: ("may not be written by this user", "change its owner or its permissions"),
+    errno.ENOENT: ("is not there", f"create it, or mount what holds it, {_AGAIN}"),
+    errno.ESTALE: ("is another folder than before", f"mount what held it, {_AGAIN}"),
+    errno.ENOTDIR: ("is not a folder", "name a folder"),
+    errno.EXDEV: (
+        "needs a hidden folder beside it, on the same file system, and can't have one",
+        "name a folder within one that you may write",
+    ),
+    errno.ENOSYS: _NOT_IN_ONE_STEP,
+    errno.EINVAL: _NOT_IN_ONE_STEP,
+}
+
+
+class Folder:
+    """The folder of that path; ``~`` is the user's own. SettingsError if that leads nowhere."""
+
+    def __init__(self, path: str) -> None:
+        if not path:
+            raise SettingsError("The destination folder: has no path: folder:PATH.")
+        try:
+            self._path = Path(path).expanduser().resolve()
+        except RuntimeError:
+            raise SettingsError(
+                f"The destination folder:{path} leads nowhere: a link in a circle, or a user who"
+                " isn't there."
+            ) from None
+        self.name = f"folder:{self._path}"
+        self._changed: set[Path] = set()
+        self._checked: tuple[int, int] | None = None
+
+    def is_within(self, source: Path) -> bool:
+        """Whether it is that folder or lies in it: what is delivered would be read as originals."""
+        return self._path.is_relative_to(source.resolve())
+
+    def check(self) -> None:
+        """Make the folder if its parent is there, and see that it can be written."""
+        with self._told():
+            if make_private(self._path):
+                self._changed.update((self._path, self._path.parent))
+            remove_leftovers(self._path)
+            with new_file(self._path):
+                pass
+            self._checked = _identity(self._path)
+
+    def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+        deliveries = [self._delivery(file) for file in files]
+        try:
+            self.finish()
+        except DestinationError as error:
+            return [Delivery("failed", str(error))] * len(files)
+        return deliveries
+
+    def _delivery(self, file: Outgoing) -> Delivery:
+        try:
+            return Delivery(self.send(file))
+        except DestinationError as error:
+            return Delivery("failed", str(error))
+
+    def has(self, file: Outgoing) -> bool:
+        """Whether one of the files with these UIDs has the same bytes."""
+        with self._told():
+            paths = names_in(folder_of(self._path, file), file)
+            return any(_same(path, file.path) for path in itertools.takewhile(_taken, paths))
+
+    def send(self, file: Outgoing) -> Literal["uploaded", "already there"]:
+        """Deliver a file. DestinationError for what is no UID: it would become a path."""
+        with self._told():
+            self._refuse_another()
+            folder = folder_of(self._path, file)
+            there = self.has(file)
+            written = not there and self._write(file.path, folder, names_in(folder, file))
+        # What is there already may come from a run that was killed before it was durable.
+        self._changed.update((folder, folder.parent, self._path))
+        return "uploaded" if written else "already there"
+
+    def finish(self) -> None:
+        """Bring the names to the disk; the files are there since ``send``."""
+        with self._told():
+            for folder in self._changed:
+                _sync(folder)
+            self._changed.clear()
+            self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Raise ESTALE if another folder took the place of the checked one, as by unmounting."""
+        if self._checked not in (None, _identity(self._path)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> bool:
+        """Write a file under the first name that is free; False if it stands there meanwhile."""
+        with new_file(self._path) as new, staged.open("rb") as source:
+            with open(new.descriptor, "wb", closefd=False) as target:
+                shutil.copyfileobj(source, target, _BLOCK)
+            os.fsync(new.descriptor)
+            make_private(folder.parent)
+            make_private(folder)
+            while True:
+                path = next(names)
+                try:
+                    new.name(path)
+                except FileExistsError:
+                    if _same(path, staged):
+                        return False
+                else:
+                    return True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """The system's errors as what they mean for the destination."""
+        try:
+            yield
+        except OSError as error:
+            cause, remedy = _CAUSES.get(
+                error.errno or 0, (f"can't be written: {str(error.strerror).lower()}", "")
+            )
+            raise DestinationError(f"the destination {self.name} {cause}", remedy) from None
+
+
+def folder_of(folder: Path, file: Outgoing) -> Path:
+    """Where its series is, below a folder. DestinationError for what is no UID."""
+    study = _checked(file.study_uid, "StudyInstanceUID")
+    return folder / study / _checked(file.series_uid, "SeriesInstanceUID")
+
+
+def names_in(folder: Path, file: Outgoing) -> Iterator[Path]:
+    """The names that a file may get, in the order in which they are tried.
+
+    DestinationError for what is no UID.
+    """
+    stem = _checked(file.sop_uid, "SOPInstanceUID")
+    yield folder / f"{stem}.dcm"
+    yield from (folder / f"{stem}-{number}.dcm" for number in itertools.count(2))
+
+
+def _checked(uid: str, keyword: str) -> str:
+    if len(uid) > _LONGEST_UID or not _UID.fullmatch(uid):
+        raise DestinationError(f"the de-identified {keyword} is not a UID, and can't name a file")
+    return uid
+
+
+def make_private(folder: Path) -> bool:
+    """Make a folder in one that is there, its owner's only; False if there is one already."""
+    try:
+        folder.mkdir(0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        return False
+    folder.chmod(0o700)
+    return True
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _taken(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _same(path: Path, staged: Path) -> bool:
+    """Whether both are files of the same bytes."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size != staged.stat().st_size:
+        return False
+    with path.open("rb") as one, staged.open("rb") as other:
+        while block := one.read(_BLOCK):
+            if block != other.read(_BLOCK):
+                return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that have nothing to bring to a disk
+            raise
+    finally:
+        os.close(descriptor)

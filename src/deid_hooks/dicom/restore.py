@@ -1,0 +1,250 @@
+"""Restore: from a de-identified dataset and its entry back to the original."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import BaseTag
+
+from deid_hooks.dicom import dictionary
+from deid_hooks.dicom import json_codec as dicomjson
+from deid_hooks.dicom.capture import (
+    MEDIA_STORAGE_SOP_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
+    TRANSFER_SYNTAX_UID,
+    Snapshot,
+    capture,
+    encodings_in,
+    name_of,
+)
+from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, fingerprint
+from deid_hooks.dicom.stamp import unstamp
+from deid_hooks.errors import UnusableDataset
+from deid_hooks.records.model import Entry, Instance
+
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_IMPLICIT = "1.2.840.10008.1.2"
+
+
+class Restored(NamedTuple):
+    """The original, and the names of the elements that were not logged and stay as they are."""
+
+    dataset: Dataset
+    not_restored: tuple[str, ...]
+
+
+def restore(deidentified: Dataset, entry: Entry) -> Restored:
+    """The original of a de-identified dataset, equal element by element to what was captured.
+
+    ``deidentified`` is not changed. Elements that were not logged (pixel data that an engine
+    altered, values over the limit) stay as they are and are named. Raises UnusableDataset if the
+    entry has no such instance, or has several that can't be told apart.
+    """
+    stamped, deidentified = deidentified, _copy(deidentified)
+    unstamp(deidentified)
+    present = capture(deidentified)
+    instance = _instance(present, entry)
+    originals: dict[str, Any] = {**json.loads(entry.originals), **json.loads(instance.originals)}
+    originals.pop(FINGERPRINT, None)
+    restored = deidentified
+    work = _Restoration(entry.large, *_original_encoding(originals, stamped))
+    meta = {path: element for path, element in originals.items() if path.startswith("0002")}
+    work.restore_file_meta(restored, meta, instance)
+    if PREAMBLE in originals:
+        work.restore_preamble(restored, originals.pop(PREAMBLE))
+    dataset_paths = {path: element for path, element in originals.items() if path not in meta}
+    work.restore_items(restored, _nested(dataset_paths), dicomjson.DEFAULT_ENCODINGS)
+    return Restored(restored, tuple(dict.fromkeys(work.missing)))
+
+
+def _instance(present: Snapshot, entry: Entry) -> Instance:
+    deid_uid = present.text(SOP_INSTANCE_UID)
+    rows = [instance for instance in entry.instances if instance.deid_uid == deid_uid]
+    if not rows:
+        raise UnusableDataset(
+            f"the entry {entry.log_id} holds no instance with this SOPInstanceUID"
+        )
+    if len({row.originals for row in rows}) > 1:
+        rows = [row for row in rows if _is_of(present, entry, row)]
+        if len({row.originals for row in rows}) != 1:
+            raise UnusableDataset(
+                f"the entry {entry.log_id} holds several instances with this SOPInstanceUID"
+                " that can't be told apart"
+            )
+    return rows[0]
+
+
+def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
+    """Whether the values that the engine left alone are those of this instance."""
+    changed = {**json.loads(entry.originals), **json.loads(row.originals)}
+    wanted = changed.pop(FINGERPRINT, None)
+    unchanged = [
+        (tag, element)
+        for tag, element in sorted(present.elements.items())
+        if f"{tag:08X}" not in changed
+    ]
+    return wanted is not None and wanted["Value"] == [fingerprint(unchanged)]
+
+
+def _copy(dataset: Dataset) -> FileDataset:
+    """A copy that shares only what is never changed in place."""
+    elements: dict[Any, Any] = {
+        tag: element if _is_here(element) else deepcopy(dataset[tag])
+        for tag, element in list(dataset.items())
+    }
+    meta = getattr(dataset, "file_meta", None)
+    implicit, little_endian = dataset.original_encoding
+    copy = FileDataset(
+        "",
+        elements,
+        preamble=getattr(dataset, "preamble", None),
+        file_meta=FileMetaDataset() if meta is None else deepcopy(meta),
+        is_implicit_VR=bool(implicit),
+        is_little_endian=little_endian is not False,
+    )
+    copy.set_original_encoding(implicit, little_endian, dataset.original_character_set)
+    return copy
+
+
+def _is_here(element: DataElement | RawDataElement) -> bool:
+    """Whether a raw element was read; one that was deferred is still in a file."""
+    return isinstance(element, RawDataElement) and (element.value is not None or not element.length)
+
+
+def _original_encoding(originals: Mapping[str, Any], deidentified: Dataset) -> tuple[bool, bool]:
+    """Implicit VR and little endian, of the original transfer syntax."""
+    element = originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
+    if element:
+        uid = dicomjson.text_of("UI", dicomjson.decode(element))
+        return uid == _IMPLICIT, uid != _BIG_ENDIAN
+    implicit, little_endian = deidentified.original_encoding
+    return bool(implicit), little_endian is not False
+
+
+def _nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"00081140.0.00081155": x}`` as ``{"00081140": {0: {"00081155": x}}}``."""
+    tree: dict[str, Any] = {}
+    for path, element in paths.items():
+        tag, _, rest = path.partition(".")
+        if rest:
+            number, _, inner = rest.partition(".")
+            tree.setdefault(tag, _Inside()).setdefault(int(number), {})[inner] = element
+        else:
+            tree[tag] = element
+    return tree
+
+
+class _Inside(dict[int, dict[str, Any]]):
+    """Changed leaves inside a sequence, by item number; told apart from an element's own dict."""
+
+
+class _Restoration:
+    def __init__(self, large: Mapping[str, bytes], implicit: bool, little_endian: bool) -> None:
+        self.large = large
+        self.implicit, self.little_endian = implicit, little_endian
+        self.missing: list[str] = []
+
+    def restore_file_meta(
+        self, dataset: Dataset, paths: Mapping[str, Any], instance: Instance
+    ) -> None:
+        meta = dataset.file_meta
+        if f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}" not in paths and (
+            MEDIA_STORAGE_SOP_INSTANCE_UID in meta
+        ):
+            uid = {"vr": "UI", "Value": [instance.uid]}
+            paths = {**paths, f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}": uid}
+        explicit_little = _Restoration(self.large, False, True)
+        explicit_little.restore_items(meta, paths, dicomjson.DEFAULT_ENCODINGS)
+        self.missing += explicit_little.missing
+        if not meta:
+            del dataset.file_meta
+
+    def restore_preamble(self, dataset: FileDataset, element: Any) -> None:
+        preamble = None if element is None else self._value(element, dicomjson.DEFAULT_ENCODINGS)
+        if element is not None and preamble is None:
+            self.missing.append(PREAMBLE)
+        else:
+            dataset.preamble = preamble
+
+    def restore_items(
+        self, dataset: Dataset, tree: Mapping[str, Any], inherited: Sequence[str]
+    ) -> None:
+        """Put leaves, removals and whole sequences in place, then what is inside of sequences.
+
+        The character set comes first. Private creators, which tell sequences from bytes, are
+        leaves.
+        """
+        charset = f"{SPECIFIC_CHARACTER_SET:08X}"
+        if charset in tree:
+            self._put(dataset, charset, tree[charset], inherited)
+        own = (
+            dataset.get_item(SPECIFIC_CHARACTER_SET) if SPECIFIC_CHARACTER_SET in dataset else None
+        )
+        encodings = encodings_in(own) or tuple(inherited)
+        for path, element in tree.items():
+            if not isinstance(element, _Inside) and path != charset:
+                self._put(dataset, path, element, encodings)
+        for path, element in tree.items():
+            if isinstance(element, _Inside):
+                self._inside(dataset, int(path, 16), element, encodings)
+        implicit, little_endian = dataset.original_encoding
+        dataset.set_original_encoding(
+            self.implicit if implicit is None else implicit,
+            self.little_endian if little_endian is None else little_endian,
+            dataset._character_set,  # as pydicom compares them, so that it writes raw bytes as is
+        )
+
+    def _inside(
+        self, dataset: Dataset, tag: int, changed: _Inside, encodings: tuple[str, ...]
+    ) -> None:
+        items = dataset[tag].value if tag in dataset else ()
+        if not isinstance(items, DicomSequence):
+            items = ()
+        for number, paths in changed.items():
+            if number >= len(items):
+                self.missing.append(name_of(tag))
+                continue
+            items[number]._parent_encoding = list(encodings)  # it had the de-identified one
+            self.restore_items(items[number], _nested(paths), encodings)
+
+    def _put(self, dataset: Dataset, path: str, element: Any, encodings: Sequence[str]) -> None:
+        tag = int(path, 16)
+        if element is None:
+            if tag in dataset:
+                del dataset[tag]
+        elif element["vr"] == "SQ":
+            items = [self._item(item, encodings) for item in element.get("Value", ())]
+            # Where no VR is written and no dictionary has it, only an undefined length tells.
+            unknown = self.implicit and dictionary.vr_of(tag) != "SQ"
+            dataset[tag] = DataElement(
+                BaseTag(tag), "SQ", DicomSequence(items), is_undefined_length=unknown
+            )
+        elif (value := self._value(element, encodings)) is None:
+            self.missing.append(name_of(tag))
+        else:
+            # Past __setitem__, which decodes private elements and so turns UN into other VRs.
+            dataset._dict[BaseTag(tag)] = self._raw(tag, element["vr"], value)
+
+    def _item(self, elements: Mapping[str, Any], encodings: Sequence[str]) -> Dataset:
+        item = Dataset(parent_encoding=list(encodings))
+        self.restore_items(item, elements, encodings)
+        return item
+
+    def _value(self, element: Mapping[str, Any], encodings: Sequence[str]) -> bytes | None:
+        if "digest" in element:
+            return self.large.get(element["digest"])
+        if "length" in element:
+            return None
+        return dicomjson.decode(element, encodings, self.little_endian)
+
+    def _raw(self, tag: int, vr: str, value: bytes) -> RawDataElement:
+        return RawDataElement(
+            BaseTag(tag), vr, len(value), value, 0, self.implicit, self.little_endian
+        )

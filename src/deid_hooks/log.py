@@ -1,0 +1,271 @@
+"""The recorder: writes entries to the backend, reads them back, and never says yes in doubt.
+
+``DeidHooks`` calls it first and last, outside the order of the plugins.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from urllib.parse import unquote
+
+from deid_hooks.backends.contract import LogBackend, Sealed
+from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
+from deid_hooks.errors import (
+    AppendUnknown,
+    DeidHooksError,
+    LogError,
+    LogUnavailable,
+    NotAllowed,
+    PluginError,
+    SettingsError,
+)
+from deid_hooks.plugins import BACKENDS, installed, nearest
+from deid_hooks.query.conditions import Query
+from deid_hooks.records.chain import linked, trail_key
+from deid_hooks.records.digest import content_digest
+from deid_hooks.records.keys import SiteSecret, keep_secret, new_secret, read_secret
+from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.settings import Settings, masked
+
+
+@contextmanager
+def _foreign_errors_as(kind: type[LogError]) -> Iterator[None]:
+    """A backend that lets a driver's exception out: its text may hold values, its kind does not."""
+    try:
+        yield
+    except DeidHooksError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        raise kind(f"the backend of the log failed with {type(error).__name__}") from None
+
+
+class Recorder:
+    """The log as one site writes and reads it: a backend, the site secret, bounded waiting."""
+
+    def __init__(
+        self, backend: LogBackend, secret: SiteSecret, seconds: float = DEFAULT_SECONDS
+    ) -> None:
+        self.backend = backend
+        self.secret = secret
+        self.seconds = seconds
+
+    @_foreign_errors_as(LogUnavailable)
+    def create(self) -> None:
+        """Make the store where there is none; LogUnavailable if that can't be done."""
+        self.backend.create(self._deadline())
+        self.check()
+
+    @_foreign_errors_as(LogUnavailable)
+    def check(self) -> None:
+        """Return if the log is reachable, ours and writable; LogUnavailable otherwise."""
+        deadline = self._deadline()
+        self.backend.check(deadline)
+        if not self.backend.records:
+            return
+        with suppress(NotAllowed):  # who may not read can't tell, and is told when appending
+            for record in self.backend.read(0, deadline).records:
+                if isinstance(record, Entry):
+                    self._refuse_foreign(record)
+                    return
+
+    @_foreign_errors_as(AppendUnknown)
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records durably. After an AppendUnknown, once more with the same ids."""
+        deadline = self._deadline()
+        try:
+            self.backend.append(records, deadline)
+        except AppendUnknown:
+            if deadline.passed:
+                raise
+            self.backend.append(records, deadline)
+
+    @_foreign_errors_as(LogUnavailable)
+    def standing(self, entry: Entry) -> str | None:
+        """The log id of the entry with the same content, if the log has one already."""
+        if not self.backend.records:
+            return None
+        return self.backend.with_digest(entry.digest, self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def resolve(self, log_id: str) -> Entry | Sealed:
+        """Read an entry back from the store and find it equal to what was written.
+
+        Sealed where the store finds that itself, because this user may not read it. Raises LogError
+        with the cause if there is none, or it isn't.
+        """
+        found = self.backend.resolve(log_id, self._deadline())
+        if found is None:
+            raise LogUnavailable(f"the log has no entry {log_id}")
+        if isinstance(found, Tombstone):
+            raise LogUnavailable(f"the entry {log_id} was forgotten")
+        self._refuse_foreign(found)
+        altered = isinstance(found, Entry) and content_digest(found, self.secret) != found.digest
+        if found.log_id != log_id or altered:
+            raise LogUnavailable(
+                f"the entry {log_id} is not what was written: it was altered in the store",
+                "restore the log from a backup",
+            )
+        return found
+
+    @_foreign_errors_as(LogUnavailable)
+    def blocked(self, patients: Sequence[str], project: str) -> bool:
+        """Whether nothing of one of these patients may leave, in this project or in any."""
+        if not (self.backend.records and patients):
+            return False
+        latest: dict[tuple[str, str], bool] = {}
+        for block in self.backend.blocks(patients, self._deadline()):
+            if block.project in ("", project):
+                latest[block.patient, block.project] = not block.lifted
+        return any(latest.values())
+
+    @_foreign_errors_as(LogUnavailable)
+    def subject(self, project: str, patient: str) -> str | None:
+        """The label that a patient, by the keyed digest, has in this project already."""
+        if not self.backend.records:
+            return None
+        return self.backend.subject(project, patient, self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def outcome(self, log_id: str, destination: str) -> str | None:
+        """``pending`` or the latest outcome at this destination; None if it was never cleared."""
+        latest: str | None = None
+        if self.backend.records:
+            for event in self.backend.uploads([log_id], self._deadline()):
+                if event.destination == destination:
+                    latest = "pending" if event.event == "cleared" else event.event
+        return latest
+
+    def pending(self) -> list[UploadEvent]:
+        """What was cleared and has no outcome, at each destination, oldest first."""
+        latest: dict[tuple[str, str], UploadEvent] = {}
+        for event in self.backend.uploads(None, self._deadline()):
+            latest.pop((event.log_id, event.destination), None)
+            if event.event == "cleared":
+                latest[event.log_id, event.destination] = event
+        return list(latest.values())
+
+    def search(self, query: Query) -> Iterator[str]:
+        """The ids that match. The caller records the look: see :meth:`look`."""
+        return self.backend.search(query, self._deadline())
+
+    def entries(self, log_ids: Iterable[str]) -> Iterator[Entry]:
+        """The entries with these ids, in that order, some at a time."""
+        ids = iter(log_ids)
+        while some := list(islice(ids, 100)):
+            yield from self.backend.entries(some, self._deadline())
+
+    def records(self) -> Iterator[Record]:
+        """All that the log holds, in its order. The caller records the look."""
+        return self.backend.everything(self._deadline())
+
+    def uploads(self, log_ids: Iterable[str]) -> Iterator[UploadEvent]:
+        """What became of these entries, oldest first."""
+        return self.backend.uploads(list(log_ids), self._deadline())
+
+    @_foreign_errors_as(AppendUnknown)
+    def look(self, row: AccessRow) -> None:
+        """Record a look in the access trail, durably, before anything is shown."""
+        key = trail_key(self.secret)
+        self.backend.look(row, lambda row, head: linked(row, head, key), self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def tombstone(self, log_id: str) -> Tombstone | None:
+        """What is left of an entry that was forgotten; None if it was not, or never was there."""
+        found = self.backend.resolve(log_id, self._deadline())
+        return found if isinstance(found, Tombstone) else None
+
+    @_foreign_errors_as(LogError)
+    def erase(self, log_ids: Sequence[str], erasure: Erasure, seconds: float) -> None:
+        """Forget entries, as ``LogBackend.erase`` says. It may take long: ``seconds`` at the most.
+
+        Raises LogUnavailable if nothing was erased, LogError if traces may be left in the store.
+        """
+        self.backend.erase(log_ids, erasure, Deadline(seconds))
+
+    def trail(self) -> Iterator[AccessRow]:
+        """The access trail from its beginning. Who shows it records that, too."""
+        return self.backend.trail(self._deadline())
+
+    @_foreign_errors_as(LogUnavailable)
+    def trail_head(self) -> str:
+        """The seal of the last row of the access trail, ``""`` before the first look."""
+        return self.backend.trail_head(self._deadline())
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self.seconds)
+
+    def _refuse_foreign(self, entry: Entry | Sealed) -> None:
+        if entry.key != self.secret.name:
+            raise LogUnavailable(
+                "the log was written with another site secret than this machine has",
+                "copy the secret file from the machine that began the log",
+            )
+
+
+log = logging.getLogger("deid_hooks")
+
+
+def backend_of(url: str) -> LogBackend:
+    """The backend of a URL. Nothing is opened yet.
+
+    Raises SettingsError if none is installed or it can't use the URL, PluginError if it can't be
+    imported.
+    """
+    scheme, colon, _ = url.partition(":")
+    known = installed(BACKENDS)
+    if not colon or scheme not in known:
+        raise SettingsError(
+            f"No backend for {scheme!r} in the url of the log{nearest(scheme, known)}."
+            f" Installed are {', '.join(known)}."
+        )
+    backend_class = known[scheme].load()
+    if not (isinstance(backend_class, type) and issubclass(backend_class, LogBackend)):
+        raise PluginError(f"The backend {known[scheme]} is not a subclass of LogBackend.")
+    try:
+        return backend_class(url)
+    except DeidHooksError:
+        raise
+    except Exception as error:  # noqa: BLE001 - its text may quote the password
+        raise SettingsError(
+            f"The backend {known[scheme]} can't be made for the url {masked(url)}:"
+            f" {type(error).__name__}."
+        ) from None
+
+
+def open_log(backend: LogBackend, settings: Settings) -> Recorder:
+    """The log as it stands; on a machine where nothing was ever set up, a new one, which is said.
+
+    Raises SettingsError if there is no site secret, LogUnavailable if a new log can't be made.
+    """
+    secret = read_secret(settings.secret_file)
+    if secret is not None:
+        return Recorder(backend, secret, settings.deadline)
+    untouched = all(settings.origins.get(key) == "default" for key in ("url", "secret_file"))
+    if backend.records and not (untouched and not backend.exists()):
+        raise SettingsError(
+            f"There is no site secret at {settings.secret_file}, and the log needs the one it"
+            " was begun with. Copy it from the machine that began the log, or begin a new log:"
+            " deid-hooks init"
+        )
+    recorder = begin_log(backend, settings)
+    if backend.records:
+        log.warning("A new log was begun at %s", unquote(masked(settings.url)))
+    log.warning("A new site secret was made, keep a copy of it: %s", settings.secret_file)
+    return recorder
+
+
+def begin_log(backend: LogBackend, settings: Settings) -> Recorder:
+    """Make the store and the site secret where there are none. Touches nothing that exists.
+
+    The store comes first: one that was begun with another secret refuses, and no wrong secret is
+    left behind. Raises SettingsError or LogUnavailable.
+    """
+    secret = read_secret(settings.secret_file) or new_secret()
+    Recorder(backend, secret, settings.deadline).create()
+    return Recorder(backend, keep_secret(secret, settings.secret_file), settings.deadline)

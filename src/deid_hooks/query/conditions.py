@@ -1,0 +1,250 @@
+"""Search terms: what they mean, and the reference matcher (DICOM PS3.4, section C.2.2.2).
+
+A backend may translate a :class:`Query`, but what it finds is exactly what ``Query.matches`` finds.
+The functions below the classes, and those of :mod:`deid_hooks.query.names` and
+:mod:`deid_hooks.query.dates`, are the steps of which that meaning is made, for backends to use.
+The parser is in :mod:`deid_hooks.query.parser`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Literal
+
+from deid_hooks.dicom.dictionary import vr_of
+from deid_hooks.query.dates import MOMENT, comparable
+from deid_hooks.query.names import fold, has_words, name_forms, name_words, plain_words
+from deid_hooks.query.values import leaves, tag_named
+from deid_hooks.records.fields import DEID_FIELDS
+from deid_hooks.records.model import Entry, readable
+
+__all__ = [  # with what it is made of, so that a backend finds in one place what it translates
+    "MOMENT",
+    "UNIVERSAL",
+    "Between",
+    "Condition",
+    "Equal",
+    "Query",
+    "Side",
+    "Term",
+    "Wildcard",
+    "Words",
+    "comparable",
+    "fold",
+    "forms",
+    "has_words",
+    "holds",
+    "name_forms",
+    "name_words",
+    "parse",
+    "plain_words",
+    "read_terms",
+    "representation",
+    "values_of",
+]
+
+Side = Literal["original", "deid", "entry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Equal:
+    """The value itself: as written, but names without regard to case (``folded``)."""
+
+    value: str = field(repr=False)
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """``*`` any number of characters, ``?`` one; names without regard to case (``folded``)."""
+
+    pattern: str = field(repr=False)
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A range with both ends in it, either of which may be open (None).
+
+    Compared as text after :func:`~deid_hooks.query.dates.comparable` brought both to one form.
+    """
+
+    low: str | None = field(repr=False)
+    high: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words of a person's name, in any order, component and case, accents ignored."""
+
+    words: tuple[str, ...] = field(repr=False)
+
+
+Condition = Equal | Wildcard | Between | Words
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One attribute and the conditions of which at least one must hold.
+
+    ``side`` is ``original``, ``deid`` or ``entry`` (``id``, ``project``, ``subject``, ``created``,
+    ``timestamp``). ``name`` is the keyword, or eight hex digits where the dictionary has none, or
+    ``(gggg,"CREATOR",ee)`` in that spelling for a private attribute, or the field of the entry;
+    ``PatientName`` for bare words.
+    """
+
+    side: Side
+    name: str
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Terms of which every one must hold."""
+
+    terms: tuple[Term, ...]
+
+    def matches(self, entry: Entry) -> bool:
+        """Whether this entry is found: the meaning that every backend keeps to."""
+        return all(_matches(term, entry) for term in self.terms)
+
+
+def parse(texts: Sequence[str]) -> Query:
+    """Read search terms, as :func:`~deid_hooks.query.parser.parse` does, or raise TermError."""
+    from deid_hooks.query import parser as terms
+
+    return terms.parse(texts)
+
+
+def read_terms(lines: Iterable[str]) -> tuple[str, ...]:
+    """The terms in a file, as :func:`deid_hooks.query.parser.read_terms` does."""
+    from deid_hooks.query import parser as terms
+
+    return terms.read_terms(lines)
+
+
+UNIVERSAL = Wildcard("*")
+"""Finds every entry, those without the attribute too (PS3.4 C.2.2.2.3)."""
+
+_ENTRY_VRS = {
+    "id": "",
+    "project": "UT",  # one value: a backslash in it separates nothing
+    "subject": "LO",
+    "created": "",
+    "timestamp": "",
+    "StudyDateTime": "DT",
+    "SeriesDateTime": "DT",
+}
+_SINGLE_VALUED_VRS = frozenset(("LT", "ST", "UR", "UT"))
+_NUMERIC_VRS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def representation(name: str) -> str:
+    """The VR that decides how a term of this name matches; ``""`` where nothing tells it.
+
+    The dictionary decides, not the VR in a file: one name means one thing. Of several possible
+    VRs it is the first, and ``""`` for private and unknown tags, which match as plain text.
+    """
+    if name in _ENTRY_VRS:
+        return _ENTRY_VRS[name]
+    if name.startswith("("):
+        return ""
+    return vr_of(tag_named(name))[:2]
+
+
+def holds(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
+    """Whether one of these values of an attribute meets the condition.
+
+    ``values`` are the distinct values of the attribute, multi-valued ones as ``a\\b``; None is a
+    value that isn't kept as text, which meets nothing.
+    """
+    if condition == UNIVERSAL:
+        return True
+    texts = [value for value in values if value is not None]
+    if isinstance(condition, Words):
+        names = (name for text in texts for name in text.split("\\"))
+        return any(has_words(name, condition.words) for name in names)
+    if isinstance(condition, Between):
+        found = (comparable(vr, form) for text in texts for form in forms(vr, text))
+        return any(_within(one, condition) for one in found if one is not None)
+    if isinstance(condition, Equal) and not values:
+        return not condition.value
+    meets = _wildcard(condition) if isinstance(condition, Wildcard) else _equal(condition, vr)
+    shapes = name_forms if condition.folded else lambda text: forms(vr, text)
+    return any(meets(form) for text in texts for form in shapes(text))
+
+
+def forms(vr: str, text: str) -> tuple[str, ...]:
+    """What a value is compared as: the whole, and each of its values that isn't empty."""
+    text = readable(text)
+    if "\\" not in text or vr in _SINGLE_VALUED_VRS:
+        return (text,)
+    return (text, *filter(None, text.split("\\")))
+
+
+def values_of(term: Term, entry: Entry) -> tuple[str | None, ...]:
+    """What an entry holds for the attribute of a term, as :func:`holds` takes it."""
+    name = term.name
+    if term.side == "entry":
+        return _values_of_entry(name, entry)
+    if name == "SOPInstanceUID":
+        original = term.side == "original"
+        return tuple(i.uid if original else i.deid_uid for i in entry.instances)
+    if term.side == "deid":
+        if name in DEID_FIELDS:
+            return entry.deid.get(name, ())
+        return tuple(deid for deid, _ in entry.uids)
+    if name in entry.fields:
+        return entry.fields[name]
+    documents = (entry.originals, *(instance.originals for instance in entry.instances))
+    return tuple(value for document in documents for value in leaves(name, document))
+
+
+def _matches(term: Term, entry: Entry) -> bool:
+    if UNIVERSAL in term.conditions:
+        return True
+    vr, values = representation(term.name), values_of(term, entry)
+    return any(holds(condition, vr, values) for condition in term.conditions)
+
+
+def _values_of_entry(name: str, entry: Entry) -> tuple[str, ...]:
+    if name == "subject":  # the label that the patient carries after de-identification
+        return entry.deid.get("PatientID", ())
+    if name == "timestamp":
+        return () if entry.timestamp is None else (entry.timestamp,)
+    return (
+        entry.log_id if name == "id" else entry.project if name == "project" else entry.created,
+    )
+
+
+def _equal(condition: Equal, vr: str) -> Callable[[str], bool]:
+    number = _number(condition.value) if vr in _NUMERIC_VRS else None
+    if number is None:
+        return condition.value.__eq__
+    return lambda form: form == condition.value or _number(form) == number
+
+
+def _number(text: str) -> Decimal | None:
+    if not _NUMBER.fullmatch(text.strip(" ")):
+        return None
+    try:
+        return Decimal(text.strip(" "))
+    except InvalidOperation:  # an exponent beyond all measure
+        return None
+
+
+@lru_cache(maxsize=64)
+def _wildcard(condition: Wildcard) -> Callable[[str], object]:
+    # fnmatch makes a pattern that takes linear time; its [...] is nothing to DICOM.
+    return re.compile(fnmatch.translate(condition.pattern.replace("[", "[[]"))).match
+
+
+def _within(text: str, ends: Between) -> bool:
+    return (ends.low is None or ends.low <= text) and (ends.high is None or text <= ends.high)

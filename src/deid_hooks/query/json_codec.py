@@ -1,0 +1,93 @@
+"""Queries as JSON objects, for stores that are asked over a wire: the same query comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deid_hooks.query.conditions import Between, Condition, Equal, Query, Term, Wildcard, Words
+from deid_hooks.query.parser import ENTRY_FIELDS
+from deid_hooks.records.json_codec import text_from_json, text_to_json
+
+Json = dict[str, Any]
+
+
+def query_to_json(query: Query) -> Json:
+    """A JSON object with the member ``terms``: side, name and conditions of each."""
+    return {
+        "terms": [
+            {
+                "side": term.side,
+                "name": text_to_json(term.name),
+                "conditions": [_condition(condition) for condition in term.conditions],
+            }
+            for term in query.terms
+        ]
+    }
+
+
+def query_from_json(document: Mapping[str, Any]) -> Query:
+    """The query that :func:`query_to_json` wrote.
+
+    Raises ValueError, which quotes no value, for anything else.
+    """
+    try:
+        terms = tuple(_term_of(each) for each in _list(_exactly(document, "terms")["terms"]))
+    except (TypeError, KeyError, ValueError, AttributeError, LookupError):
+        raise ValueError("this is no query") from None
+    return Query(terms)
+
+
+def _condition(condition: Condition) -> Json:
+    if isinstance(condition, Equal):
+        return {"equal": text_to_json(condition.value), "folded": condition.folded}
+    if isinstance(condition, Wildcard):
+        return {"wildcard": text_to_json(condition.pattern), "folded": condition.folded}
+    if isinstance(condition, Words):
+        return {"words": [text_to_json(word) for word in condition.words]}
+    ends = {"low": condition.low, "high": condition.high}
+    return {name: None if end is None else text_to_json(end) for name, end in ends.items()}
+
+
+def _term_of(document: Json) -> Term:
+    members = _exactly(document, "side", "name", "conditions")
+    side, name = members["side"], text_from_json(members["name"])
+    if side not in ("original", "deid", "entry") or (side == "entry" and name not in ENTRY_FIELDS):
+        raise ValueError
+    conditions = tuple(_condition_of(each) for each in _list(members["conditions"]))
+    return Term(side, name, conditions)
+
+
+def _condition_of(document: Json) -> Condition:
+    if "equal" in document:
+        members = _exactly(document, "equal", "folded")
+        return Equal(text_from_json(members["equal"]), _flag(members["folded"]))
+    if "wildcard" in document:
+        members = _exactly(document, "wildcard", "folded")
+        return Wildcard(text_from_json(members["wildcard"]), _flag(members["folded"]))
+    if "words" in document:
+        words = _list(_exactly(document, "words")["words"])
+        return Words(tuple(text_from_json(word) for word in words))
+    members = _exactly(document, "low", "high")
+    low, high = (
+        None if members[end] is None else text_from_json(members[end]) for end in ("low", "high")
+    )
+    return Between(low, high)
+
+
+def _exactly(document: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    if set(document) != set(names):
+        raise ValueError
+    return document
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value

@@ -1,0 +1,77 @@
+"""The values of an attribute in the originals of an entry, as text that terms can be held to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from deid_hooks.dicom.dictionary import tag_of
+
+
+def leaves(name: str, document: str) -> Iterator[str | None]:
+    """The values of an attribute in JSON originals, at any depth, padded and without padding.
+
+    ``name`` is that of a :class:`~deid_hooks.query.conditions.Term`. None stands for a
+    value that isn't kept as text.
+    """
+    if name.startswith("("):
+        group, creator, number = name[1:5], name[7:-5], name[-3:-1]
+        if group not in document:
+            return
+
+        def wanted(tag: str, element: dict[str, Any]) -> bool:
+            owner = str(element.get("creator", "")).strip(" ")
+            return tag[:4] == group and tag[6:] == number and owner == creator
+    else:
+        sought = f"{tag_named(name):08X}"
+        if sought not in document:  # far cheaper than to parse it
+            return
+
+        def wanted(tag: str, element: dict[str, Any]) -> bool:
+            return tag == sought
+
+    originals = json.loads(document)
+    paths = ((path.rpartition(".")[2], element) for path, element in originals.items())
+    yield from _values_in(paths, wanted)
+
+
+def tag_named(name: str) -> int:
+    """The tag of a keyword, or of eight hex digits; 0 for a name that is no tag of DICOM's."""
+    return (tag_of(name) or 0) if not re.fullmatch("[0-9A-F]{8}", name) else int(name, 16)
+
+
+def _values_in(
+    elements: Iterable[tuple[str, Any]], wanted: Callable[[str, dict[str, Any]], bool]
+) -> Iterator[str | None]:
+    for tag, element in elements:
+        if not isinstance(element, dict):  # null: the original had none
+            continue
+        if wanted(tag, element):
+            yield from _texts(element)
+        if element.get("vr") == "SQ":
+            for item in element.get("Value", ()):
+                yield from _values_in(item.items(), wanted)
+
+
+def _texts(element: dict[str, Any]) -> Iterator[str | None]:
+    """One value, with the padding that the file had and without; None where there is no text."""
+    if "Value" not in element:
+        yield "" if element.keys() <= {"vr", "creator"} else None
+        return
+    if element["vr"] == "SQ":
+        yield None
+        return
+    values = [_text(value) for value in element["Value"]]
+    padded, plain = "\\".join(values), "\\".join(value.strip(" \0") for value in values)
+    yield plain
+    if padded != plain:
+        yield padded
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        groups = (value.get(key, "") for key in ("Alphabetic", "Ideographic", "Phonetic"))
+        return "=".join(groups).rstrip("=")
+    return "" if value is None else str(value)

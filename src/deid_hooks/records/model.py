@@ -1,0 +1,169 @@
+"""What the log is made of: entries, upload events, access rows, tombstones and blocks.
+
+Plain values without behaviour of a store. Everything that could identify a patient is hidden
+from ``repr``, so that no traceback and no log line shows it.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+OUTCOMES = ("uploaded", "partial", "failed")
+EVENTS = ("cleared", *OUTCOMES, "withdrawn")
+"""``cleared`` to be sent; what became of it; deleted at the destination, as somebody noted."""
+
+_LOG_ID = re.compile(r"[0-9A-F]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of an acquisition: its UIDs, and the originals it alone has."""
+
+    uid: str = field(repr=False)
+    deid_uid: str
+    originals: str = field(repr=False, default="{}")
+    """Canonical JSON, path to element, as in :attr:`Entry.originals`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the log holds for one acquisition.
+
+    ``fields`` and ``deid`` map an indexed field's keyword to its distinct values within the
+    acquisition, as people read them; the first is the one in the column. ``originals`` is
+    canonical JSON: a path (``"00100010"``, ``"00081140.0.00081155"``) to an element of the DICOM
+    JSON model, or to ``null`` where the original had no such element. ``uids`` holds the pairs
+    (de-identified, original) of every other UID that changed, sorted. ``large`` holds values too
+    long for ``originals``, by their keyed digest. ``patients`` holds a keyed digest of every
+    (PatientID, issuer) among the instances, sorted: normally one, none where no PatientID was.
+    ``digest`` is the keyed digest of the content, ``key`` names the site secret of all digests.
+    """
+
+    log_id: str
+    created: str
+    uploader: str
+    project: str
+    timestamp: str | None = field(repr=False)
+    fields: Mapping[str, tuple[str, ...]] = field(repr=False)
+    deid: Mapping[str, tuple[str, ...]] = field(repr=False)
+    originals: str = field(repr=False)
+    instances: tuple[Instance, ...] = field(repr=False)
+    uids: tuple[tuple[str, str], ...] = field(repr=False)
+    large: Mapping[str, bytes] = field(repr=False)
+    digest: str
+    key: str
+    patients: tuple[str, ...] = ()
+
+    @property
+    def deid_uids(self) -> tuple[str, ...]:
+        """The de-identified SOP Instance UID of every instance."""
+        return tuple(instance.deid_uid for instance in self.instances)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self.instances)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadEvent:
+    """One of ``EVENTS`` in the life of an entry at one destination. ``at`` is UTC."""
+
+    log_id: str
+    at: str
+    event: str
+    destination: str
+    uploader: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRow:
+    """Who looked up what, from where, and why: one link of the access trail.
+
+    ``asked`` and ``reason`` may identify a patient. ``commitment`` stands for the two in the
+    chain, so that they and ``salt`` can be erased (all three become ``""``) without breaking it.
+    ``previous`` is the ``seal`` of the row before, ``""`` for the first.
+    See ``deid_hooks.records.chain``.
+    """
+
+    id: str
+    at: str
+    who: str
+    where: str
+    action: str
+    asked: str = field(repr=False)
+    log_ids: tuple[str, ...]
+    reason: str = field(repr=False, default="")
+    salt: str = field(repr=False, default="")
+    commitment: str = ""
+    previous: str = ""
+    seal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """Who erases, when (UTC) and why."""
+
+    at: str
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What is left of an entry that was forgotten."""
+
+    log_id: str
+    created: str
+    destinations: tuple[str, ...]
+    erasure: Erasure
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """From now on nothing of a patient may leave; or, ``lifted``, it may again.
+
+    ``patient`` is a keyed digest as in :attr:`Entry.patients`. ``project`` is the one it is for,
+    ``""`` for all. Of several for one patient and project the latest counts. ``at`` is UTC.
+    """
+
+    id: str
+    at: str
+    patient: str
+    project: str
+    who: str
+    reason: str = field(repr=False, default="")
+    lifted: bool = False
+
+
+Record = Entry | UploadEvent | AccessRow | Tombstone | Block
+
+
+def new_log_id() -> str:
+    """A de-id log id: 32 upper-case hex digits of a random UUIDv4 (RFC 9562, section 5.4)."""
+    return uuid.uuid4().hex.upper()
+
+
+def parse_log_id(text: str) -> str | None:
+    """The log id that ``text`` spells, in any case, with or without dashes; None if none."""
+    plain = text.strip().replace("-", "").upper()
+    return plain if _LOG_ID.fullmatch(plain) else None
+
+
+def now() -> str:
+    """The present moment in UTC, ISO 8601 with microseconds: ``2026-11-23T09:30:00.000000Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def readable(text: str) -> str:
+    """``text`` as every store can keep it in a column: NUL and lone surrogates become U+FFFD.
+
+    The originals beside the column keep them.
+    """
+    if text.isascii():
+        return text.replace("\0", "\ufffd")
+    return (
+        text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )

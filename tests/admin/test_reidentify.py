@@ -1,0 +1,196 @@
+"""De-identified files come home: whole, private, each look recorded, nothing overwritten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom import Dataset, dcmread
+
+from tests.admin.conftest import SERIES, Desk
+from tests.dicom.files import Leaves, leaves
+
+DATA = Path(pydicom.__file__).parent / "data"
+E_1_2 = ("00120062", "00120063", "00120064")
+
+
+def told(dataset: Dataset) -> str:
+    """Every element but the three that a re-identifier has to set (PS3.15, section E.1.2)."""
+    found: Leaves = leaves(dataset)
+    return repr(sorted((k, v) for k, v in found.items() if not k.startswith(E_1_2)))
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("engine", ["basic", "dicognito"])
+def test_every_file_comes_back_element_by_element(desk: Desk, engine: str) -> None:
+    sent = desk.upload(DATA / "test_files", "--engine", engine).rows
+    originals = {told(dcmread(row["file"], force=True)) for row in sent if row["log_id"]}
+    back = desk("reidentify", "delivered", "--output", "back").rows
+    assert len(back) == len(files_in(desk.folder / "delivered")) > 100
+    restored = [row for row in back if row["status"] == "restored" and not row["not_restored"]]
+    for row in restored:
+        assert told(dcmread(row["output"], force=True)) in originals
+    # What is left shares its UID with others, or had its pixels altered: never guessed.
+    left = [row for row in back if row not in restored]
+    assert all("can't be told apart" in row["reason"] or row["not_restored"] for row in left)
+    assert len(left) < 25
+
+
+def test_the_file_says_that_its_identity_is_back(delivered: Desk) -> None:
+    sent = [dcmread(path) for path in files_in(delivered.folder / "delivered")]
+    assert all(each.PatientIdentityRemoved == "YES" for each in sent)
+    delivered("reidentify", "delivered", "--output", "back")
+    for path in files_in(delivered.folder / "back"):
+        dataset = dcmread(path)
+        assert dataset.PatientName == "Doe^Archibald"
+        assert dataset.PatientIdentityRemoved == "NO"
+        assert "DeidentificationMethod" not in dataset
+        assert "DeidentificationMethodCodeSequence" not in dataset
+
+
+@pytest.mark.parametrize("stamp", ["private", "equipment"])
+def test_a_stamp_is_gone_with_the_pseudonyms(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, stamp: str
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_STAMP", stamp)
+    desk.upload(SERIES / "77654033" / "CT2")
+    desk("reidentify", "delivered", "--output", "back")
+    originals = {told(dcmread(path)) for path in (SERIES / "77654033" / "CT2").iterdir()}
+    assert {told(dcmread(path)) for path in files_in(desk.folder / "back")} == originals
+
+
+def test_every_entry_that_was_used_is_in_the_trail_before_a_file_is_written(
+    delivered: Desk,
+) -> None:
+    delivered("reidentify", "delivered", "--output", "back", "--reason", "finding")
+    looks = [row for row in delivered("access").rows if row["action"] == "reidentify"]
+    assert {log_id for row in looks for log_id in row["log_ids"]} == {
+        log_id for (log_id,) in delivered.sql("SELECT id FROM deid_log")
+    }
+    assert {row["reason"] for row in looks} == {"finding"}
+    delivered.sql(
+        "CREATE TRIGGER full BEFORE INSERT ON deid_log_access BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    refused = delivered("reidentify", "delivered", "--output", "again")
+    assert (refused.code, files_in(delivered.folder / "again")) == (69, [])
+
+
+def test_originals_are_their_owners_only(delivered: Desk) -> None:
+    before = os.umask(0)
+    try:
+        delivered("reidentify", "delivered", "--output", "back")
+    finally:
+        os.umask(before)
+    folders = {path.parent for path in files_in(delivered.folder / "back")}
+    assert {path.stat().st_mode & 0o777 for path in files_in(delivered.folder / "back")} == {0o600}
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+    assert (delivered.folder / "back").stat().st_mode & 0o777 == 0o700
+
+
+def test_nothing_is_overwritten(delivered: Desk) -> None:
+    (delivered.folder / "back").mkdir()
+    refused = delivered("reidentify", "delivered", "--output", "back")
+    assert (refused.code, files_in(delivered.folder / "back")) == (2, [])
+    assert "exists already" in refused.err
+    first, *_ = files_in(delivered.folder / "delivered")
+    twice = delivered("reidentify", first, first, "--output", "twice").rows
+    assert [Path(row["output"]).name for row in twice] == [first.name, f"{first.stem}-2.dcm"]
+
+
+def test_an_output_folder_within_the_input_or_nowhere_is_refused(delivered: Desk) -> None:
+    assert delivered("reidentify", "delivered", "--output", "delivered/back").code == 2
+    assert delivered("reidentify", "delivered", "--output", "no/where").code == 2
+
+
+def test_what_the_log_does_not_know_is_named_and_the_rest_is_done(delivered: Desk) -> None:
+    source = delivered.folder / "source"
+    shutil.copytree(delivered.folder / "delivered", source)
+    shutil.copy(SERIES / "77654033" / "CT2" / "17106", source / "unknown.dcm")
+    (source / "notes.txt").write_text("Doe")
+    [known, *_] = files_in(delivered.folder / "delivered")
+    (source / "half.dcm").write_bytes(known.read_bytes()[:-100])
+    back = delivered("reidentify", "source", "--output", "back")
+    assert back.code == 3
+    status = {Path(row["file"]).name: row["status"] for row in back.rows}
+    assert status["unknown.dcm"] == "not found"
+    assert status["notes.txt"] == "no DICOM"
+    assert status["half.dcm"] == "refused"
+    assert sum(s == "restored" for s in status.values()) == 7
+    assert len(files_in(delivered.folder / "back")) == 7
+    assert delivered("reidentify", source / "unknown.dcm", "--output", "none").code == 1
+
+
+def test_what_is_passed_over_is_named_too(delivered: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = delivered.folder / "delivered"
+    (source / "locked").mkdir()
+    (source / "elsewhere").symlink_to(source / "locked")
+    os.mkfifo(source / "fifo")
+    listed = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    back = delivered("reidentify", "delivered", "--output", "back")
+    assert back.code == 3
+    told = {Path(row["file"]).name: (row["status"], row["reason"]) for row in back.rows}
+    assert told["locked"] == ("failed", "it can't be read: permission denied")
+    assert told["elsewhere"] == ("refused", "a link to a folder is not followed")
+    assert told["fifo"] == ("no DICOM", "neither a file nor a folder")
+    assert "7 restored" in back.err
+    alone = delivered("reidentify", source / "fifo", "--output", "none")
+    assert (alone.code, alone.rows[0]["status"]) == (1, "no DICOM")
+
+
+def test_what_was_not_logged_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEID_HOOKS_POLICY", "identifying")
+    desk.upload(SERIES / "77654033" / "CT2")
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert back.code == 0
+    assert "AcquisitionDate" in back.rows[0]["not_restored"]
+    assert dcmread(back.rows[0]["output"]).PatientName == "Doe^Archibald"
+
+
+def test_one_image_in_two_entries_that_agree_is_restored(desk: Desk) -> None:
+    source = desk.folder / "source"
+    shutil.copytree(SERIES / "77654033" / "CT2", source)
+    first, *_ = files_in(source)
+    first.rename(desk.folder / "later.dcm")
+    desk.upload(source)
+    (desk.folder / "later.dcm").rename(first)
+    desk.upload(source)
+    assert desk.sql("SELECT count(*) FROM deid_log") == [(2,)]
+    back = desk("reidentify", "delivered", "--output", "back").rows
+    assert {row["status"] for row in back} == {"restored"}
+
+
+def test_entries_that_differ_about_an_image_are_named_and_not_guessed(desk: Desk) -> None:
+    source = desk.folder / "source"
+    shutil.copytree(SERIES / "77654033" / "CT2", source)
+    desk.upload(source)
+    for path in files_in(source):
+        dataset = dcmread(path)
+        dataset.PatientName = "Roe^Jane"
+        dataset.save_as(path)
+    desk.upload(source)
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert {row["status"] for row in back.rows} == {"refused"}
+    ids = [log_id for (log_id,) in desk.sql("SELECT id FROM deid_log")]
+    assert all(log_id in back.rows[0]["reason"] for log_id in ids)
+    assert "Roe" not in back.out
+
+
+def test_an_entry_that_was_altered_in_the_store_restores_nothing(delivered: Desk) -> None:
+    delivered.sql("UPDATE deid_log SET PatientName = 'Roe^Jane', originals = '{}'")
+    back = delivered("reidentify", "delivered", "--output", "back")
+    assert {row["status"] for row in back.rows} == {"refused"}
+    assert "altered" in back.rows[0]["reason"]

@@ -1,0 +1,38 @@
+"""Queries come back from JSON as they were."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from deid_hooks.query.conditions import Query
+from deid_hooks.query.json_codec import query_from_json, query_to_json
+from deid_hooks.testing.searching import queries
+
+
+@given(queries)
+def test_a_query_comes_back_as_it_was(query: Query) -> None:
+    assert query_from_json(json.loads(json.dumps(query_to_json(query)))) == query
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"terms": [], "more": 1},
+        {"terms": [{"side": "other", "name": "PatientID", "conditions": []}]},
+        {"terms": {}},
+        {"terms": [{"side": "entry", "name": "PatientID", "conditions": []}]},
+        {"terms": [{"side": "deid", "name": 1, "conditions": []}]},
+        {"terms": [{"side": "deid", "name": "PatientID", "conditions": "x"}]},
+        {"terms": [{"side": "deid", "name": "PatientID", "conditions": [{"equal": "Doe"}]}]},
+        {"terms": [{"side": "deid", "name": "PatientID", "conditions": [{"words": "Doe"}]}]},
+        {"terms": [{"side": "deid", "name": "PatientID", "conditions": [{"low": "Doe"}]}]},
+    ],
+)
+def test_anything_else_is_no_query_and_is_not_quoted(document: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^this is no query$"):
+        query_from_json(document)
