@@ -25,7 +25,7 @@ from deid_hooks.deadline import Deadline
 from deid_hooks.dicom.assemble import assemble
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, new_log_id
+from deid_hooks.records.model import Entry, make_log_id
 
 Rows = dict[str, list[tuple[object, ...]]]
 
@@ -77,7 +77,7 @@ def _entry(number: int, instances: int, engine: Callable[[Dataset], object]) -> 
         engine(ct)
         gathered.append(changes(before, ct))
     secret = SiteSecret(b"s" * 32)
-    return assemble(gathered, new_log_id(), "TRIAL7", "benchmark", secret, INDEXED_FIELDS)
+    return assemble(gathered, make_log_id(), "TRIAL7", "benchmark", secret, INDEXED_FIELDS)
 
 
 def _store(path: Path) -> SQLiteBackend:

@@ -24,7 +24,7 @@ import pymysql
 from sqlalchemy.engine import make_url
 
 from deid_hooks import Deadline
-from deid_hooks.log import backend_of
+from deid_hooks.log import make_backend
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance
 from deid_hooks.testing.records import make_entry
@@ -50,7 +50,7 @@ def entry(number: int, instances: int) -> Entry:
 
 def compare(name: str, first: str, second: str, entries: int, rounds: int) -> None:
     """Append to the log at the first URL and, the same rows, with the driver at the second."""
-    backend, other = backend_of(first), backend_of(second)
+    backend, other = make_backend(first), make_backend(second)
     backend.create(Deadline(60))
     other.create(Deadline(60))
     other.close()

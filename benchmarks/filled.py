@@ -14,8 +14,7 @@ from pathlib import Path
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.backends.sqlite.rows import insert_entry
 from deid_hooks.deadline import Deadline
-from deid_hooks.records.digest import patient_digest
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import SiteSecret, compute_patient_digest
 from deid_hooks.records.model import Entry, Instance, UploadEvent
 
 SECRET = SiteSecret(b"\xab" * 32)
@@ -119,5 +118,5 @@ def _entry(number: int, who: int, chance: random.Random) -> Entry:
         large={},
         digest=f"{chance.getrandbits(256):064x}",
         key=SECRET.name,
-        patients=(patient_digest(number_of_patient, "", SECRET),),
+        patients=(compute_patient_digest(number_of_patient, "", SECRET),),
     )

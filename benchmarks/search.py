@@ -21,11 +21,11 @@ from pydicom import dcmread, dcmwrite
 from benchmarks.ct import write_series
 from benchmarks.filled import SECRET, fill, patient
 from deid_hooks import DeidHooks
-from deid_hooks.admin.access import Looker
+from deid_hooks.admin.access import AccessRecorder
 from deid_hooks.admin.reidentify import Reidentifier
 from deid_hooks.admin.report import report
-from deid_hooks.log import Recorder
-from deid_hooks.query.conditions import parse
+from deid_hooks.log import Log
+from deid_hooks.query.parser import parse_terms
 
 _SEARCHES = 300
 _COMMANDS = 10
@@ -52,7 +52,7 @@ def main() -> None:
         _reidentify(Path(folder))
 
 
-def _search(recorder: Recorder, entries: int) -> None:
+def _search(recorder: Log, entries: int) -> None:
     chance = random.Random(7)
     patients = max(1, entries // 20)
 
@@ -81,7 +81,7 @@ def _search(recorder: Recorder, entries: int) -> None:
     for name, term in kinds.items():
         times, busy, found = [], [], 0
         for _ in range(_SEARCHES):
-            query = parse([term()])
+            query = parse_terms([term()])
             started, worked = time.perf_counter(), time.process_time()
             found += sum(1 for _ in islice(recorder.search(query), 50))
             times.append((time.perf_counter() - started) * 1000)
@@ -96,8 +96,8 @@ def _part(times: list[float], share: float) -> str:
     return f"{sorted(times)[int(len(times) * share)]:6.2f}"
 
 
-def _report(recorder: Recorder, number: int) -> None:
-    query = parse([f"PatientID={patient(number)[0]}"])
+def _report(recorder: Log, number: int) -> None:
+    query = parse_terms([f"PatientID={patient(number)[0]}"])
     times, lines = [], 0
     for _ in range(5):
         started = time.perf_counter()
@@ -131,7 +131,7 @@ def _reidentify(folder: Path) -> None:
         count = sum(1 for _ in _copied(folder / "out", folder / f"copy{turn}"))
         rates["read and write"].append(count / (time.perf_counter() - started))
         with DeidHooks.load("benchmark") as hooks:
-            looker = Looker(hooks.recorder, "reidentify", "")
+            looker = AccessRecorder(hooks.recorder, "reidentify", "")
             started = time.perf_counter()
             back = Reidentifier(looker, folder / f"back{turn}", derived=False)
             count = sum(1 for each in back.run([folder / "out"]) if each.status == "restored")

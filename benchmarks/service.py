@@ -26,9 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from deid_hooks.records.digest import content_digest
-from deid_hooks.records.json_codec import to_json
-from deid_hooks.records.keys import SiteSecret, read_secret
+from deid_hooks.records.json_codec import encode_record
+from deid_hooks.records.keys import SiteSecret, compute_content_digest, read_secret
 from deid_hooks.testing.records import make_entry
 from deid_hooks_service.tokens import Tokens
 
@@ -139,8 +138,8 @@ def _packfile() -> bytes:
 def _batches(secret: SiteSecret) -> Callable[[], bytes]:
     """Bodies of entries with two instances, each entry under an id of its own."""
     entry = make_entry(key=secret.name)
-    entry = replace(entry, digest=content_digest(entry, secret))
-    before, after = json.dumps(to_json(entry)).split(entry.log_id, 1)
+    entry = replace(entry, digest=compute_content_digest(entry, secret))
+    before, after = json.dumps(encode_record(entry)).split(entry.log_id, 1)
 
     def body() -> bytes:
         entries = (before + uuid.uuid4().hex.upper() + after for _ in range(BATCH))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deid_hooks.acquisition import Acquisition as Acquisition
+    from deid_hooks.acquisition import Upload as Upload
     from deid_hooks.backends.contract import LogBackend as LogBackend
     from deid_hooks.backends.contract import Page as Page
     from deid_hooks.deadline import Deadline as Deadline
@@ -41,17 +42,16 @@ if TYPE_CHECKING:
     from deid_hooks.hookspecs import PreUpload as PreUpload
     from deid_hooks.hookspecs import hookimpl as hookimpl
     from deid_hooks.install_in_host import install as install
-    from deid_hooks.plugins import installed as installed
+    from deid_hooks.plugins import find_installed as find_installed
     from deid_hooks.records.model import Entry as Entry
     from deid_hooks.records.model import Instance as Instance
     from deid_hooks.records.pseudonyms import Pseudonyms as Pseudonyms
-    from deid_hooks.records.pseudonyms import gives_away as gives_away
-    from deid_hooks.records.pseudonyms import identity_of as identity_of
+    from deid_hooks.records.pseudonyms import normalise_identity as normalise_identity
+    from deid_hooks.records.pseudonyms import reveals as reveals
     from deid_hooks.settings import Settings as Settings
-    from deid_hooks.upload import Upload as Upload
 
 _MODULES = {
-    "acquisition": ["Acquisition"],
+    "acquisition": ["Acquisition", "Upload"],
     "dicom.capture": ["Snapshot", "capture"],
     "backends.contract": ["LogBackend", "Page"],
     "deadline": ["Deadline"],
@@ -75,12 +75,11 @@ _MODULES = {
     "hooks": ["DeidHooks"],
     "hookspecs": ["PostDeid", "PostUpload", "PreUpload", "hookimpl"],
     "install_in_host": ["install"],
-    "plugins": ["installed"],
-    "records.pseudonyms": ["Pseudonyms", "gives_away", "identity_of"],
+    "plugins": ["find_installed"],
+    "records.pseudonyms": ["Pseudonyms", "normalise_identity", "reveals"],
     "dicom.restore": ["Restored", "restore"],
     "settings": ["Settings"],
     "dicom.stamp": ["Stamp", "stamp", "unstamp"],
-    "upload": ["Upload"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

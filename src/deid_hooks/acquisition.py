@@ -1,20 +1,24 @@
-"""One acquisition on its way into the log: capture, difference, and the entry made durable."""
+"""One acquisition: filled while it is de-identified, logged, cleared, and reported while sent."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 
 from pydicom.dataset import Dataset
 
+from deid_hooks.backends.contract import Receipt
 from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
 from deid_hooks.dicom.capture import Snapshot, capture
 from deid_hooks.dicom.difference import Changes, changes
-from deid_hooks.errors import DeidHooksError, UnableToLog, UnusableDataset
+from deid_hooks.errors import DeidHooksError, UnableToLog, UnusableDataset, UploadRefused
 from deid_hooks.hookspecs import PostDeid
 from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import new_log_id
+from deid_hooks.records.model import Entry, make_log_id
 
 
 class Acquisition:
@@ -33,7 +37,7 @@ class Acquisition:
         refuse_mixed: bool,
         log: Callable[[PostDeid, bool], str],
     ) -> None:
-        self.log_id = new_log_id()
+        self.log_id = make_log_id()
         self.project = project
         self._uploader = uploader
         self._secret = secret
@@ -139,3 +143,88 @@ def _only_our_errors(kind: type[DeidHooksError], doing: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - see above
         raise kind(f"{type(error).__name__} while {doing}") from None
+
+
+log = logging.getLogger("deid_hooks")
+
+
+class Upload:
+    """What an uploader reports to while it sends. Made by :meth:`DeidHooks.uploading`.
+
+    Reported instances make the outcome; leaving by an exception is ``failed``, leaving without a
+    word stays ``pending``. ``outcome`` is None until the block is left.
+    """
+
+    def __init__(
+        self,
+        log_id: str,
+        clear: Callable[[], Entry | Receipt | None],
+        conclude: Callable[[str, tuple[str, ...]], None],
+    ) -> None:
+        self.log_id = log_id
+        self.outcome: str | None = None
+        self._clear = clear
+        self._conclude = conclude
+        self._expected: Counter[str] | None = None  # None where nothing is logged
+        self._sent: Counter[str] = Counter()
+        self._cleared = False
+        self._all = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Upload:
+        """Resolve the entry and ask every plugin; UploadRefused with every reason."""
+        entry = self._clear()
+        if entry is not None:
+            self._expected = Counter(entry.deid_uids)
+        self._cleared = True
+        return self
+
+    def sent(self, sop_instance_uid: str, ok: bool = True) -> None:
+        """Report one instance by its de-identified SOP Instance UID. A retry may report again."""
+        self._refuse_uncleared()
+        with self._lock:
+            self._sent[str(sop_instance_uid)] += bool(ok)
+
+    def sent_all(self) -> None:
+        """Report that every instance of the acquisition was delivered."""
+        self._refuse_uncleared()
+        self._all = True
+
+    def missing(self) -> tuple[str, ...]:
+        """De-identified SOP Instance UIDs of the entry that were not reported as delivered."""
+        if self._all:
+            return ()
+        if self._expected is None:
+            return tuple(sorted(uid for uid, times in self._sent.items() if not times))
+        return tuple(sorted((self._expected - self._sent).elements()))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._finish("failed")
+        elif self._sent or self._all:
+            self._finish(self._told())
+
+    def _told(self) -> str:
+        unknown = set() if self._expected is None else set(self._sent) - set(self._expected)
+        if unknown:
+            log.error(
+                "%s: %d instances were reported that its entry does not hold",
+                self.log_id,
+                len(unknown),
+            )
+        if not self.missing() and not unknown:
+            return "uploaded"
+        return "partial" if any(self._sent.values()) else "failed"
+
+    def _finish(self, outcome: str) -> None:
+        self.outcome = outcome
+        self._conclude(outcome, self.missing())
+
+    def _refuse_uncleared(self) -> None:
+        if not self._cleared:
+            raise UploadRefused(["it was never cleared: send inside `with hooks.uploading(...)`"])

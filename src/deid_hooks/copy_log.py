@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from deid_hooks.backends.contract import LogBackend, Page
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, DeidHooksError, Forgotten, IdConflict, TrailMoved
-from deid_hooks.records.json_codec import to_json
+from deid_hooks.records.json_codec import encode_record
 from deid_hooks.records.model import Record, Tombstone
 
 _MODULUS = 1 << 256
@@ -52,7 +52,7 @@ def copy_log(
             raise CopyFailed(f"The target holds another log than the source: {error}") from None
         cursor = page.cursor
         told(len(page.records))
-    at_source, at_target = sum_of(source, seconds), sum_of(target, seconds)
+    at_source, at_target = compute_sum(source, seconds), compute_sum(target, seconds)
     if at_source != at_target:
         raise CopyFailed(
             "The copy does not hold what the source holds: stop the uploaders that write to either"
@@ -62,14 +62,14 @@ def copy_log(
     return at_target
 
 
-def sum_of(log: LogBackend, seconds: float) -> Sum:
+def compute_sum(log: LogBackend, seconds: float) -> Sum:
     """Read a log whole and sum it up."""
     counts: Counter[str] = Counter()
     total = 0
     for page in _pages(log, seconds):
         for record in page.records:
             counts[type(record).__name__] += 1
-            text = json.dumps(to_json(record), sort_keys=True)
+            text = json.dumps(encode_record(record), sort_keys=True)
             total += int.from_bytes(hashlib.sha256(text.encode()).digest())
     return Sum(counts, total % _MODULUS)
 

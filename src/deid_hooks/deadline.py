@@ -66,7 +66,7 @@ class _Call:
         return self._result
 
 
-def within(deadline: Deadline, function: Callable[[], T]) -> T:
+def call_within(deadline: Deadline, function: Callable[[], T]) -> T:
     """Call ``function`` in a thread of its own and return what it returns.
 
     Raises what it raises, ``SystemExit`` included, or :class:`NoAnswer` at the deadline.
@@ -89,7 +89,7 @@ class Worker:
         self._thread.start()
 
     def run(self, deadline: Deadline, function: Callable[[], T]) -> T:
-        """As :func:`within`, in this worker's thread, after the calls that came before."""
+        """As :func:`call_within`, in this worker's thread, after the calls that came before."""
         call = _Call(function)
         self._calls.put(call)
         return call.result(deadline.left())  # type: ignore[return-value]
@@ -107,7 +107,7 @@ class Worker:
 Begin = Callable[[], None]
 
 
-def in_time(deadline: Deadline, job: Callable[[Begin], T], log: str) -> T:
+def call_store(deadline: Deadline, job: Callable[[Begin], T], log: str) -> T:
     """What ``job`` returns, by the deadline.
 
     The job calls ``begin`` before the first thing that can't be undone. If it hangs, or fails with
@@ -121,7 +121,7 @@ def in_time(deadline: Deadline, job: Callable[[Begin], T], log: str) -> T:
             raise NoAnswer
 
     try:
-        return within(deadline, lambda: job(begin))
+        return call_within(deadline, lambda: job(begin))
     except NoAnswer:
         why = f"gave no answer within {deadline.seconds:g} seconds"
     except OSError as error:

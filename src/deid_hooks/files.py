@@ -84,7 +84,7 @@ class NewFile(Protocol):
     ) -> None: ...
 
 
-def new_file(folder: Path) -> NewFile:
+def make_new_file(folder: Path) -> NewFile:
     """A new file on the file system of ``folder``, readable by its owner only. Raises OSError."""
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
         try:

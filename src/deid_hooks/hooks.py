@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from deid_hooks.backends.contract import Sealed
+from deid_hooks.acquisition import Upload
+from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import (
     DeidHooksError,
     ForkedProcess,
@@ -21,13 +22,12 @@ from deid_hooks.errors import (
     UploadRefused,
 )
 from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
-from deid_hooks.log import Recorder, backend_of, begin_log, open_log
+from deid_hooks.log import Log, begin_log, make_backend, open_log
 from deid_hooks.plugins import ask_each, load_plugins, register
-from deid_hooks.records.digest import patient_digest
-from deid_hooks.records.model import Entry, UploadEvent, now, parse_log_id
-from deid_hooks.records.pseudonyms import Pseudonyms, gives_away
-from deid_hooks.settings import Settings, load_settings, masked
-from deid_hooks.upload import Upload
+from deid_hooks.records.keys import compute_patient_digest
+from deid_hooks.records.model import Entry, UploadEvent, parse_log_id, read_clock
+from deid_hooks.records.pseudonyms import Pseudonyms, reveals
+from deid_hooks.settings import Settings, load_settings, mask_passwords
 
 if TYPE_CHECKING:
     from deid_hooks.acquisition import Acquisition
@@ -50,8 +50,8 @@ class DeidHooks:
         self.settings = settings
         self.uploader = uploader
         self.manager: pluggy.PluginManager = load_plugins(settings.disabled_plugins)
-        self._backend = backend_of(settings.url)
-        self._recorder: Recorder | None = None
+        self._backend = make_backend(settings.url)
+        self._recorder: Log | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
 
@@ -70,7 +70,7 @@ class DeidHooks:
         return cls(settings or load_settings(**arguments), uploader)
 
     @property
-    def recorder(self) -> Recorder:
+    def recorder(self) -> Log:
         """The log behind the hooks, for programs that search it.
 
         Raises SettingsError if there is no site secret, LogUnavailable if a first log can't be
@@ -124,7 +124,7 @@ class DeidHooks:
         UploadRefused with every reason. ``destination`` is how it stands in the log; never put a
         password there.
         """
-        asked = asked_for(log_id, destination, self.uploader)
+        asked = make_pre_upload(log_id, destination, self.uploader)
         return Upload(
             asked.log_id, lambda: self._clear(asked), lambda *told: self._conclude(asked, *told)
         )
@@ -135,7 +135,7 @@ class DeidHooks:
         ``uploaded``, ``partial``, ``failed``, ``pending``, ``withdrawn`` (deleted there: not to be
         sent again unasked), or None if it was never cleared there.
         """
-        return self.recorder.outcome(parse_log_id(log_id) or "", masked(destination))
+        return self.recorder.outcome(parse_log_id(log_id) or "", mask_passwords(destination))
 
     def subject(self, project: str, patient_id: str, issuer: str = "") -> str | None:
         """The label that a patient has in this project already, on any machine of this log.
@@ -143,9 +143,9 @@ class DeidHooks:
         Raises LogUnavailable. None if the log knows of none, or of one that gives the PatientID
         away, as after an engine that kept it: nobody is to be sent under that again.
         """
-        digest = patient_digest(patient_id, issuer, self.recorder.secret)
+        digest = compute_patient_digest(patient_id, issuer, self.recorder.secret)
         label = self.recorder.subject(project, digest)
-        return None if label is None or gives_away(label, patient_id.strip("\0 ")) else label
+        return None if label is None or reveals(label, patient_id.strip("\0 ")) else label
 
     def pseudonyms(
         self, project: str, labels: Mapping[tuple[str, str], str] | None = None
@@ -213,14 +213,14 @@ class DeidHooks:
             raise UnableToLog("; ".join(failures), "repair the plugin, or disable it on purpose")
         return event.log_id
 
-    def _clear(self, asked: PreUpload) -> Entry | Sealed | None:
+    def _clear(self, asked: PreUpload) -> Entry | Receipt | None:
         """pre_upload: resolved, every plugin agrees, and that it may leave is in the log."""
         entry = self._resolve(asked)
         self._refuse(self._reasons(asked))
         self._record_cleared(asked)
         return entry
 
-    def _resolve(self, asked: PreUpload) -> Entry | Sealed | None:
+    def _resolve(self, asked: PreUpload) -> Entry | Receipt | None:
         self._warn_if_off()
         if not self._backend.records:
             return None
@@ -242,7 +242,9 @@ class DeidHooks:
             raise UploadRefused(reasons)
 
     def _record_cleared(self, asked: PreUpload) -> None:
-        event = UploadEvent(asked.log_id, now(), "cleared", asked.destination, asked.uploader)
+        event = UploadEvent(
+            asked.log_id, read_clock(), "cleared", asked.destination, asked.uploader
+        )
         try:
             self.recorder.append([event])
         except DeidHooksError as error:
@@ -259,7 +261,7 @@ class DeidHooks:
                 log.error("%s: %s", asked.log_id, answer.failure)
 
     def _record_outcome(self, asked: PreUpload, outcome: str) -> None:
-        event = UploadEvent(asked.log_id, now(), outcome, asked.destination, asked.uploader)
+        event = UploadEvent(asked.log_id, read_clock(), outcome, asked.destination, asked.uploader)
         try:
             self.recorder.append([event])
         except DeidHooksError as error:
@@ -274,12 +276,12 @@ class DeidHooks:
             raise ForkedProcess
 
 
-def asked_for(log_id: str, destination: str, uploader: str) -> PreUpload:
+def make_pre_upload(log_id: str, destination: str, uploader: str) -> PreUpload:
     """The event as it stands in the log: the id in one spelling, the password masked."""
     plain = parse_log_id(str(log_id))
     if plain is None:
         raise UploadRefused(["it was asked for by something that is no de-id log id"])
-    return PreUpload(plain, masked(str(destination)), uploader)
+    return PreUpload(plain, mask_passwords(str(destination)), uploader)
 
 
 def _reason(answer: Any) -> str:

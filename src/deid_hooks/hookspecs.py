@@ -16,7 +16,6 @@ one plugin after the other, several acquisitions possibly at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import FunctionType
 
 import pluggy
 
@@ -80,17 +79,3 @@ class Hookspecs:
 
     def post_upload(self, event: PostUpload) -> None:
         """What became of it. A notification: an exception is reported, never raised."""
-
-
-def marked_specs(project_name: str) -> type[Hookspecs]:
-    """The specs, marked for a plugin manager of this project name."""
-    marker = pluggy.HookspecMarker(project_name)
-    members = {name: marker(_copy_of(getattr(Hookspecs, name))) for name in HOOKS}
-    return type("Hookspecs", (Hookspecs,), members)
-
-
-def _copy_of(function: FunctionType) -> FunctionType:
-    """Markers write on the function: each project name gets one of its own."""
-    return FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__
-    )

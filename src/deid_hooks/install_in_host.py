@@ -9,8 +9,9 @@ from typing import Any
 import pluggy
 
 from deid_hooks.errors import PluginError, UnableToLog, UploadRefused
-from deid_hooks.hooks import DeidHooks, asked_for
-from deid_hooks.hookspecs import HOOKS, PostDeid, PostUpload, PreUpload, marked_specs
+from deid_hooks.hooks import DeidHooks, make_pre_upload
+from deid_hooks.hookspecs import HOOKS, PostDeid, PostUpload, PreUpload
+from deid_hooks.plugins import mark_specs
 from deid_hooks.records.model import OUTCOMES
 
 log = logging.getLogger("deid_hooks")
@@ -43,7 +44,7 @@ def install(pm: pluggy.PluginManager, uploader: str = "", **arguments: Any) -> D
 
 def _register(pm: pluggy.PluginManager, recorder: object) -> None:
     try:
-        pm.add_hookspecs(marked_specs(pm.project_name))
+        pm.add_hookspecs(mark_specs(pm.project_name))
         name = pm.register(recorder, _NAME)
     except ValueError:
         raise PluginError(
@@ -79,7 +80,7 @@ def _marked_recorder(project_name: str, hooks: DeidHooks) -> object:
         def pre_upload(self, event: PreUpload) -> _Wrapper:
             if not isinstance(event, PreUpload):
                 raise UploadRefused(["pre_upload was called without a PreUpload event"])
-            asked = asked_for(event.log_id, event.destination, event.uploader)
+            asked = make_pre_upload(event.log_id, event.destination, event.uploader)
             hooks._resolve(asked)
             reasons = hooks._reasons(asked)
             answers: list[Any] = []
@@ -94,7 +95,7 @@ def _marked_recorder(project_name: str, hooks: DeidHooks) -> object:
         @first
         def post_upload(self, event: PostUpload) -> _Wrapper:
             try:
-                asked = asked_for(event.log_id, event.destination, event.uploader)
+                asked = make_pre_upload(event.log_id, event.destination, event.uploader)
                 if event.outcome not in OUTCOMES:
                     raise ValueError
                 hooks._conclude(asked, event.outcome, event.missing)

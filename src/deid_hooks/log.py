@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from urllib.parse import unquote
 
-from deid_hooks.backends.contract import LogBackend, Sealed
+from deid_hooks.backends.contract import LogBackend, Receipt
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.errors import (
     AppendUnknown,
@@ -22,13 +22,18 @@ from deid_hooks.errors import (
     PluginError,
     SettingsError,
 )
-from deid_hooks.plugins import BACKENDS, installed, nearest
+from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
 from deid_hooks.query.conditions import Query
 from deid_hooks.records.chain import linked, trail_key
-from deid_hooks.records.digest import content_digest
-from deid_hooks.records.keys import SiteSecret, keep_secret, new_secret, read_secret
+from deid_hooks.records.keys import (
+    SiteSecret,
+    compute_content_digest,
+    keep_secret,
+    make_secret,
+    read_secret,
+)
 from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
-from deid_hooks.settings import Settings, masked
+from deid_hooks.settings import Settings, mask_passwords
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def _foreign_errors_as(kind: type[LogError]) -> Iterator[None]:
         raise kind(f"the backend of the log failed with {type(error).__name__}") from None
 
 
-class Recorder:
+class Log:
     """The log as one site writes and reads it: a backend, the site secret, bounded waiting."""
 
     def __init__(
@@ -90,7 +95,7 @@ class Recorder:
         return self.backend.with_digest(entry.digest, self._deadline())
 
     @_foreign_errors_as(LogUnavailable)
-    def resolve(self, log_id: str) -> Entry | Sealed:
+    def resolve(self, log_id: str) -> Entry | Receipt:
         """Read an entry back from the store and find it equal to what was written.
 
         Sealed where the store finds that itself, because this user may not read it. Raises LogError
@@ -102,7 +107,9 @@ class Recorder:
         if isinstance(found, Tombstone):
             raise LogUnavailable(f"the entry {log_id} was forgotten")
         self._refuse_foreign(found)
-        altered = isinstance(found, Entry) and content_digest(found, self.secret) != found.digest
+        altered = (
+            isinstance(found, Entry) and compute_content_digest(found, self.secret) != found.digest
+        )
         if found.log_id != log_id or altered:
             raise LogUnavailable(
                 f"the entry {log_id} is not what was written: it was altered in the store",
@@ -200,7 +207,7 @@ class Recorder:
     def _deadline(self) -> Deadline:
         return Deadline(self.seconds)
 
-    def _refuse_foreign(self, entry: Entry | Sealed) -> None:
+    def _refuse_foreign(self, entry: Entry | Receipt) -> None:
         if entry.key != self.secret.name:
             raise LogUnavailable(
                 "the log was written with another site secret than this machine has",
@@ -211,17 +218,17 @@ class Recorder:
 log = logging.getLogger("deid_hooks")
 
 
-def backend_of(url: str) -> LogBackend:
+def make_backend(url: str) -> LogBackend:
     """The backend of a URL. Nothing is opened yet.
 
     Raises SettingsError if none is installed or it can't use the URL, PluginError if it can't be
     imported.
     """
     scheme, colon, _ = url.partition(":")
-    known = installed(BACKENDS)
+    known = find_installed(BACKENDS)
     if not colon or scheme not in known:
         raise SettingsError(
-            f"No backend for {scheme!r} in the url of the log{nearest(scheme, known)}."
+            f"No backend for {scheme!r} in the url of the log{suggest_nearest(scheme, known)}."
             f" Installed are {', '.join(known)}."
         )
     backend_class = known[scheme].load()
@@ -233,19 +240,19 @@ def backend_of(url: str) -> LogBackend:
         raise
     except Exception as error:  # noqa: BLE001 - its text may quote the password
         raise SettingsError(
-            f"The backend {known[scheme]} can't be made for the url {masked(url)}:"
+            f"The backend {known[scheme]} can't be made for the url {mask_passwords(url)}:"
             f" {type(error).__name__}."
         ) from None
 
 
-def open_log(backend: LogBackend, settings: Settings) -> Recorder:
+def open_log(backend: LogBackend, settings: Settings) -> Log:
     """The log as it stands; on a machine where nothing was ever set up, a new one, which is said.
 
     Raises SettingsError if there is no site secret, LogUnavailable if a new log can't be made.
     """
     secret = read_secret(settings.secret_file)
     if secret is not None:
-        return Recorder(backend, secret, settings.deadline)
+        return Log(backend, secret, settings.deadline)
     untouched = all(settings.origins.get(key) == "default" for key in ("url", "secret_file"))
     if backend.records and not (untouched and not backend.exists()):
         raise SettingsError(
@@ -255,17 +262,17 @@ def open_log(backend: LogBackend, settings: Settings) -> Recorder:
         )
     recorder = begin_log(backend, settings)
     if backend.records:
-        log.warning("A new log was begun at %s", unquote(masked(settings.url)))
+        log.warning("A new log was begun at %s", unquote(mask_passwords(settings.url)))
     log.warning("A new site secret was made, keep a copy of it: %s", settings.secret_file)
     return recorder
 
 
-def begin_log(backend: LogBackend, settings: Settings) -> Recorder:
+def begin_log(backend: LogBackend, settings: Settings) -> Log:
     """Make the store and the site secret where there are none. Touches nothing that exists.
 
     The store comes first: one that was begun with another secret refuses, and no wrong secret is
     left behind. Raises SettingsError or LogUnavailable.
     """
-    secret = read_secret(settings.secret_file) or new_secret()
-    Recorder(backend, secret, settings.deadline).create()
-    return Recorder(backend, keep_secret(secret, settings.secret_file), settings.deadline)
+    secret = read_secret(settings.secret_file) or make_secret()
+    Log(backend, secret, settings.deadline).create()
+    return Log(backend, keep_secret(secret, settings.secret_file), settings.deadline)

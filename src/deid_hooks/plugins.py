@@ -11,20 +11,14 @@ import inspect
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
+from types import FunctionType
 from typing import Any
 
 import pluggy
 
-from deid_hooks.deadline import Deadline, NoAnswer, within
+from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import PluginError, SettingsError
-from deid_hooks.hookspecs import (
-    HOOKS,
-    PROJECT_NAME,
-    PostDeid,
-    PostUpload,
-    PreUpload,
-    marked_specs,
-)
+from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, Hookspecs, PostDeid, PostUpload, PreUpload
 
 GROUP = "deid_hooks"
 BACKENDS = "deid_hooks.backends"
@@ -66,13 +60,13 @@ class Answer:
     failure: str = ""
 
 
-def installed(group: str) -> dict[str, Found]:
+def find_installed(group: str) -> dict[str, Found]:
     """The entry points of a group by name, sorted.
 
     Raises PluginError if a name is claimed twice: one of the two would never run.
     """
     by_name: dict[str, Found] = {}
-    for each in all_found(group):
+    for each in find_all(group):
         other = by_name.get(each.name)
         if other is not None:
             raise PluginError(
@@ -83,7 +77,7 @@ def installed(group: str) -> dict[str, Found]:
     return by_name
 
 
-def all_found(group: str) -> list[Found]:
+def find_all(group: str) -> list[Found]:
     """Every entry point of a group, claims to one name included."""
     points = [Found(point.name, _distribution(point), point) for point in entry_points(group=group)]
     return sorted(points, key=lambda each: (each.name, each.distribution))
@@ -96,12 +90,13 @@ def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
     disabled name that is no plugin's.
     """
     manager = pluggy.PluginManager(PROJECT_NAME)
-    manager.add_hookspecs(marked_specs(PROJECT_NAME))
-    plugins = installed(GROUP)
+    manager.add_hookspecs(mark_specs(PROJECT_NAME))
+    plugins = find_installed(GROUP)
     for name in disabled:
         if name not in plugins:
             raise SettingsError(
-                f"disabled_plugins names {name}, which is not installed{nearest(name, plugins)}."
+                f"disabled_plugins names {name}, which is not installed"
+                f"{suggest_nearest(name, plugins)}."
             )
     for name, each in plugins.items():
         if name not in disabled:
@@ -121,7 +116,7 @@ def register(
             raise PluginError(
                 f"{title} is a class that can't be made without arguments: {type(error).__name__}."
             ) from error
-    problem = problem_of(manager, plugin)
+    problem = find_problem(manager, plugin)
     if problem:
         raise PluginError(f"{title} {problem}.")
     try:
@@ -130,7 +125,7 @@ def register(
         raise PluginError(f"{title} is registered already.") from None
 
 
-def problem_of(manager: pluggy.PluginManager, plugin: object) -> str:
+def find_problem(manager: pluggy.PluginManager, plugin: object) -> str:
     """What is wrong with a plugin, as the end of a sentence; empty if nothing is."""
     hooks = 0
     for name in dir(plugin):
@@ -142,7 +137,7 @@ def problem_of(manager: pluggy.PluginManager, plugin: object) -> str:
         hook = options.get("specname") or name
         function = getattr(plugin, name)
         if hook not in HOOKS:
-            return f"has an unknown hook {hook}{nearest(hook, HOOKS)}"
+            return f"has an unknown hook {hook}{suggest_nearest(hook, HOOKS)}"
         if options.get("wrapper") or options.get("hookwrapper"):
             return f"wraps {hook}: a wrapper could turn a refusal into an approval"
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
@@ -169,7 +164,7 @@ def ask_each(
         yield _ask(implementation, hook, replace(event), seconds)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
@@ -191,7 +186,7 @@ def _ask(implementation: Any, hook: str, event: object, seconds: float) -> Answe
             return failed(f"raised {type(error).__name__} in {hook}")
 
     try:
-        return within(Deadline(seconds), call)
+        return call_within(Deadline(seconds), call)
     except NoAnswer:
         return failed(f"did not answer {hook} within {seconds:g} s")
     except RuntimeError:
@@ -212,3 +207,17 @@ def _takes_event(function: Any) -> bool:
 def _distribution(point: EntryPoint) -> str:
     distribution = point.dist
     return f"{distribution.name} {distribution.version}" if distribution else "unknown"
+
+
+def mark_specs(project_name: str) -> type[Hookspecs]:
+    """The specs, marked for a plugin manager of this project name."""
+    marker = pluggy.HookspecMarker(project_name)
+    members = {name: marker(_copy_of(getattr(Hookspecs, name))) for name in HOOKS}
+    return type("Hookspecs", (Hookspecs,), members)
+
+
+def _copy_of(function: FunctionType) -> FunctionType:
+    """Markers write on the function: each project name gets one of its own."""
+    return FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )

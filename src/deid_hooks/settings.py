@@ -19,7 +19,7 @@ from urllib.parse import quote
 import platformdirs
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.plugins import nearest
+from deid_hooks.plugins import suggest_nearest
 from deid_hooks.records.fields import INDEXED_FIELDS
 
 FILE_NAME = "deid-hooks.toml"
@@ -83,21 +83,23 @@ def load_settings(**arguments: Any) -> Settings:
     for origin, source in sources:
         for key, value in source.items():
             if key not in KEYS:
-                raise SettingsError(f"Unknown setting {key} ({origin}){nearest(key, KEYS)}.")
+                raise SettingsError(
+                    f"Unknown setting {key} ({origin}){suggest_nearest(key, KEYS)}."
+                )
             if key not in values:
                 values[key] = _converted(key, value, origin)
                 origins[key] = origin
     return Settings(**values, origins=origins)
 
 
-def masked(url: str) -> str:
+def mask_passwords(url: str) -> str:
     """A URL as it may be shown: without its password."""
     for password in _PASSWORDS:
         url = password.sub(r"\g<1>***", url)
     return url
 
 
-def config_file() -> Path:
+def find_config_file() -> Path:
     """Where ``deid-hooks init`` writes the user's settings."""
     return Path(platformdirs.user_config_dir(_APPLICATION)) / FILE_NAME
 
@@ -123,7 +125,7 @@ def _environment() -> list[tuple[str, dict[str, Any]]]:
             key = name.removeprefix(PREFIX).lower()
             if key not in KEYS:
                 known = [PREFIX + k.upper() for k in (*KEYS, *_OTHER_VARIABLES)]
-                raise SettingsError(f"Unknown variable {name}{nearest(name, known)}.")
+                raise SettingsError(f"Unknown variable {name}{suggest_nearest(name, known)}.")
             found.append((name, {key: value}))
     return found
 
@@ -149,7 +151,7 @@ def _current_folder() -> list[Path]:
 def _configuration_folders() -> list[Path]:
     """The user's, then each of the site's: a desktop session has several."""
     site = platformdirs.site_config_dir(_APPLICATION, multipath=True).split(os.pathsep)
-    return [config_file().parent, *map(Path, site)]
+    return [find_config_file().parent, *map(Path, site)]
 
 
 def _may_exist(path: Path) -> bool:
@@ -175,7 +177,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         where = str(error).rpartition("(")[2].rstrip(")") if "(" in str(error) else ""
         raise SettingsError(f"{path} is not TOML{f': {where}' if where else ''}.") from None
     url = str(values.get("url", ""))
-    if mode & 0o077 and masked(url) != url:
+    if mode & 0o077 and mask_passwords(url) != url:
         raise SettingsError(
             f"Others may read {path}, which holds a password. Make it yours alone: chmod 600 {path}"
         )
@@ -207,18 +209,20 @@ def _converted(key: str, value: Any, origin: str) -> Any:
         raise SettingsError(f"{key} has a value of the wrong kind ({origin}).") from None
     if key in _CHOICES and value not in _CHOICES[key]:
         raise SettingsError(
-            f"{key} must be {' or '.join(_CHOICES[key])} ({origin}){nearest(value, _CHOICES[key])}."
+            f"{key} must be {' or '.join(_CHOICES[key])} ({origin})"
+            f"{suggest_nearest(value, _CHOICES[key])}."
         )
     return value
 
 
 def _known_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
-    from deid_hooks.dicom.dictionary import keywords as dictionary_keywords
+    from deid_hooks.dicom.dictionary import list_keywords
 
-    known = {*dictionary_keywords(), *INDEXED_FIELDS}
+    known = {*list_keywords(), *INDEXED_FIELDS}
     for keyword in keywords:
         if keyword not in known:
             raise SettingsError(
-                f"fields names an unknown keyword {keyword} ({origin}){nearest(keyword, known)}."
+                f"fields names an unknown keyword {keyword} ({origin})"
+                f"{suggest_nearest(keyword, known)}."
             )
     return tuple(dict.fromkeys((*INDEXED_FIELDS, *keywords)))

@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deid_hooks.admin import search as searching
-from deid_hooks.admin.access import Looker
+from deid_hooks.admin.access import AccessRecorder
 from deid_hooks.admin.search import plain_cell, safe_cell
 from deid_hooks.backends.sqlite import reading
 from deid_hooks.cli.context import complete_column, complete_term
 from deid_hooks.errors import TermError
-from deid_hooks.query.conditions import parse
+from deid_hooks.query.parser import parse_terms
 from tests.admin.conftest import SERIES, Desk
 
 
@@ -213,17 +213,17 @@ def test_a_very_long_answer_takes_bounded_memory(
     monkeypatch.setattr(reading, "_CHARACTERS_A_PAGE", 100_000)
     desk.upload(SERIES / "77654033" / "CR1")
     with desk.hooks() as hooks:
-        [log_id] = hooks.recorder.search(parse(["Doe"]))
+        [log_id] = hooks.recorder.search(parse_terms(["Doe"]))
         [entry] = hooks.recorder.entries([log_id])
         for start in range(0, 3_000, 500):
             hooks.recorder.append(
                 [replace(entry, log_id=f"{n:032X}") for n in range(start, start + 500)]
             )
-        looker = Looker(hooks.recorder, "search", "")
+        looker = AccessRecorder(hooks.recorder, "search", "")
 
         def consumed() -> int:
             tracemalloc.start()
-            ids: Iterator[str] = hooks.recorder.search(parse(["Doe"]))
+            ids: Iterator[str] = hooks.recorder.search(parse_terms(["Doe"]))
             found = looker.recorded(ids, "Doe", lambda log_id: [log_id])
             count = sum(1 for _ in searching.rows_of(hooks.recorder, found, {}))
             peak = tracemalloc.get_traced_memory()[1]

@@ -10,8 +10,8 @@ import pytest
 
 from deid_hooks import Deadline, LogBackend, LogUnavailable
 from deid_hooks.backends.contract import Page
-from deid_hooks.copy_log import CopyFailed, copy_log, sum_of
-from deid_hooks.log import backend_of
+from deid_hooks.copy_log import CopyFailed, compute_sum, copy_log
+from deid_hooks.log import make_backend
 from deid_hooks.records.chain import linked
 from deid_hooks.records.model import AccessRow, Block, Entry, Erasure, Record, UploadEvent
 from deid_hooks.testing.records import fresh_id, make_entry
@@ -23,7 +23,7 @@ Make = Callable[[str], LogBackend]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     def made(kind: str) -> LogBackend:
-        log = backend_of(f"{kind}:///{tmp_path}/{fresh_id()}")
+        log = make_backend(f"{kind}:///{tmp_path}/{fresh_id()}")
         log.create(Deadline())
         return log
 
@@ -70,7 +70,7 @@ def test_a_copy_is_brought_up_to_date_with_what_came_and_what_was_forgotten(make
     old.erase([gone.log_id], ERASURE, Deadline())
     old.append([make_entry()], Deadline())
     copied(old, new)
-    assert sum_of(old, 10) == sum_of(new, 10)
+    assert compute_sum(old, 10) == compute_sum(new, 10)
     assert new.resolve(gone.log_id, Deadline()) == old.resolve(gone.log_id, Deadline())
 
 

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from pydicom import DataElement, Dataset, dcmread
 
 from deid_hooks import Changes, UnableToLog, UnusableDataset, capture, changes, restore
-from deid_hooks.dicom import json_codec as dicomjson
+from deid_hooks.dicom import encoding as dicomjson
 from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
-from deid_hooks.records.digest import dumps
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, new_log_id
+from deid_hooks.records.keys import SiteSecret, write_canonical_json
+from deid_hooks.records.model import Entry, make_log_id
 from tests.dicom.engines import ENGINES, Engine
 from tests.dicom.files import (
     CT,
@@ -40,7 +39,7 @@ READABLE = [path for path in INSTANCES if path.name not in MIXED]
 
 
 def entry_of(*gathered: Changes, policy: Policy = "all") -> Entry:
-    return assemble(gathered, new_log_id(), "TRIAL7", "test", SECRET, INDEXED_FIELDS, policy)
+    return assemble(gathered, make_log_id(), "TRIAL7", "test", SECRET, INDEXED_FIELDS, policy)
 
 
 def deidentified(path: Path, engine: Engine) -> tuple[Changes, Dataset]:
@@ -210,7 +209,7 @@ def test_nothing_identifying_is_shown_or_lost_by_changes_in_other_processes() ->
 def test_the_codec_loses_no_byte(
     vr: str, value: bytes, charset: bytes, little_endian: bool
 ) -> None:
-    encodings = dicomjson.encodings_of(charset)
+    encodings = dicomjson.parse_encodings(charset)
     element = dicomjson.encode(vr, value, encodings, little_endian)
-    again = json.loads(dumps(element))
+    again = json.loads(write_canonical_json(element))
     assert dicomjson.decode(again, encodings, little_endian) == value

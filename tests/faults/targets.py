@@ -19,10 +19,10 @@ from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.dicom.assemble import assemble
 from deid_hooks.errors import DeidHooksError, SettingsError, TermError
-from deid_hooks.query.conditions import parse, read_terms
+from deid_hooks.query.parser import parse_terms, read_terms
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, new_log_id
+from deid_hooks.records.model import Entry, make_log_id
 from deid_hooks.records.pseudonyms import Pseudonyms
 from deid_hooks.settings import load_settings
 from deid_hooks.testing.records import KEYWORDS, TEXTS, make_entry
@@ -51,7 +51,7 @@ def dicom(content: bytes) -> None:
         return
     try:
         entry = assemble(
-            [prepared.changes], new_log_id(), "", "fuzz", SECRET, INDEXED_FIELDS, "all"
+            [prepared.changes], make_log_id(), "", "fuzz", SECRET, INDEXED_FIELDS, "all"
         )
         restored = restore(dcmread(prepared.staged), entry)
     except DeidHooksError:
@@ -124,7 +124,7 @@ def terms(content: bytes) -> None:
     """Terms are refused in words, or the store finds what the reference matcher finds."""
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     try:
-        query = parse(read_terms(lines))
+        query = parse_terms(read_terms(lines))
     except TermError as error:
         assert str(error)
         return

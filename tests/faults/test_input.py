@@ -19,9 +19,9 @@ from hypothesis import settings as amounts
 from hypothesis import strategies as st
 from running import packfile
 
-from deid_hooks.query.conditions import parse
-from deid_hooks.query.json_codec import query_to_json
-from deid_hooks.records.json_codec import to_json
+from deid_hooks.query.json_codec import encode_query
+from deid_hooks.query.parser import parse_terms
+from deid_hooks.records.json_codec import encode_record
 from deid_hooks.records.model import AccessRow, UploadEvent
 from deid_hooks.testing.records import make_entry
 from tests.dicom.files import INSTANCES
@@ -43,14 +43,14 @@ LOOK = AccessRow(ENTRY.log_id, "2026-01-01T00:00:00Z", "who", "where", "show", "
 LOG_ID = "65774D086757457C9DCF96E762803606"
 BODIES: dict[str, dict[str, Any]] = {
     "/logs": packfile(PatientID="1", StudyDate="20060801"),
-    "/v1/records": {"records": [to_json(ENTRY), to_json(EVENT)]},
+    "/v1/records": {"records": [encode_record(ENTRY), encode_record(EVENT)]},
     "/v1/entries": {"log_ids": [LOG_ID], "reason": "why"},
-    "/v1/search": {"query": query_to_json(parse(["PatientName=DOE*", "StudyDate=2006"]))},
+    "/v1/search": {"query": encode_query(parse_terms(["PatientName=DOE*", "StudyDate=2006"]))},
     "/v1/standing": {"digest": "a" * 64},
     "/v1/uploads": {"log_ids": [LOG_ID]},
     "/v1/blocks": {"patients": ["a" * 64]},
     "/v1/subjects": {"project": "TRIAL7", "patient": "a" * 64},
-    "/v1/looks": to_json(LOOK),
+    "/v1/looks": encode_record(LOOK),
     "/v1/erasures": {"log_ids": [LOG_ID], "at": "2026-11-24T00:00:00Z", "who": "", "reason": ""},
 }
 ODD: list[Any] = [None, True, 0, -1, 10**30, 1e308, "", "\0", "\ud800", "x" * 5000, [], {}, [[[]]]]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.deadline import Deadline, NoAnswer, within
+from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import AppendUnknown, Forgotten, IdConflict, LogUnavailable
 from deid_hooks.records.model import Entry, Erasure, Record, Tombstone, UploadEvent
 
@@ -100,7 +100,7 @@ class MemoryBackend(LogBackend):
 
     def _hang(self, deadline: Deadline) -> None:
         try:
-            within(deadline, threading.Event().wait)
+            call_within(deadline, threading.Event().wait)
         except NoAnswer:
             raise AppendUnknown("the log did not answer in time") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deid_hooks import DeidHooks, UnableToLog, UploadRefused
-from deid_hooks.records.model import Block, Entry, now
+from deid_hooks.records.model import Block, Entry, read_clock
 from tests.hooks.memory import Store
 from tests.hooks.series import assert_hides_everything, fill, logged, series, shown
 
@@ -17,7 +17,9 @@ def block(
 ) -> None:
     entry = hooks.recorder.resolve(log_id)
     [patient] = entry.patients
-    hooks.recorder.append([Block(f"{number:032x}", now(), patient, project, "x", "consent", lift)])
+    hooks.recorder.append(
+        [Block(f"{number:032x}", read_clock(), patient, project, "x", "consent", lift)]
+    )
 
 
 def test_what_was_logged_before_the_block_does_not_leave_after_it(hooks: DeidHooks) -> None:

@@ -19,7 +19,7 @@ from deid_hooks import (
     UploadRefused,
     install,
 )
-from deid_hooks.records.model import new_log_id
+from deid_hooks.records.model import make_log_id
 from tests.hooks.conftest import URL
 from tests.hooks.distributions import Distributions
 from tests.hooks.memory import Store
@@ -308,7 +308,7 @@ def test_a_wrong_event_is_refused(host: Host, store: Store, event: object) -> No
 
 def test_an_event_for_another_hook_is_refused(host: Host, store: Store) -> None:
     host.install()
-    asked = PreUpload(new_log_id(), OUT, "host/1.0")
+    asked = PreUpload(make_log_id(), OUT, "host/1.0")
     with pytest.raises(UnableToLog):
         host.pm.hook.post_deid(event=asked)
     with host.hooks.acquisition() as acquisition:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deid_hooks import DeidHooks, PluginError, PreUpload, SettingsError, UploadRefused, hookimpl
-from deid_hooks.plugins import all_found, installed
+from deid_hooks.plugins import find_all, find_installed
 from tests.hooks.conftest import Load
 from tests.hooks.distributions import Distributions
 from tests.hooks.memory import Store
@@ -192,15 +192,15 @@ def test_a_name_claimed_twice_by_one_distribution_is_an_error(
 def test_every_claim_can_be_listed(distributions: Distributions) -> None:
     distributions.plugin("quota", REFUSES, distribution="first")
     distributions.plugin("quota", REFUSES, distribution="second")
-    assert [str(each) for each in all_found("deid_hooks")] == [
+    assert [str(each) for each in find_all("deid_hooks")] == [
         "quota (first 1.0)",
         "quota (second 1.0)",
     ]
 
 
 def test_our_own_parts_are_found_like_any_other() -> None:
-    assert {"none", "sqlite"} <= set(installed("deid_hooks.backends"))
-    assert {"basic", "dicognito"} <= set(installed("deid_hooks.engines"))
+    assert {"none", "sqlite"} <= set(find_installed("deid_hooks.backends"))
+    assert {"basic", "dicognito"} <= set(find_installed("deid_hooks.engines"))
 
 
 def test_a_disabled_plugin_is_neither_imported_nor_asked(

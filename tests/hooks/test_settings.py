@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deid_hooks import Settings, SettingsError
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.settings import KEYS, load_settings, masked
+from deid_hooks.settings import KEYS, load_settings, mask_passwords
 from tests.hooks.conftest import Machine
 
 
@@ -300,8 +300,8 @@ def test_settings_do_not_show_a_password() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert masked(url) == shown
-    assert masked(shown) == shown
+    assert mask_passwords(url) == shown
+    assert mask_passwords(shown) == shown
 
 
 @given(
@@ -309,7 +309,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     password=st.from_regex(r"[A-Z!/?#: ]*hunter2[A-Z!/?#: ]*", fullmatch=True),
 )
 def test_no_password_is_ever_shown(user: str, password: str) -> None:
-    assert "hunter2" not in masked(f"postgresql://{user}:{password}@db/log")
+    assert "hunter2" not in mask_passwords(f"postgresql://{user}:{password}@db/log")
 
 
 def test_settings_made_by_hand_are_the_defaults() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deid_hooks import DeidHooks, PostUpload, PreUpload, UploadRefused, hookimpl
-from deid_hooks.records.model import Entry, Erasure, new_log_id
+from deid_hooks.records.model import Entry, Erasure, make_log_id
 from tests.hooks.conftest import Load
 from tests.hooks.memory import SECRET_OF_THE_DRIVER, Store
 from tests.hooks.series import CANARIES, assert_hides_everything, engine, logged, series, shown
@@ -53,7 +53,7 @@ def heard(hooks: DeidHooks) -> list[PostUpload]:
 
 
 def test_an_id_the_log_does_not_know_is_refused(hooks: DeidHooks, store: Store) -> None:
-    log_id = new_log_id()
+    log_id = make_log_id()
     assert str(refused(hooks, log_id)) == f"{OPENING}the log has no entry {log_id}."
     assert events(store) == []
 
@@ -91,7 +91,7 @@ def test_a_forgotten_entry_is_refused(hooks: DeidHooks) -> None:
         lambda entry: replace(entry, fields={**entry.fields, "PatientID": ("CANARY-0",)}),
         lambda entry: replace(entry, instances=entry.instances[1:]),
         lambda entry: replace(entry, digest="0" * 64),
-        lambda entry: replace(entry, log_id=new_log_id()),
+        lambda entry: replace(entry, log_id=make_log_id()),
     ],
 )
 def test_an_altered_entry_is_refused(

@@ -19,20 +19,12 @@ from hypothesis import strategies as st
 from deid_hooks.dicom import dictionary
 from deid_hooks.errors import TermError
 from deid_hooks.query import conditions as matching
-from deid_hooks.query.conditions import (
-    Between,
-    Equal,
-    Term,
-    Wildcard,
-    Words,
-    parse,
-    read_terms,
-)
-from deid_hooks.query.dates import comparable
-from deid_hooks.query.names import fold, name_words
-from deid_hooks.query.parser import attribute
+from deid_hooks.query.conditions import Between, Equal, Term, Wildcard, Words
+from deid_hooks.query.dates import make_comparable
+from deid_hooks.query.names import fold, split_name_words
+from deid_hooks.query.parser import parse_attribute, parse_terms, read_terms
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
-from deid_hooks.records.model import Entry, Instance, new_log_id, readable
+from deid_hooks.records.model import Entry, Instance, make_log_id, make_readable
 
 LOG_ID = "65774D086757457C9DCF96E762803606"
 SECRET = "Qzxjkvw"  # in values: no message may have it
@@ -75,12 +67,12 @@ def leaf(vr: str, *values: Any, **more: str) -> dict[str, Any]:
 
 
 def found(entry: Entry, *terms: str) -> bool:
-    return parse(terms).matches(entry)
+    return parse_terms(terms).matches(entry)
 
 
 def message(*terms: str) -> str:
     with pytest.raises(TermError) as caught:
-        parse(terms)
+        parse_terms(terms)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     return str(caught.value)
@@ -102,7 +94,7 @@ def message(*terms: str) -> str:
     ],
 )
 def test_an_attribute_can_be_named_by_keyword_and_by_tag(written: str) -> None:
-    assert parse([written]).terms == (Term("original", "PatientID", (Equal("A1"),)),)
+    assert parse_terms([written]).terms == (Term("original", "PatientID", (Equal("A1"),)),)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +103,15 @@ def test_an_attribute_can_be_named_by_keyword_and_by_tag(written: str) -> None:
 )
 def test_a_private_attribute_is_named_by_its_creator(written: str) -> None:
     name = '(0009,"GEMS_IMAG_01",0A)'
-    assert parse([written]).terms == (Term("original", name, (Equal("x"),)),)
+    assert parse_terms([written]).terms == (Term("original", name, (Equal("x"),)),)
 
 
 def test_a_tag_that_the_dictionary_does_not_have_keeps_its_digits() -> None:
-    assert parse(["abcdef01=x"]).terms[0].name == "ABCDEF01"
+    assert parse_terms(["abcdef01=x"]).terms[0].name == "ABCDEF01"
 
 
 def test_different_attributes_must_all_match_and_repeated_ones_are_alternatives() -> None:
-    query = parse(["PatientID=A", "Modality=CT", "00100020=B", "PatientID=A"])
+    query = parse_terms(["PatientID=A", "Modality=CT", "00100020=B", "PatientID=A"])
     assert [term.name for term in query.terms] == ["PatientID", "Modality"]
     assert query.terms[0].conditions == (Equal("A"), Equal("B"))
     assert query.matches(entry(PatientID="B", Modality="CT"))
@@ -128,7 +120,7 @@ def test_different_attributes_must_all_match_and_repeated_ones_are_alternatives(
 
 
 def test_the_sides_of_one_attribute_are_two_attributes() -> None:
-    query = parse(["PatientID=A", "DEID:patientid=S"])
+    query = parse_terms(["PatientID=A", "DEID:patientid=S"])
     assert [(term.side, term.name) for term in query.terms] == [
         ("original", "PatientID"),
         ("deid", "PatientID"),
@@ -137,8 +129,8 @@ def test_the_sides_of_one_attribute_are_two_attributes() -> None:
 
 def test_what_is_no_keyword_and_value_is_words_of_a_name() -> None:
     words = Term("original", "PatientName", (Words(("john", "doe")),))
-    assert parse(["John Doe"]).terms == (words,)
-    assert parse(["Yamada^Tarou=山田^太郎"]).terms[0].conditions == (
+    assert parse_terms(["John Doe"]).terms == (words,)
+    assert parse_terms(["Yamada^Tarou=山田^太郎"]).terms[0].conditions == (
         Words(("yamada", "tarou", "山田", "太郎")),
     )
 
@@ -146,12 +138,12 @@ def test_what_is_no_keyword_and_value_is_words_of_a_name() -> None:
 def test_a_file_of_terms_has_one_a_line_and_may_have_comments() -> None:
     lines = ["\ufeffPatientID=A \r\n", "\n", "  # who asked\n", "PatientID== B \n", "   \n", "Doe"]
     assert read_terms(lines) == ("PatientID=A ", "PatientID== B ", "Doe")
-    assert matching.read_terms([]) == ()
+    assert read_terms([]) == ()
 
 
 def test_values_are_hidden_from_repr() -> None:
     terms = [f"PatientID={SECRET}", f"{SECRET}*", f"StudyID={SECRET}?", "StudyDate=19770707"]
-    shown = repr(parse(terms))
+    shown = repr(parse_terms(terms))
     assert SECRET.lower() not in shown.lower()
     assert "1977" not in shown
 
@@ -253,7 +245,7 @@ def test_among_words_a_star_only_ends_a_word(text: str) -> None:
 @given(st.lists(st.text(), max_size=3))
 def test_any_text_is_a_query_or_a_term_error(texts: list[str]) -> None:
     with contextlib.suppress(TermError):
-        parse(texts).matches(entry(PatientName="Doe^John"))
+        parse_terms(texts).matches(entry(PatientName="Doe^John"))
 
 
 _NAMES = st.sampled_from(
@@ -271,13 +263,13 @@ _MOMENTS = st.text(st.sampled_from("0123456789-.:+TZ* "), max_size=25)
 @given(st.sampled_from(["", "deid:"]), _NAMES, _SIGNS, st.text() | _MOMENTS)
 def test_any_value_is_a_query_or_a_term_error(side: str, name: str, sign: str, value: str) -> None:
     with contextlib.suppress(TermError):
-        parse([f"{side}{name}{sign}{value}"]).matches(entry(timestamp="2004-01-19"))
+        parse_terms([f"{side}{name}{sign}{value}"]).matches(entry(timestamp="2004-01-19"))
 
 
 @given(_NAMES, _SIGNS, st.text(st.sampled_from("*?-.,^= 1"), max_size=8))
 def test_no_message_holds_the_value(name: str, sign: str, rest: str) -> None:
     try:
-        parse([f"{name}{sign}{SECRET}{rest}"])
+        parse_terms([f"{name}{sign}{SECRET}{rest}"])
     except TermError as error:
         assert SECRET not in str(error) + repr(error)
         assert error.__context__ is None
@@ -286,7 +278,7 @@ def test_no_message_holds_the_value(name: str, sign: str, rest: str) -> None:
 @given(st.text(st.sampled_from("*?^ ab"), min_size=1))
 def test_no_message_about_bare_words_holds_them(text: str) -> None:
     try:
-        parse([f"{SECRET}{text}"])
+        parse_terms([f"{SECRET}{text}"])
     except TermError as error:
         assert SECRET not in str(error)
 
@@ -307,7 +299,7 @@ def test_an_entry_is_found_by_the_literal_value_of_each_of_its_fields(
 
 @given(st.sampled_from(("AccessionNumber", "StudyID", "Modality")), st.text(), st.text())
 def test_another_literal_value_does_not_find_an_entry(keyword: str, value: str, other: str) -> None:
-    assume(readable(other) not in (readable(value), *readable(value).split("\\")))
+    assume(make_readable(other) not in (make_readable(value), *make_readable(value).split("\\")))
     assert not found(with_field(keyword, value), f"{keyword}=={other}")
 
 
@@ -315,7 +307,7 @@ def test_another_literal_value_does_not_find_an_entry(keyword: str, value: str, 
 @pytest.mark.parametrize("value", ["A\0B", "A\ud800B", "\ud800", "\udc80\\B"])
 def test_what_no_column_can_keep_is_found_too(keyword: str, value: str) -> None:
     assert found(with_field(keyword, value), f"{keyword}=={value}")
-    assert found(with_field(keyword, readable(value)), f"{keyword}=={value}")
+    assert found(with_field(keyword, make_readable(value)), f"{keyword}=={value}")
 
 
 def test_text_is_compared_with_regard_to_case_and_names_without() -> None:
@@ -449,12 +441,12 @@ def test_folding_twice_is_folding_once(text: str) -> None:
     ],
 )
 def test_the_words_of_a_name(value: str, words: set[str]) -> None:
-    assert name_words(value) == words
+    assert split_name_words(value) == words
 
 
 @given(st.text())
 def test_the_words_of_a_word_are_the_word(text: str) -> None:
-    assert all(name_words(word) == {word} for word in name_words(text))
+    assert all(split_name_words(word) == {word} for word in split_name_words(text))
 
 
 _SCRIPTS = st.sampled_from(
@@ -505,7 +497,7 @@ def test_a_word_may_be_a_prefix() -> None:
 
 
 def test_bare_words_and_the_keyword_are_alternatives_of_one_attribute() -> None:
-    query = parse(["John Doe", "PatientName=Roe^*"])
+    query = parse_terms(["John Doe", "PatientName=Roe^*"])
     assert query.matches(entry(PatientName="Roe^Jane"))
     assert query.matches(entry(PatientName="Doe^John"))
 
@@ -529,7 +521,7 @@ def test_a_date_is_found_however_it_and_the_range_are_written(stored: str, value
 @pytest.mark.parametrize("stored", ["", "20060732", "UNKNOWN", "2007", "20070101"])
 def test_what_is_no_date_is_in_no_range(stored: str) -> None:
     assert not found(entry(StudyDate=stored), "StudyDate=2006-08..2006-12")
-    assert comparable("DA", "UNKNOWN") is None
+    assert make_comparable("DA", "UNKNOWN") is None
 
 
 def test_one_of_several_dates_in_the_range_is_enough() -> None:
@@ -619,10 +611,10 @@ def test_what_is_stored_less_precisely_stands_for_its_beginning(
 
 
 def test_the_ends_of_a_range_are_text_that_compares_with_the_column() -> None:
-    assert parse(["StudyDate=2006-08..20060915"]).terms[0].conditions == (
+    assert parse_terms(["StudyDate=2006-08..20060915"]).terms[0].conditions == (
         Between("20060801", "20060915"),
     )
-    (condition,) = parse(["timestamp=2006-08-02..2006-08-31"]).terms[0].conditions
+    (condition,) = parse_terms(["timestamp=2006-08-02..2006-08-31"]).terms[0].conditions
     assert isinstance(condition, Between)
     assert condition.low == "2006-08-02"
     assert condition.high is not None
@@ -695,7 +687,7 @@ def test_the_fields_of_the_entry_itself() -> None:
     held = entry(project="TRIAL7", deid={"PatientID": ("SUBJ-007",)})
     assert found(held, f"id={LOG_ID.lower()}")
     assert found(held, "id=65774d08-6757-457c-9dcf-96e762803606")
-    assert not found(held, f"id={new_log_id()}")
+    assert not found(held, f"id={make_log_id()}")
     assert found(held, "project=TRIAL7")
     assert found(held, "project=TRIAL*")
     assert not found(held, "project=trial7")
@@ -867,9 +859,9 @@ def test_an_original_is_found_by_its_literal_value(path: str, text: str) -> None
 
 
 def test_every_keyword_with_text_can_be_named() -> None:
-    for keyword in dictionary.keywords():
+    for keyword in dictionary.list_keywords():
         try:
-            (term,) = parse([f"{keyword}="]).terms
+            (term,) = parse_terms([f"{keyword}="]).terms
         except TermError as error:
             assert "no text to search" in str(error)
         else:
@@ -878,7 +870,7 @@ def test_every_keyword_with_text_can_be_named() -> None:
 
 def test_searching_does_not_import_pydicom() -> None:
     code = (
-        "import sys; from deid_hooks.query.conditions import parse; parse(['PatientID=A']);"
+        "import sys; from deid_hooks.query.parser import parse_terms; parse_terms(['PatientID=A']);"
         "sys.exit('pydicom' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -886,7 +878,7 @@ def test_searching_does_not_import_pydicom() -> None:
 
 @pytest.mark.parametrize("name", ["StudyDate", "deid:PatientID", "00100010", "timestamp", "id"])
 def test_a_column_is_named_as_in_a_term(name: str) -> None:
-    term = attribute(name)
+    term = parse_attribute(name)
     assert term.conditions == ()
     assert (term.side == "deid") == name.startswith("deid:")
 
@@ -894,4 +886,4 @@ def test_a_column_is_named_as_in_a_term(name: str) -> None:
 @pytest.mark.parametrize("name", ["PatienName", "deid:StudyDescription", "a=b", "", "Müller"])
 def test_a_column_that_names_no_attribute_is_refused(name: str) -> None:
     with pytest.raises(TermError):
-        attribute(name)
+        parse_attribute(name)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 
 from deid_hooks.query.conditions import Query
-from deid_hooks.query.json_codec import query_from_json, query_to_json
+from deid_hooks.query.json_codec import decode_query, encode_query
 from deid_hooks.testing.searching import queries
 
 
 @given(queries)
 def test_a_query_comes_back_as_it_was(query: Query) -> None:
-    assert query_from_json(json.loads(json.dumps(query_to_json(query)))) == query
+    assert decode_query(json.loads(json.dumps(encode_query(query)))) == query
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_a_query_comes_back_as_it_was(query: Query) -> None:
 )
 def test_anything_else_is_no_query_and_is_not_quoted(document: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^this is no query$"):
-        query_from_json(document)
+        decode_query(document)

@@ -305,7 +305,7 @@ def test_leftovers_go_and_what_is_in_use_stays(
     monkeypatch.delattr(os, "O_TMPFILE")
     folder = Folder(str(out))
     folder.check()
-    with files.new_file(out) as used:
+    with files.make_new_file(out) as used:
         beside = out.parent / ".out.deid-hooks"
         (in_use,) = beside.iterdir()
         (beside / "0123456789abcdef").write_bytes(b"half")

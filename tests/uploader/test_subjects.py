@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deid_hooks import Pseudonyms, SettingsError
-from deid_hooks.uploader.subjects import read_subjects
+from deid_hooks.uploader.upload import read_subjects
 
 CANARY = "CANARY-4711"
 

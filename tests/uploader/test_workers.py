@@ -10,9 +10,8 @@ import pytest
 from deid_hooks import DeidHooks
 from deid_hooks.destinations import open_destination
 from deid_hooks.uploader import upload
-from deid_hooks.uploader.prepare import Refused
+from deid_hooks.uploader.prepare import Refused, Work
 from deid_hooks.uploader.scan import Scan
-from deid_hooks.uploader.workers import Work
 
 
 def test_they_end_before_their_folder_is_removed(
@@ -30,7 +29,7 @@ def test_they_end_before_their_folder_is_removed(
     monkeypatch.setattr(upload, "prepared", prepared)
     target = open_destination(f"folder:{tmp_path}/out")
     with DeidHooks.load("test/1", url="none:") as hooks:
-        results = upload.upload(hooks, Scan((), ()), target, upload.Order())
+        results = upload.upload(hooks, Scan((), ()), target, upload.UploadOptions())
         next(results)
         del results  # as an interrupt does
     assert seen == [True]

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deid_hooks.log import Recorder, backend_of
+from deid_hooks.log import Log, make_backend
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks_service.app import application
 from deid_hooks_service.senders import Senders
@@ -32,8 +32,8 @@ class Stores:
             return
         _, name, rest = scope["path"].split("/", 2)
         if name not in self._made:
-            backend = backend_of(f"sqlite:///{self._folder / name}.db")
-            recorder = Recorder(backend, SiteSecret(bytes(32)))
+            backend = make_backend(f"sqlite:///{self._folder / name}.db")
+            recorder = Log(backend, SiteSecret(bytes(32)))
             senders = Senders(Tokens(self._folder / "tokens.json"))
             self._made[name] = application(Service(recorder, senders))
         path = f"/{rest}"

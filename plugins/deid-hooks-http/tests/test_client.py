@@ -19,8 +19,8 @@ from tests.needed import program
 
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
-from deid_hooks.query.conditions import parse
-from deid_hooks.records.model import AccessRow, Erasure, Tombstone, new_log_id
+from deid_hooks.query.parser import parse_terms
+from deid_hooks.records.model import AccessRow, Erasure, Tombstone, make_log_id
 from deid_hooks.testing.records import make_entry
 from deid_hooks_http import HTTPBackend
 
@@ -71,7 +71,7 @@ class TestCommandLine:
         code, _, why = self.run(site, token, *upload[:-1], "TRIAL8")
         assert code == 1
         assert why.endswith(f"403 Forbidden: the token {name} is held to other projects.\n")
-        assert len(list(site.recorder.search(parse(["project=TRIAL8"])))) == 0
+        assert len(list(site.recorder.search(parse_terms(["project=TRIAL8"])))) == 0
 
     def test_who_may_reidentify_searches_and_shows_and_says_why(
         self, site: Site, images: Path, tmp_path: Path
@@ -145,14 +145,14 @@ def test_what_one_may_not_do_is_no_failure_of_the_log(
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("upload"))
     with pytest.raises(NotAllowed, match="which may not search"):
-        list(site.backend().search(parse(["PatientID=1"]), Deadline()))
+        list(site.backend().search(parse_terms(["PatientID=1"]), Deadline()))
 
 
 def test_a_look_is_recorded_by_the_service_under_the_name_of_the_token(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("search"))
-    look = AccessRow(new_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
+    look = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
     site.backend().look(look, lambda row, head: row, Deadline())
     *_, row = site.recorder.backend.trail(Deadline())
     assert (row.who, row.where) == (site.tokens.all()[-1].name, "127.0.0.1 (alice on ws12)")
@@ -250,13 +250,13 @@ def test_nothing_was_done_unless_a_service_of_the_log_says_so(
 ) -> None:
     body = json.dumps(answer).encode()
     text = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    row = AccessRow(new_log_id(), "t", "alice", "ws12", "search", "PatientID=1", ())
+    row = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", ())
     asked: list[Callable[[HTTPBackend], object]] = [
         lambda log: log.create(Deadline()),
         lambda log: log.check(Deadline()),
         lambda log: log.read(0, Deadline()),
-        lambda log: log.resolve(new_log_id(), Deadline()),
-        lambda log: log.erase([new_log_id()], Erasure("t", "alice", "asked to"), Deadline()),
+        lambda log: log.resolve(make_log_id(), Deadline()),
+        lambda log: log.erase([make_log_id()], Erasure("t", "alice", "asked to"), Deadline()),
         lambda log: log.look(row, lambda row, head: row, Deadline()),
     ]
     for ask in asked:
@@ -283,7 +283,7 @@ def test_an_answer_that_comes_by_drops_ends_at_the_deadline(
     with pytest.raises(AppendUnknown):
         backend.append([make_entry()], deadline)
     with pytest.raises(LogUnavailable):
-        list(backend.search(parse(["PatientID=1"]), Deadline(0.5)))
+        list(backend.search(parse_terms(["PatientID=1"]), Deadline(0.5)))
     assert gone.wait(5), "the thread that read it goes on for ever"
 
 
@@ -300,7 +300,7 @@ def test_a_line_that_comes_by_drops_ends_at_the_deadline(
         connection.close()
 
     began = time.monotonic()
-    found = serve(drip).search(parse(["PatientID=1"]), Deadline(0.5))
+    found = serve(drip).search(parse_terms(["PatientID=1"]), Deadline(0.5))
     assert next(found) == "A"
     with pytest.raises(LogUnavailable, match="no answer within"):
         next(found)

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from deid_hooks.log import Recorder, backend_of
+from deid_hooks.log import Log, make_backend
 from deid_hooks.records.keys import read_secret
 from deid_hooks_http import HTTPBackend
 from deid_hooks_service.tokens import Tokens
@@ -101,11 +101,11 @@ class Site:
         return HTTPBackend(f"deidlog+{self.url}")
 
     @property
-    def recorder(self) -> Recorder:
+    def recorder(self) -> Log:
         """The log itself, past the service."""
         secret = read_secret(self.folder / "secret")
         assert secret is not None
-        return Recorder(backend_of(f"sqlite:///{self.log}"), secret)
+        return Log(make_backend(f"sqlite:///{self.log}"), secret)
 
 
 def lines(answer: httpx.Response) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from platform_standin import KEY, USER, Platform
 from running import Site, packfile
 from tests.needed import missing
 
-from deid_hooks.query.conditions import parse
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry
 
 FW = Path(sys.prefix) / "flywheel" / "bin" / "fw"
@@ -197,7 +197,7 @@ def every_file_that_was_stored_has_a_log_id_and_its_entry_the_originals_tags(
             if keyword not in ("StudyDateTime", "SeriesDateTime"):
                 assert value == str(original.get(keyword, "")), keyword
         series = f"SeriesInstanceUID={stored.SeriesInstanceUID}"
-        assert list(run.site.recorder.search(parse([series]))) == [entry.log_id]
+        assert list(run.site.recorder.search(parse_terms([series]))) == [entry.log_id]
 
 
 def nothing_is_uploaded_where_the_log_gave_no_whole_answer(run: Run, fault: str) -> None:
@@ -215,7 +215,7 @@ def the_client_shows_the_sentence_and_the_status(run: Run) -> None:
 
 def a_packfile_that_was_tried_four_times_is_one_entry(run: Run) -> None:
     uid = pydicom.dcmread(run.unlucky["answer cut off"]).SeriesInstanceUID
-    [log_id] = run.site.recorder.search(parse([f"SeriesInstanceUID={uid}"]))
+    [log_id] = run.site.recorder.search(parse_terms([f"SeriesInstanceUID={uid}"]))
     assert len(list(run.site.recorder.uploads([log_id]))) == 4
 
 

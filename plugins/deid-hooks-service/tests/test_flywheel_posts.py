@@ -12,9 +12,9 @@ import pytest
 from running import Site, packfile
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.query.conditions import parse
-from deid_hooks.records.digest import patient_digest
-from deid_hooks.records.model import Block, Entry, new_log_id
+from deid_hooks.query.parser import parse_terms
+from deid_hooks.records.keys import compute_patient_digest
+from deid_hooks.records.model import Block, Entry, make_log_id
 
 UNABLE = "Unable to log de-identified data: "
 
@@ -33,7 +33,7 @@ def logged(site: Site, answer: httpx.Response) -> Entry:
 
 
 def found(site: Site, *terms: str) -> list[str]:
-    return list(site.recorder.search(parse(terms)))
+    return list(site.recorder.search(parse_terms(terms)))
 
 
 def _post_ascii(client: httpx.Client, body: object) -> httpx.Response:
@@ -166,8 +166,8 @@ def test_a_body_without_end_is_refused(uploader: httpx.Client) -> None:
 def test_a_patient_who_is_blocked_is_refused_and_nothing_is_logged(
     site: Site, uploader: httpx.Client
 ) -> None:
-    patient = patient_digest("blocked", "", site.recorder.secret)
-    block = Block(new_log_id(), "t", patient, "", "who", "why")
+    patient = compute_patient_digest("blocked", "", site.recorder.secret)
+    block = Block(make_log_id(), "t", patient, "", "who", "why")
     site.recorder.append([block])
     answer = uploader.post("/logs", json=packfile(PatientID="blocked"))
     assert answer.status_code == 403
@@ -175,7 +175,7 @@ def test_a_patient_who_is_blocked_is_refused_and_nothing_is_logged(
         answer.json()["message"] == f"{UNABLE}403 Forbidden: uploads of this patient are blocked."
     )
     assert found(site, "PatientID=blocked") == []
-    site.recorder.append([replace(block, id=new_log_id(), lifted=True)])
+    site.recorder.append([replace(block, id=make_log_id(), lifted=True)])
     logged(site, uploader.post("/logs", json=packfile(PatientID="blocked")))
 
 

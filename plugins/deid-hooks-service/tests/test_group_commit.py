@@ -15,7 +15,7 @@ import pytest
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
-from deid_hooks.log import Recorder
+from deid_hooks.log import Log
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, Erasure, Record
 from deid_hooks.testing.records import make_entry
@@ -56,7 +56,7 @@ def run(store: Store, writes: Writes, seconds: float = 5) -> Any:
     """What the writes come to, on a committer of their own."""
 
     async def within() -> Any:
-        committer = Committer(Recorder(store, SECRET, seconds))
+        committer = Committer(Log(store, SECRET, seconds))
         try:
             return await writes(committer)
         finally:

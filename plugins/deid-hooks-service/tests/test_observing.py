@@ -10,7 +10,7 @@ import pytest
 from running import packfile
 
 from deid_hooks.backends.sqlite import SQLiteBackend
-from deid_hooks.log import Recorder
+from deid_hooks.log import Log
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks_service.app import application
 from deid_hooks_service.senders import Senders
@@ -28,7 +28,7 @@ def test_a_packfile_that_nobody_foresaw_is_unable_to_be_logged(
     monkeypatch.setattr("deid_hooks_service.writing.records_of", fail)
     tokens = Tokens(tmp_path / "service-tokens.json")
     headers = {"Authorization": f"Bearer {tokens.add('ws12', 'upload')}"}
-    recorder = Recorder(SQLiteBackend(f"sqlite:///{tmp_path}/log.db"), SiteSecret(bytes(32)))
+    recorder = Log(SQLiteBackend(f"sqlite:///{tmp_path}/log.db"), SiteSecret(bytes(32)))
 
     async def post() -> httpx.Response:
         service = Service(recorder, Senders(tokens))

@@ -11,12 +11,12 @@ import pytest
 from running import Site, lines, packfile
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.query.conditions import parse
-from deid_hooks.query.json_codec import query_to_json
+from deid_hooks.query.json_codec import encode_query
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.chain import breaks, trail_key
-from deid_hooks.records.digest import content_digest, patient_digest
-from deid_hooks.records.json_codec import to_json
-from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent, new_log_id
+from deid_hooks.records.json_codec import encode_record
+from deid_hooks.records.keys import compute_content_digest, compute_patient_digest
+from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent, make_log_id
 from deid_hooks.testing.records import make_entry
 
 CANARY = "Zyxwvut^Canary"
@@ -30,17 +30,19 @@ def an_entry(site: Site, project: str = "", patient: str = "4711") -> Entry:
         key=secret.name,
         fields={"PatientName": (CANARY,), "PatientID": (patient,)},
         originals=json.dumps({"00100010": {"vr": "PN", "Value": [{"Alphabetic": CANARY}]}}),
-        patients=(patient_digest(patient, "", secret),),
+        patients=(compute_patient_digest(patient, "", secret),),
     )
-    return replace(entry, digest=content_digest(entry, secret))
+    return replace(entry, digest=compute_content_digest(entry, secret))
 
 
 def append(client: httpx.Client, *records: Any) -> httpx.Response:
-    return client.post("/v1/records", json={"records": [to_json(record) for record in records]})
+    return client.post(
+        "/v1/records", json={"records": [encode_record(record) for record in records]}
+    )
 
 
 def query(*terms: str) -> dict[str, Any]:
-    return {"query": query_to_json(parse(terms)), "reason": "finding"}
+    return {"query": encode_query(parse_terms(terms)), "reason": "finding"}
 
 
 def rows(site: Site) -> list[AccessRow]:
@@ -99,7 +101,7 @@ def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: 
     answer = uploader.get(f"/v1/entries/{entry.log_id}")
     assert answer.json()["sealed"]["digest"] == entry.digest
     assert answer.json()["sealed"]["deid_uids"] == list(entry.deid_uids)
-    known, unknown = content_digest(an_entry(site), site.recorder.secret), "0" * 64
+    known, unknown = compute_content_digest(an_entry(site), site.recorder.secret), "0" * 64
     answers = [answer]
     answers += [uploader.post("/v1/standing", json={"digest": d}) for d in (known, unknown)]
     answers.append(uploader.post("/v1/uploads", json={"log_ids": [entry.log_id]}))
@@ -110,11 +112,11 @@ def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: 
 
 def test_an_uploader_hears_of_a_block_and_not_who_and_why(site: Site) -> None:
     uploader = site.client(site.token("upload"))
-    patient = patient_digest("withdrawn", "", site.recorder.secret)
-    block = Block(new_log_id(), "t", patient, "", "Dr. Who", CANARY)
+    patient = compute_patient_digest("withdrawn", "", site.recorder.secret)
+    block = Block(make_log_id(), "t", patient, "", "Dr. Who", CANARY)
     site.recorder.append([block])
     answer = uploader.post("/v1/blocks", json={"patients": [patient]})
-    assert answer.json()["records"] == [to_json(replace(block, who="", reason=""))]
+    assert answer.json()["records"] == [encode_record(replace(block, who="", reason=""))]
 
 
 def test_an_uploader_writes_sound_entries_and_outcomes_only(site: Site) -> None:
@@ -122,12 +124,12 @@ def test_an_uploader_writes_sound_entries_and_outcomes_only(site: Site) -> None:
     entry = an_entry(site)
     event = UploadEvent(entry.log_id, "t", "uploaded", "d", "u")
     assert append(uploader, entry, event).status_code == 200
-    assert append(uploader, replace(entry, log_id=new_log_id(), project="x")).status_code == 409
+    assert append(uploader, replace(entry, log_id=make_log_id(), project="x")).status_code == 409
     foreign = append(uploader, replace(entry, key="another")).json()
     assert "another site secret" in foreign["message"]
     for record in (
-        AccessRow(new_log_id(), "t", "who", "host", "show", "", ()),
-        Block(new_log_id(), "t", "ab", "", "who", "why"),
+        AccessRow(make_log_id(), "t", "who", "host", "show", "", ()),
+        Block(make_log_id(), "t", "ab", "", "who", "why"),
         replace(event, event="withdrawn"),
     ):
         assert append(uploader, record).status_code == 403
@@ -154,8 +156,8 @@ def test_who_looked_and_why_is_in_the_trail_before_the_answer(site: Site) -> Non
     assert line == {"log_id": entry.log_id}
     body = {"log_ids": [entry.log_id], "reason": "finding"}
     [line] = lines(client.post("/v1/entries", json=body))
-    assert line["record"] == to_json(entry)
-    assert client.get(f"/v1/entries/{entry.log_id}").json() == {"record": to_json(entry)}
+    assert line["record"] == encode_record(entry)
+    assert client.get(f"/v1/entries/{entry.log_id}").json() == {"record": encode_record(entry)}
     assert not list(lines(client.post("/v1/search", json=query("PatientID=nobody"))))
     search, show, resolve, nothing = rows(site)[before:]
     assert "looked at" in search.asked

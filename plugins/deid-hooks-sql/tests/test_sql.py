@@ -8,8 +8,8 @@ import pytest
 from sql_servers import MariaDBServer, PostgreSQLServer
 
 from deid_hooks import Deadline
-from deid_hooks.log import backend_of
-from deid_hooks.query.conditions import parse
+from deid_hooks.log import make_backend
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.testing import BackendConformance
 from deid_hooks.testing.records import make_entry
 from deid_hooks_sql import SQLBackend
@@ -29,7 +29,7 @@ class TestMariaDB(BackendConformance):
 
 @pytest.fixture(params=["postgresql", "mariadb"])
 def log(request: pytest.FixtureRequest) -> Iterator[SQLBackend]:
-    made = backend_of(request.getfixturevalue(f"{request.param}_url"))
+    made = make_backend(request.getfixturevalue(f"{request.param}_url"))
     assert isinstance(made, SQLBackend)
     made.create(Deadline())
     yield made
@@ -44,7 +44,7 @@ def test_a_value_longer_than_an_index_takes_is_found_by_its_end(log: SQLBackend,
     fields = {"PatientID": (long,), "PatientName": (f"Doe^{long}z",), "StudyID": (long,)}
     entry = make_entry(fields=fields)
     log.append([make_entry(), entry], Deadline())
-    assert list(log.search(parse([term]), Deadline())) == [entry.log_id]
+    assert list(log.search(parse_terms([term]), Deadline())) == [entry.log_id]
 
 
 def test_the_statements_that_administrators_know_work_as_they_stand(

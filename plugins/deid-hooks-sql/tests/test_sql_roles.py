@@ -12,7 +12,7 @@ from tests.hooks.series import read
 from tests.whole.site import Site
 
 from deid_hooks import Deadline, LogUnavailable
-from deid_hooks.backends.contract import Sealed
+from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import Forgotten, IdConflict, NotAllowed
 from deid_hooks.records.model import Block, Entry, Erasure, Tombstone, UploadEvent
 from deid_hooks.testing.process import TRAIL_KEY
@@ -57,7 +57,7 @@ def test_who_uploads_appends_and_learns_that_it_is_there_whole(
     uploader.append([entry, event], Deadline())
     uploader.append([entry, event], Deadline())
     assert owner.resolve(entry.log_id, Deadline()) == entry
-    assert uploader.resolve(entry.log_id, Deadline()) == Sealed(
+    assert uploader.resolve(entry.log_id, Deadline()) == Receipt(
         *(entry.log_id, entry.project, entry.digest, entry.key, entry.patients, entry.deid_uids)
     )
     assert uploader.with_digest(entry.digest, Deadline()) == entry.log_id

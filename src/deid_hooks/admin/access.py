@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from deid_hooks.log import Recorder
-from deid_hooks.records.model import AccessRow, now
+from deid_hooks.log import Log
+from deid_hooks.records.model import AccessRow, read_clock
 
 T = TypeVar("T")
 
@@ -19,17 +19,17 @@ PAGE = 500
 """Ids that one row of the access trail holds at the most."""
 
 
-class Looker:
+class AccessRecorder:
     """Somebody who looks, with one command and for one reason."""
 
-    def __init__(self, recorder: Recorder, action: str, reason: str) -> None:
+    def __init__(self, recorder: Log, action: str, reason: str) -> None:
         self.recorder = recorder
         self._action = action
         self._reason = reason
 
     def record(self, asked: str, log_ids: Sequence[str]) -> None:
         """Make a row of the trail durable, or raise LogError: then nothing may be shown."""
-        self.recorder.look(look(self._action, asked, log_ids, self._reason))
+        self.recorder.look(make_access_row(self._action, asked, log_ids, self._reason))
 
     def recorded(
         self, answers: Iterable[T], asked: str, ids_of: Callable[[T], Sequence[str]]
@@ -46,12 +46,12 @@ class Looker:
             yield from page
 
 
-def look(action: str, asked: str, log_ids: Sequence[str], reason: str) -> AccessRow:
+def make_access_row(action: str, asked: str, log_ids: Sequence[str], reason: str) -> AccessRow:
     """The row of the access trail for what the user of this process is about to see."""
     return AccessRow(
         id=uuid.uuid4().hex,
-        at=now(),
-        who=user(),
+        at=read_clock(),
+        who=get_user(),
         where=socket.gethostname(),
         action=action,
         asked=asked,
@@ -60,7 +60,7 @@ def look(action: str, asked: str, log_ids: Sequence[str], reason: str) -> Access
     )
 
 
-def user() -> str:
+def get_user() -> str:
     """Who runs this process."""
     try:
         return getpass.getuser()

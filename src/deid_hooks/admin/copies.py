@@ -23,7 +23,7 @@ class Copy:
     withdrawn: str = ""
 
 
-def copies_of(events: Iterable[UploadEvent]) -> dict[str, list[Copy]]:
+def group_copies(events: Iterable[UploadEvent]) -> dict[str, list[Copy]]:
     """The copies of each log id. What was sent again after it was withdrawn is there again."""
     known: dict[tuple[str, str], Copy] = {}
     for event in events:

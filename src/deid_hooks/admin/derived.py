@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-from deid_hooks.admin.lookup import Directory, originals_of, person_of
-from deid_hooks.dicom.capture import name_of
-from deid_hooks.dicom.dictionary import tag_of
-from deid_hooks.dicom.json_codec import TEXT_VRS
+from deid_hooks.admin.lookup import Directory, identify_person, merge_originals
+from deid_hooks.dicom.capture import name_element
+from deid_hooks.dicom.dictionary import lookup_tag
+from deid_hooks.dicom.encoding import TEXT_VRS
 from deid_hooks.dicom.stamp import unstamp
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance
@@ -59,14 +59,14 @@ def bring_home(dataset: Dataset, directory: Directory) -> tuple[tuple[str, ...],
     for entry in directory.with_other_uids(wanted - set(home)):
         # A frame of reference may be that of many patients; it tells the patient only where
         # nothing better does.
-        if found_by_images and person_of(entry) not in (None, lead.person):
+        if found_by_images and identify_person(entry) not in (None, lead.person):
             continue
         _agree(lead, entry)
         _prefer(lead, entry, study, wanted)
         _learn(home, entry, wanted)
     if lead.entry is None:
         raise UnusableDataset("nothing that it refers to is in the log")
-    originals = originals_of(lead.entry, lead.instance)
+    originals = merge_originals(lead.entry, lead.instance)
     chosen = {
         path: element
         for path, element in originals.items()
@@ -80,7 +80,7 @@ def bring_home(dataset: Dataset, directory: Directory) -> tuple[tuple[str, ...],
 
 
 def _agree(lead: _Lead, entry: Entry) -> None:
-    person = person_of(entry)
+    person = identify_person(entry)
     if len(entry.patients) > 1 or (person and lead.person and person != lead.person):
         raise UnusableDataset("its references lead to two patients")
     lead.person = lead.person or person
@@ -147,7 +147,7 @@ def _values(element: DataElement) -> list[str]:
 _PATIENT_GROUP = "0010"
 _SUBJECT_GROUP = "0012"
 _STUDY = frozenset(
-    f"{tag_of(keyword):08X}"
+    f"{lookup_tag(keyword):08X}"
     for keyword in (
         "AccessionNumber",
         "AdmissionID",
@@ -206,11 +206,11 @@ def put_originals(dataset: Dataset, originals: Mapping[str, Any]) -> tuple[str, 
     for path, element in sorted(originals.items()):
         tag = int(path[:8], 16)
         if "." in path:
-            missing.append(name_of(tag))
+            missing.append(name_element(tag))
         elif element is None:
             dataset.pop(tag, None)
         elif (made := _element(tag, element)) is None:
-            missing.append(name_of(tag))
+            missing.append(name_element(tag))
         else:
             if not _is_ascii(element):
                 _use_unicode(dataset)

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 from deid_hooks.admin.access import PAGE
-from deid_hooks.admin.copies import copies_of
-from deid_hooks.log import Recorder
+from deid_hooks.admin.copies import group_copies
+from deid_hooks.log import Log
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.model import AccessRow, Entry, Record
 
@@ -19,12 +19,12 @@ JOIN_COLUMNS = [
 _OWN = ["id", "created", "uploader", "project", "timestamp", "instances"]
 
 
-def everything(recorder: Recorder) -> Iterator[Record]:
+def everything(recorder: Log) -> Iterator[Record]:
     """All records but the access trail, which has an export of its own and can't be moved."""
     return (record for record in recorder.records() if not isinstance(record, AccessRow))
 
 
-def with_events(recorder: Recorder, log_ids: Iterable[str]) -> Iterator[Record]:
+def with_events(recorder: Log, log_ids: Iterable[str]) -> Iterator[Record]:
     """These entries, and what became of them."""
     ids = iter(log_ids)
     while page := list(islice(ids, PAGE)):
@@ -42,11 +42,11 @@ def sheet_columns(fields: Sequence[str]) -> list[str]:
     return [*_OWN, *fields, *(f"deid_{keyword}" for keyword in DEID_FIELDS), "uploads"]
 
 
-def sheet(recorder: Recorder, log_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+def sheet(recorder: Log, log_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
     """A row for each entry."""
     ids = iter(log_ids)
     while page := list(islice(ids, PAGE)):
-        copies = copies_of(recorder.uploads(page))
+        copies = group_copies(recorder.uploads(page))
         for entry in recorder.entries(page):
             sides = (("", entry.fields), ("deid_", entry.deid))
             uploads = [

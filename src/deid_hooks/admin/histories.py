@@ -15,9 +15,9 @@ from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from deid_hooks.dicom.dictionary import tag_of, vr_of
+from deid_hooks.dicom.dictionary import lookup_tag, lookup_vr
 from deid_hooks.dicom.difference import Changes, changes
-from deid_hooks.dicom.json_codec import TEXT_VRS
+from deid_hooks.dicom.encoding import TEXT_VRS
 from deid_hooks.errors import DeidHooksError, UnusableDataset
 
 IMPORTED_BY = "import "
@@ -59,7 +59,7 @@ def instance_changes(before: Mapping[int, str], after: Mapping[int, str]) -> Cha
 
 def changes_of_pair(pair: Pair) -> Changes:
     """A pair as the changes of an instance that has nothing else."""
-    tag = tag_of(pair.keyword) or 0
+    tag = lookup_tag(pair.keyword) or 0
     nameless = {_INSTANCE_UID: "1.2"}
     return instance_changes({**nameless, tag: pair.original}, {**nameless, tag: pair.deid})
 
@@ -67,17 +67,17 @@ def changes_of_pair(pair: Pair) -> Changes:
 def text_tag(name: str) -> int | None:
     """The tag of a keyword or of eight hex digits, if its values are text; None otherwise."""
     try:
-        tag = tag_of(name) or (int(name, 16) if len(name) == 8 else None)
+        tag = lookup_tag(name) or (int(name, 16) if len(name) == 8 else None)
     except ValueError:
         return None
-    return tag if tag is not None and vr_of(tag) in TEXT_VRS else None
+    return tag if tag is not None and lookup_vr(tag) in TEXT_VRS else None
 
 
 def _dataset(values: Mapping[int, str]) -> Dataset:
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for tag, value in values.items():
-        element = DataElement(tag, vr_of(tag), value, validation_mode=config.IGNORE)
+        element = DataElement(tag, lookup_vr(tag), value, validation_mode=config.IGNORE)
         dataset[tag] = element
     return dataset
 
@@ -261,4 +261,4 @@ def _changes(row: tuple[object, ...], uid: str, deid_uid: str) -> Changes:
 
 
 def _by_tag(values: Mapping[str, object]) -> dict[int, str]:
-    return {tag_of(k) or 0: str(value) for k, value in values.items() if value is not None}
+    return {lookup_tag(k) or 0: str(value) for k, value in values.items() if value is not None}

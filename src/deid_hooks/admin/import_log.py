@@ -29,11 +29,10 @@ from deid_hooks.admin.histories import (
 from deid_hooks.dicom.assemble import assemble
 from deid_hooks.dicom.difference import Changes
 from deid_hooks.errors import Forgotten, IdConflict
-from deid_hooks.log import Recorder
-from deid_hooks.records.digest import content_digest
-from deid_hooks.records.json_codec import from_json
-from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, Record, Tombstone, new_log_id
+from deid_hooks.log import Log
+from deid_hooks.records.json_codec import decode_record
+from deid_hooks.records.keys import SiteSecret, compute_content_digest
+from deid_hooks.records.model import Entry, Record, Tombstone, make_log_id
 
 _AT_ONCE = 100
 _READERS: dict[str, Callable[[Path, Counter[str]], Iterable[list[Changes] | Pair]]] = {
@@ -46,7 +45,7 @@ Counts = Counter[str]
 """``imported``, ``there already``, ``forgotten``, ``other content`` and ``not understood``."""
 
 
-def import_history(recorder: Recorder, path: Path, project: str, counts: Counts) -> str:
+def import_history(recorder: Log, path: Path, project: str, counts: Counts) -> str:
     """Bring what a file holds into the log, counting on the way; says what kind of file it was.
 
     Raises UnreadableHistory for a file of no known kind, LogError if the log can't be written:
@@ -81,7 +80,7 @@ def kind_of(path: Path) -> str:
 
 
 def _entries(
-    recorder: Recorder,
+    recorder: Log,
     history: Iterable[list[Changes] | Pair],
     project: str,
     kind: str,
@@ -90,10 +89,10 @@ def _entries(
     secret = recorder.secret
     for each in history:
         changes = [changes_of_pair(each)] if isinstance(each, Pair) else each
-        entry = assemble(changes, new_log_id(), project, f"{IMPORTED_BY}{kind}", secret, ())
+        entry = assemble(changes, make_log_id(), project, f"{IMPORTED_BY}{kind}", secret, ())
         if isinstance(each, Pair):  # of which nobody knows to which instances it belongs
             entry = replace(entry, instances=(), uids=each.uids)
-            entry = replace(entry, digest=content_digest(entry, secret))
+            entry = replace(entry, digest=compute_content_digest(entry, secret))
         if recorder.standing(entry):
             counts["there already"] += 1
         else:
@@ -105,18 +104,21 @@ def _log_id(digest: str, secret: SiteSecret) -> str:
     return uuid.UUID(bytes=keyed[:16], version=4).hex.upper()
 
 
-def _records(recorder: Recorder, path: Path, counts: Counts) -> Iterator[Record]:
+def _records(recorder: Log, path: Path, counts: Counts) -> Iterator[Record]:
     secret = recorder.secret
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                record = from_json(json.loads(line))
+                record = decode_record(json.loads(line))
             except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
                 counts["not understood"] += 1
                 continue
-            if isinstance(record, Entry) and content_digest(record, secret) != record.digest:
+            if (
+                isinstance(record, Entry)
+                and compute_content_digest(record, secret) != record.digest
+            ):
                 raise UnreadableHistory(
                     f"line {number} holds an entry that was altered, or written with another site"
                     " secret than this machine has"
@@ -124,13 +126,13 @@ def _records(recorder: Recorder, path: Path, counts: Counts) -> Iterator[Record]
             yield record
 
 
-def _append(recorder: Recorder, records: Iterable[Record], counts: Counts) -> None:
+def _append(recorder: Log, records: Iterable[Record], counts: Counts) -> None:
     remaining = iter(records)
     while some := list(islice(remaining, _AT_ONCE)):
         _append_some(recorder, some, counts)
 
 
-def _append_some(recorder: Recorder, records: list[Record], counts: Counts) -> None:
+def _append_some(recorder: Log, records: list[Record], counts: Counts) -> None:
     try:
         recorder.append(records)
     except (Forgotten, IdConflict) as error:

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 
 from deid_hooks.errors import UnusableDataset
-from deid_hooks.log import Recorder
+from deid_hooks.log import Log
 from deid_hooks.query.conditions import Equal, Query, Term
 from deid_hooks.query.names import fold
-from deid_hooks.records.digest import content_digest
-from deid_hooks.records.model import Entry, Instance, readable
+from deid_hooks.records.keys import compute_content_digest
+from deid_hooks.records.model import Entry, Instance, make_readable
 
 _UIDS_AT_ONCE = 400
 _KEPT = 16
@@ -21,7 +21,7 @@ _ANY_OTHER_UID = "FrameOfReferenceUID"  # stands for every UID that is not an in
 class Directory:
     """Finds entries by the de-identified UIDs that they hold."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Log) -> None:
         self._recorder = recorder
         self._kept: deque[dict[str, tuple[Entry, ...]]] = deque(maxlen=_KEPT)
 
@@ -58,7 +58,7 @@ class Directory:
         return self._with(_ANY_OTHER_UID, uids)
 
     def _with(self, keyword: str, uids: Iterable[str]) -> Iterator[Entry]:
-        wanted = sorted({readable(uid) for uid in uids})
+        wanted = sorted({make_readable(uid) for uid in uids})
         seen: set[str] = set()
         for start in range(0, len(wanted), _UIDS_AT_ONCE):
             some = tuple(map(Equal, wanted[start : start + _UIDS_AT_ONCE]))
@@ -69,7 +69,7 @@ class Directory:
                     yield self._unaltered(entry)
 
     def _unaltered(self, entry: Entry) -> Entry:
-        if content_digest(entry, self._recorder.secret) != entry.digest:
+        if compute_content_digest(entry, self._recorder.secret) != entry.digest:
             raise UnusableDataset(
                 f"the entry {entry.log_id} is not what was written: it was altered in the store,"
                 " or written with another site secret"
@@ -77,7 +77,7 @@ class Directory:
         return entry
 
 
-def person_of(entry: Entry) -> Hashable | None:
+def identify_person(entry: Entry) -> Hashable | None:
     """What tells the persons of two entries apart; None where nothing in the entry does.
 
     PatientID and issuer, by their digest; without a PatientID the name and the date of birth.
@@ -89,7 +89,7 @@ def person_of(entry: Entry) -> Hashable | None:
     return (name, birth_date) if name or birth_date else None
 
 
-def originals_of(entry: Entry, instance: Instance | None) -> dict[str, object]:
+def merge_originals(entry: Entry, instance: Instance | None) -> dict[str, object]:
     """Path to element of what was logged of one instance, or of all instances alike."""
     own = json.loads(instance.originals) if instance else {}
     return {**json.loads(entry.originals), **own}

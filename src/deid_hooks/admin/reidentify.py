@@ -12,16 +12,16 @@ from pathlib import Path
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
-from deid_hooks.admin.access import Looker
+from deid_hooks.admin.access import AccessRecorder
 from deid_hooks.admin.derived import bring_home, mark_identity_restored
 from deid_hooks.admin.histories import IMPORTED_BY
-from deid_hooks.admin.lookup import Directory, originals_of
+from deid_hooks.admin.lookup import Directory, merge_originals
 from deid_hooks.dicom.difference import FINGERPRINT
 from deid_hooks.dicom.restore import restore
 from deid_hooks.errors import LogError, UnusableDataset
-from deid_hooks.files import new_file, remove_leftovers_within
+from deid_hooks.files import make_new_file, remove_leftovers_within
 from deid_hooks.records.model import Entry
-from deid_hooks.uploader.scan import cannot_be_read, read
+from deid_hooks.uploader.scan import explain_os_error, read
 
 _LOOKS_KEPT = 10_000
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
@@ -49,7 +49,7 @@ class Reidentifier:
     ``derived``: also what was made from de-identified images, by its references.
     """
 
-    def __init__(self, looker: Looker, output: Path, derived: bool) -> None:
+    def __init__(self, looker: AccessRecorder, output: Path, derived: bool) -> None:
         self._looker = looker
         self._output = output
         self._derived = derived
@@ -135,7 +135,7 @@ class Reidentifier:
         for part in relative.parent.parts:
             folder /= part
             folder.mkdir(mode=0o700, exist_ok=True)
-        with new_file(self._output) as new:
+        with make_new_file(self._output) as new:
             with open(new.descriptor, "wb", closefd=False) as file:
                 dcmwrite(file, dataset)
             os.fsync(new.descriptor)
@@ -153,7 +153,7 @@ def _said_of(uid: str, entry: Entry) -> str:
     said = []
     for instance in entry.instances:
         if instance.deid_uid == uid:
-            originals = originals_of(entry, instance)
+            originals = merge_originals(entry, instance)
             originals.pop(FINGERPRINT, None)
             said.append((instance.uid, sorted(originals.items())))
     return repr(sorted(said, key=repr))
@@ -194,4 +194,4 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path] | Returned]:
                 path = Path(folder, name)
                 yield path, path.relative_to(given)
         for error in unlisted:
-            yield Returned(Path(error.filename), "failed", reason=cannot_be_read(error))
+            yield Returned(Path(error.filename), "failed", reason=explain_os_error(error))

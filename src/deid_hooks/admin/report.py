@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from deid_hooks.admin.access import PAGE
-from deid_hooks.admin.copies import Copy, copies_of
-from deid_hooks.admin.lookup import person_of
-from deid_hooks.log import Recorder
+from deid_hooks.admin.copies import Copy, group_copies
+from deid_hooks.admin.lookup import identify_person
+from deid_hooks.log import Log
 from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent
 
 COLUMNS = [
@@ -31,19 +31,19 @@ class Line:
     row: dict[str, Any]
 
 
-def report(recorder: Recorder, log_ids: Iterable[str]) -> Iterator[Line]:
+def report(recorder: Log, log_ids: Iterable[str]) -> Iterator[Line]:
     """The lines of these entries, in their order, some entries at a time."""
     blocked: dict[tuple[tuple[str, ...], str], bool] = {}
     ids = iter(log_ids)
     while page := list(islice(ids, PAGE)):
-        copies = copies_of(recorder.uploads(page))
+        copies = group_copies(recorder.uploads(page))
         for entry in recorder.entries(page):
             key = entry.patients, entry.project
             if key not in blocked:
                 if len(blocked) > PAGE:
                     blocked.clear()
                 blocked[key] = recorder.blocked(*key)
-            person = (person_of(entry), entry.project)
+            person = (identify_person(entry), entry.project)
             for copy in copies.get(entry.log_id) or [Copy(entry.log_id, "", "", "")]:
                 yield Line(entry.log_id, person, _row(entry, copy, blocked[key]))
 
@@ -84,7 +84,7 @@ class Statistics:
     last: str = ""
 
 
-def statistics(recorder: Recorder) -> Statistics:
+def statistics(recorder: Log) -> Statistics:
     """Count. A store that can count does; of any other everything is read."""
     ask = getattr(recorder.backend, "statistics", None)
     if ask is not None:
@@ -92,7 +92,7 @@ def statistics(recorder: Recorder) -> Statistics:
     return _counted(recorder)
 
 
-def _counted(recorder: Recorder) -> Statistics:
+def _counted(recorder: Log) -> Statistics:
     made = Statistics()
     numbers: Counter[str] = Counter(
         dict.fromkeys(("entries", "instances", "patients", "projects"), 0)

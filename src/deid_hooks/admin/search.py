@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
 
-from deid_hooks.admin.access import PAGE, Looker
+from deid_hooks.admin.access import PAGE, AccessRecorder
 from deid_hooks.errors import TermError
-from deid_hooks.log import Recorder
-from deid_hooks.query.conditions import Query, Term, parse, representation, values_of
-from deid_hooks.query.parser import attribute
+from deid_hooks.log import Log
+from deid_hooks.query.conditions import Query, Term, collect_values, find_vr
+from deid_hooks.query.parser import parse_attribute, parse_terms
 from deid_hooks.records.model import parse_log_id
 
 MOST_SORTED = 1_000_000
@@ -27,15 +27,13 @@ def columns_named(names: Iterable[str]) -> dict[str, Term]:
     return {name: _attribute(name) for name in names}
 
 
-def rows_of(
-    recorder: Recorder, log_ids: Iterable[str], columns: Mapping[str, Term]
-) -> Iterator[Row]:
+def rows_of(recorder: Log, log_ids: Iterable[str], columns: Mapping[str, Term]) -> Iterator[Row]:
     """A row with ``id`` and the columns for each entry, in the order of the ids."""
     if not columns:
         yield from ({"id": log_id} for log_id in log_ids)
         return
     for entry in recorder.entries(log_ids):
-        values = {name: _plain(values_of(term, entry)) for name, term in columns.items()}
+        values = {name: _plain(collect_values(term, entry)) for name, term in columns.items()}
         yield {"id": entry.log_id, **values}
 
 
@@ -96,7 +94,7 @@ def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def find_each(
-    looker: Looker,
+    looker: AccessRecorder,
     values: Iterable[str],
     keyword: str,
     terms: Sequence[str],
@@ -129,20 +127,20 @@ def find_each(
 
 def _term(keyword: str, value: str) -> str:
     """Values are taken literally; only a date or time may be written in another way."""
-    sign = "=" if representation(attribute(keyword).name) in ("DA", "DT", "TM") else "=="
+    sign = "=" if find_vr(parse_attribute(keyword).name) in ("DA", "DT", "TM") else "=="
     return f"{keyword}{sign}{value}"
 
 
-def _search(recorder: Recorder, text: str, terms: Sequence[str], number: int) -> Iterator[str]:
+def _search(recorder: Log, text: str, terms: Sequence[str], number: int) -> Iterator[str]:
     try:
-        query: Query = parse([text, *terms])
+        query: Query = parse_terms([text, *terms])
     except TermError as error:
         raise TermError(f"value {number}: {error}") from None
     return recorder.search(query)
 
 
 def _shown(
-    looker: Looker,
+    looker: AccessRecorder,
     asked: Sequence[str],
     pairs: Sequence[tuple[str, str | None]],
     header: str,
@@ -158,7 +156,7 @@ def _shown(
 
 def _attribute(name: str) -> Term:
     try:
-        return attribute(name)
+        return parse_attribute(name)
     except TermError as error:
         if "did you mean" in str(error):
             raise
@@ -178,7 +176,7 @@ class Selection:
     query: Query | None
     asked: str = field(repr=False)
 
-    def search(self, recorder: Recorder) -> Iterator[str]:
+    def search(self, recorder: Log) -> Iterator[str]:
         """The log ids, those that were named or that the terms find now."""
         if self.query is None:
             return iter(self.log_ids)
@@ -191,7 +189,7 @@ def selected(texts: Sequence[str]) -> Selection:
     found = tuple(dict.fromkeys(log_id for log_id in log_ids if log_id))
     if found and None in log_ids:
         raise TermError("name log ids, or give search terms (id=LOG_ID is one), not both")
-    return Selection(found, None if found else parse(texts), "\n".join(texts))
+    return Selection(found, None if found else parse_terms(texts), "\n".join(texts))
 
 
 _STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")

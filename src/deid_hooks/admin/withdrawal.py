@@ -8,16 +8,15 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from deid_hooks.admin.access import PAGE, Looker, user
-from deid_hooks.admin.copies import Copy, copies_of
-from deid_hooks.admin.lookup import person_of
+from deid_hooks.admin.access import PAGE, AccessRecorder, get_user
+from deid_hooks.admin.copies import Copy, group_copies
+from deid_hooks.admin.lookup import identify_person
 from deid_hooks.admin.search import Selection
 from deid_hooks.errors import TermError
-from deid_hooks.log import Recorder
+from deid_hooks.log import Log
 from deid_hooks.query.conditions import Between, Query
-from deid_hooks.records.digest import patient_digest
-from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, now
+from deid_hooks.records.keys import SiteSecret, compute_patient_digest
+from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, read_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Noted:
     elsewhere: tuple[str, ...]
 
 
-def patient_of_entries(recorder: Recorder, log_ids: Iterable[str]) -> str:
+def patient_of_entries(recorder: Log, log_ids: Iterable[str]) -> str:
     """The keyed digest of the one patient whom all these entries are about.
 
     Raises TermError if there are several, or if no entry has a PatientID.
@@ -56,18 +55,18 @@ def patients_named(lines: Iterable[str], secret: SiteSecret) -> Iterator[str]:
     """
     for line in lines:
         number, _, issuer = line.partition("\t")
-        yield patient_digest(number.strip(), issuer.strip(), secret)
+        yield compute_patient_digest(number.strip(), issuer.strip(), secret)
 
 
 def block(
-    recorder: Recorder, patients: Iterable[str], project: str, reason: str, lift: bool = False
+    recorder: Log, patients: Iterable[str], project: str, reason: str, lift: bool = False
 ) -> int:
     """From now on nothing of these patients leaves, on no machine that shares the log; or again.
 
     Returns how many patients. Durable when it returns.
     """
     blocks = [
-        Block(uuid.uuid4().hex, now(), patient, project, user(), reason, lift)
+        Block(uuid.uuid4().hex, read_clock(), patient, project, get_user(), reason, lift)
         for patient in dict.fromkeys(patients)
     ]
     recorder.append(blocks)
@@ -75,14 +74,14 @@ def block(
 
 
 def note_withdrawn(
-    recorder: Recorder, destination: str, log_ids: Iterable[str], at: str, uploader: str
+    recorder: Log, destination: str, log_ids: Iterable[str], at: str, uploader: str
 ) -> Noted:
     """Note that the copies of these entries at a destination were deleted there, at that time."""
     noted = before = 0
     elsewhere: dict[str, None] = {}
     ids = iter(log_ids)
     while page := list(islice(ids, PAGE)):
-        copies = [copy for those in copies_of(recorder.uploads(page)).values() for copy in those]
+        copies = [copy for those in group_copies(recorder.uploads(page)).values() for copy in those]
         here = [copy for copy in copies if copy.destination == destination]
         elsewhere.update((copy.destination, None) for copy in copies if copy not in here)
         before += sum(bool(copy.withdrawn) for copy in here)
@@ -90,7 +89,7 @@ def note_withdrawn(
     return Noted(noted, before, tuple(elsewhere))
 
 
-def _append(recorder: Recorder, copies: Sequence[Copy], at: str, uploader: str) -> int:
+def _append(recorder: Log, copies: Sequence[Copy], at: str, uploader: str) -> int:
     if copies:
         recorder.append(
             [UploadEvent(c.log_id, at, "withdrawn", c.destination, uploader) for c in copies]
@@ -112,7 +111,7 @@ class Plan:
     copies: Counter[str] = field(default_factory=Counter)
 
 
-def plan(looker: Looker, selection: Selection) -> Plan:
+def plan(looker: AccessRecorder, selection: Selection) -> Plan:
     """Look for what is to be forgotten; every id that is found is in the trail before.
 
     Raises TermError if terms find entries of two patients, unless they are only about when and
@@ -125,7 +124,7 @@ def plan(looker: Looker, selection: Selection) -> Plan:
         selection.search(looker.recorder), selection.asked, lambda log_id: [log_id]
     )
     while page := list(islice(found, PAGE)):
-        for those in copies_of(looker.recorder.uploads(page)).values():
+        for those in group_copies(looker.recorder.uploads(page)).values():
             made.copies.update(copy.destination for copy in those if not copy.withdrawn)
         if selection.query is None:
             _sort_named(made, looker, page)
@@ -151,15 +150,15 @@ def is_retention(query: Query) -> bool:
     )
 
 
-def forget(looker: Looker, log_ids: Sequence[str], reason: str) -> None:
+def forget(looker: AccessRecorder, log_ids: Sequence[str], reason: str) -> None:
     """Erase, and leave tombstones.
 
     Raises LogUnavailable if nothing was erased, LogError if it isn't finished.
     """
-    looker.recorder.erase(log_ids, Erasure(now(), user(), reason), _SECONDS)
+    looker.recorder.erase(log_ids, Erasure(read_clock(), get_user(), reason), _SECONDS)
 
 
-def _sort_named(made: Plan, looker: Looker, log_ids: Iterable[str]) -> None:
+def _sort_named(made: Plan, looker: AccessRecorder, log_ids: Iterable[str]) -> None:
     ids = list(log_ids)
     there = {entry.log_id for entry in looker.recorder.entries(ids)}
     for log_id in ids:
@@ -174,4 +173,4 @@ def _sort_named(made: Plan, looker: Looker, log_ids: Iterable[str]) -> None:
 def _person(entry: Entry) -> Hashable:
     if len(entry.patients) > 1:
         return entry.log_id  # of several: whoever wants it erased names it
-    return person_of(entry) or ("study", entry.fields.get("StudyInstanceUID"), entry.patients)
+    return identify_person(entry) or ("study", entry.fields.get("StudyInstanceUID"), entry.patients)

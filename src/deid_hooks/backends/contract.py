@@ -39,7 +39,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Receipt:
     """An entry as one learns of it who may upload and not read.
 
     The store vouches that it holds the entry whole: ``digest`` is the keyed digest of what it
@@ -146,7 +146,7 @@ class LogBackend(ABC):
             yield from page.records
             cursor = page.cursor
 
-    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Sealed | Tombstone | None:
+    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
         """What the store itself, not a cache, holds under this id.
 
         Sealed only where the store does not let this user read what it holds.

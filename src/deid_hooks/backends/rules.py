@@ -12,7 +12,7 @@ from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone,
 Key = Hashable
 
 
-def key_of(record: Record) -> Key:
+def get_key(record: Record) -> Key:
     """What a store finds a record by: its kind and id; an upload event has none but itself."""
     if isinstance(record, UploadEvent):
         return record
@@ -37,7 +37,7 @@ def unwritten(
             raise Forgotten(record.log_id)
         if isinstance(record, Tombstone) and held((Entry.__name__, record.log_id)):
             raise IdConflict(record.log_id)
-        key = key_of(record)
+        key = get_key(record)
         known = held(key)
         if known is None:
             if isinstance(record, AccessRow):

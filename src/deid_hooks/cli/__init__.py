@@ -22,7 +22,7 @@ from deid_hooks.cli import (
     upload,
     withdrawal,
 )
-from deid_hooks.cli.context import FAILED, LogSettings, exit_code_of, said_of
+from deid_hooks.cli.context import FAILED, LogSettings, choose_exit_code, describe_error
 from deid_hooks.cli.output import Unwritten, nobody_reads, ready_streams, say
 
 
@@ -110,5 +110,5 @@ def _run() -> int:
         error = raised
     else:
         return 0
-    say(said_of(error))
-    return exit_code_of(error)
+    say(describe_error(error))
+    return choose_exit_code(error)

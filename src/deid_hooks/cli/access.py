@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import FAILED, NOTHING_FOUND, ReasonOption, hooks_of, looking
+from deid_hooks.cli.context import FAILED, NOTHING_FOUND, ReasonOption, looking, open_hooks
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ def verify(
     \b
     deid-hooks access verify --head @head.txt
     """
-    from deid_hooks.cli.context import arguments_of
+    from deid_hooks.cli.context import read_arguments
     from deid_hooks.records.chain import breaks, trail_key
 
-    kept = head and "".join(arguments_of([head])).strip()
-    with hooks_of(context) as hooks:
+    kept = head and "".join(read_arguments([head])).strip()
+    with open_hooks(context) as hooks:
         seen = _Counted(hooks.recorder.trail())
         found = breaks(seen, trail_key(hooks.recorder.secret), kept or None)
         rows = ({"row": each.row_id or "(the end)", "what": each.what} for each in found)
@@ -92,23 +92,24 @@ def head(context: typer.Context) -> None:
     \b
     deid-hooks access head > head.txt
     """
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         typer.echo(hooks.recorder.trail_head())
 
 
 def _wanted(at: str, who: str, entry: str) -> Callable[[AccessRow], bool]:
     """Whether a row is asked for. The language of times is that of search terms."""
-    from deid_hooks.query.conditions import holds, parse
+    from deid_hooks.query.conditions import meets
+    from deid_hooks.query.parser import parse_terms
     from deid_hooks.records.model import parse_log_id
 
-    when = parse([f"created={at}"]).terms[0].conditions[0] if at else None
+    when = parse_terms([f"created={at}"]).terms[0].conditions[0] if at else None
     log_id = parse_log_id(entry)
     if entry and log_id is None:
         raise typer.BadParameter("--entry takes a log id, 32 hex digits")
 
     def wanted(row: AccessRow) -> bool:
         return (
-            (when is None or holds(when, "", [row.at]))
+            (when is None or meets(when, "", [row.at]))
             and (not who or row.who == who)
             and (log_id is None or log_id in row.log_ids)
         )

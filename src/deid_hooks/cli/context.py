@@ -24,7 +24,7 @@ from deid_hooks.errors import (
 )
 
 if TYPE_CHECKING:
-    from deid_hooks.admin.access import Looker
+    from deid_hooks.admin.access import AccessRecorder
     from deid_hooks.hooks import DeidHooks
 
 _SIDE = "deid:"
@@ -51,13 +51,13 @@ def _beginning(text: str) -> list[str]:
 
 def _names(text: str) -> Iterator[str]:
     """The indexed fields first; every other keyword once it is known how it begins."""
-    from deid_hooks.dicom.dictionary import keywords
+    from deid_hooks.dicom.dictionary import list_keywords
     from deid_hooks.query.parser import ENTRY_FIELDS
     from deid_hooks.records.fields import INDEXED_FIELDS
 
     yield from (*INDEXED_FIELDS, *ENTRY_FIELDS, _SIDE)
     if len(text) > 2:
-        yield from (name for name in keywords() if name not in INDEXED_FIELDS)
+        yield from (name for name in list_keywords() if name not in INDEXED_FIELDS)
 
 
 def _deid_names() -> Iterator[str]:
@@ -97,7 +97,7 @@ class LogSettings:
 
 
 @contextmanager
-def hooks_of(context: typer.Context) -> Iterator[DeidHooks]:
+def open_hooks(context: typer.Context) -> Iterator[DeidHooks]:
     """The hooks of this command, closed when it ends. Warnings go to standard error."""
     from deid_hooks.hooks import DeidHooks
 
@@ -118,16 +118,16 @@ def check_log(hooks: DeidHooks) -> None:
 
 
 @contextmanager
-def looking(context: typer.Context, action: str, reason: str) -> Iterator[Looker]:
+def looking(context: typer.Context, action: str, reason: str) -> Iterator[AccessRecorder]:
     """The log for a command that shows or changes what is in it.
 
     Wrong use without a reason, where the settings require one.
     """
-    from deid_hooks.admin.access import Looker
+    from deid_hooks.admin.access import AccessRecorder
 
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         refuse_without_reason(hooks, reason)
-        yield Looker(hooks.recorder, action, reason)
+        yield AccessRecorder(hooks.recorder, action, reason)
 
 
 def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:
@@ -136,22 +136,22 @@ def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:
         raise typer.BadParameter("say why you look: --reason TEXT (the settings require it)")
 
 
-def arguments_of(words: Iterable[str]) -> list[str]:
+def read_arguments(words: Iterable[str]) -> list[str]:
     """Words of the command line, with ``@file`` and ``-`` replaced by the lines they hold."""
-    from deid_hooks.query.conditions import read_terms
+    from deid_hooks.query.parser import read_terms
 
     found: list[str] = []
     for word in words:
         if word == "-" or word.startswith("@"):
-            found += read_terms(lines_of(word.removeprefix("@")))
+            found += read_terms(read_lines(word.removeprefix("@")))
         else:
             found.append(word)
     return found
 
 
-def texts_of(words: Sequence[str]) -> list[str]:
+def read_term_texts(words: Sequence[str]) -> list[str]:
     """Search terms of the command line, of files and of standard input, one in each text."""
-    return arguments_of(_names_joined(words))
+    return read_arguments(_names_joined(words))
 
 
 def _names_joined(words: Sequence[str]) -> list[str]:
@@ -172,7 +172,7 @@ def _names_joined(words: Sequence[str]) -> list[str]:
     return joined
 
 
-def lines_of(name: str) -> Iterator[str]:
+def read_lines(name: str) -> Iterator[str]:
     """The lines of a file, or for ``-`` of standard input; BadParameter if it can't be read."""
     try:
         if name == "-":
@@ -193,7 +193,7 @@ SOME_REFUSED = 3
 LOG_UNAVAILABLE = 69
 
 
-def exit_code_of(error: Exception) -> int:
+def choose_exit_code(error: Exception) -> int:
     if isinstance(error, SettingsError | TermError):
         return WRONG_USE
     if isinstance(error, NotAllowed):
@@ -203,7 +203,7 @@ def exit_code_of(error: Exception) -> int:
     return FAILED
 
 
-def said_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The message of an error of ours; of any other only its kind and place, never its text."""
     if isinstance(error, DeidHooksError):
         text = str(error)

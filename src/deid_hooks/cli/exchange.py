@@ -19,12 +19,12 @@ from deid_hooks.cli.context import (
     SOME_REFUSED,
     UPLOADER,
     ReasonOption,
-    arguments_of,
     complete_term,
-    hooks_of,
     looking,
+    open_hooks,
+    read_arguments,
+    read_term_texts,
     refuse_without_reason,
-    texts_of,
 )
 from deid_hooks.cli.output import Format, Unwritten, put, write_rows
 
@@ -62,11 +62,11 @@ def export(
     deid-hooks export project=TRIAL7 --join --format csv --output join.csv
     """
     from deid_hooks.admin import export_log as exporting
-    from deid_hooks.query.conditions import parse
-    from deid_hooks.records.json_codec import to_json
+    from deid_hooks.query.parser import parse_terms
+    from deid_hooks.records.json_codec import encode_record
 
-    texts = texts_of(terms or ())
-    query = parse(texts) if texts else None
+    texts = read_term_texts(terms or ())
+    query = parse_terms(texts) if texts else None
     asked = "\n".join(texts) or "everything"
     blank: Counter[str] = Counter()
     with looking(context, "export", reason) as looker, _written(output):
@@ -74,9 +74,9 @@ def export(
         if query is None and not join and form is ExportFormat.JSONL:
             everything = exporting.everything(recorder)
             for record in looker.recorded(everything, asked, exporting.ids_of):
-                put(json.dumps(to_json(record), ensure_ascii=False))
+                put(json.dumps(encode_record(record), ensure_ascii=False))
             return
-        search = recorder.search(query or parse(["id=*"]))
+        search = recorder.search(query or parse_terms(["id=*"]))
         ids = looker.recorded(search, asked, lambda log_id: [log_id])
         shape = Format(form.value)
         if join:
@@ -87,7 +87,7 @@ def export(
             write_rows(exporting.sheet(recorder, ids), columns, shape, "id")
         else:
             for record in exporting.with_events(recorder, ids):
-                put(json.dumps(to_json(record), ensure_ascii=False))
+                put(json.dumps(encode_record(record), ensure_ascii=False))
     if blank:
         typer.echo(
             f"{blank.total()} values left as they were, would identify, and are left out.", err=True
@@ -110,7 +110,7 @@ def import_(
     from deid_hooks.admin.import_log import import_history
 
     counts: Counter[str] = Counter()
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         hooks.check()
         try:
             kind = import_history(hooks.recorder, file, project, counts)
@@ -130,13 +130,13 @@ def _written(output: Path | None) -> Iterator[None]:
     if output is None:
         yield
         return
-    from deid_hooks.files import new_file, remove_leftovers
+    from deid_hooks.files import make_new_file, remove_leftovers
 
     if output.exists():
         raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
     try:
         remove_leftovers(output.absolute().parent)
-        with new_file(output.absolute().parent) as new:
+        with make_new_file(output.absolute().parent) as new:
             with open(
                 new.descriptor,
                 "w",
@@ -187,21 +187,21 @@ def copy(
     \b
     deid-hooks copy sqlite:////srv/deid/log.db @url-of-the-database.txt
     """
-    from deid_hooks.admin.access import look
+    from deid_hooks.admin.access import make_access_row
     from deid_hooks.copy_log import copy_log
     from deid_hooks.deadline import Deadline
     from deid_hooks.hooks import DeidHooks
-    from deid_hooks.log import backend_of
-    from deid_hooks.settings import masked
+    from deid_hooks.log import make_backend
+    from deid_hooks.settings import mask_passwords
 
     source, target = _url(source), _url(target)
     with DeidHooks.load(UPLOADER, url=source) as hooks:
         refuse_without_reason(hooks, reason)
         hooks.check()
-        into = backend_of(target)
+        into = make_backend(target)
         try:
             into.create(Deadline(hooks.settings.deadline))
-            hooks.recorder.look(look("copy", f"to {masked(target)}", (), reason))
+            hooks.recorder.look(make_access_row("copy", f"to {mask_passwords(target)}", (), reason))
             held = copy_log(hooks.recorder.backend, into, hooks.settings.deadline, _copied())
         finally:
             into.close()
@@ -212,7 +212,7 @@ def copy(
 
 
 def _url(word: str) -> str:
-    urls = arguments_of([word])
+    urls = read_arguments([word])
     if len(urls) != 1:
         raise typer.BadParameter("one URL is wanted")
     return urls[0]

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deid_hooks.cli.context import NOTHING_FOUND, ReasonOption, TermsArgument, looking, texts_of
+from deid_hooks.cli.context import (
+    NOTHING_FOUND,
+    ReasonOption,
+    TermsArgument,
+    looking,
+    read_term_texts,
+)
 from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
 
 if TYPE_CHECKING:
@@ -35,10 +41,10 @@ def report(
     """
     from deid_hooks.admin.report import COLUMNS
     from deid_hooks.admin.report import report as lines_of
-    from deid_hooks.query.conditions import parse
+    from deid_hooks.query.parser import parse_terms
 
-    texts = texts_of(terms)
-    query = parse(texts)
+    texts = read_term_texts(terms)
+    query = parse_terms(texts)
     persons: set[Hashable] = set()
     with looking(context, "report", reason) as looker:
         found = looker.recorded(

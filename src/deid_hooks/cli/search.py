@@ -13,15 +13,15 @@ from deid_hooks.cli.context import (
     ReasonOption,
     complete_column,
     complete_term,
-    hooks_of,
-    lines_of,
     looking,
-    texts_of,
+    open_hooks,
+    read_lines,
+    read_term_texts,
 )
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.admin.access import Looker
+    from deid_hooks.admin.access import AccessRecorder
     from deid_hooks.query.conditions import Query, Term
 
     Row = dict[str, Any]
@@ -80,14 +80,14 @@ def search(
     deid-hooks search --from patients.csv --column PatientID project=TRIAL7 --format csv
     """
     from deid_hooks.admin.search import columns_named, find_each, values_in
-    from deid_hooks.query.conditions import parse
+    from deid_hooks.query.parser import parse_terms
 
-    texts = texts_of(terms or ())
+    texts = read_term_texts(terms or ())
     shown = columns_named(show.replace(",", " ").split())
     if source and (sort or explain):
         raise typer.BadParameter("--from answers in its own order, without --sort and --explain")
     if not source:
-        query = parse(texts)
+        query = parse_terms(texts)
         if explain:
             _explain(context, query, form)
             return
@@ -95,7 +95,7 @@ def search(
         if source:
             header, _, keyword = column.partition("=")
             columns_named([keyword or header])
-            values = values_in(lines_of(source), header)
+            values = values_in(read_lines(source), header)
             rows = find_each(looker, values, keyword or header, texts, header, shown)
             count = _write_found(islice(rows, limit), [header, "found", "id", *shown], form)
         else:
@@ -107,7 +107,7 @@ def search(
 
 
 def _rows(
-    looker: Looker,
+    looker: AccessRecorder,
     query: Query,
     shown: dict[str, Term],
     sort: str,
@@ -142,7 +142,7 @@ def _write_found(rows: Iterable[Row], columns: list[str], form: Format | None) -
 
 
 def _explain(context: typer.Context, query: Query, form: Format | None) -> None:
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         tell = getattr(hooks.recorder.backend, "explain", None)
         if tell is None:
             typer.echo("This store does not say how it searches.", err=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from deid_hooks.cli.context import FAILED, WRONG_USE, check_log, hooks_of
+from deid_hooks.cli.context import FAILED, WRONG_USE, check_log, open_hooks
 from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
 from deid_hooks.errors import DeidHooksError
 
@@ -19,11 +19,11 @@ def check(context: typer.Context) -> None:
     \b
     deid-hooks check && my-uploader ...
     """
-    from deid_hooks.settings import masked
+    from deid_hooks.settings import mask_passwords
 
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         check_log(hooks)
-        typer.echo(f"The log can be written: {masked(hooks.settings.url)}")
+        typer.echo(f"The log can be written: {mask_passwords(hooks.settings.url)}")
 
 
 def init(context: typer.Context) -> None:
@@ -34,11 +34,11 @@ def init(context: typer.Context) -> None:
     \b
     deid-hooks --url sqlite:////srv/deid/log.db init
     """
-    from deid_hooks.settings import masked
+    from deid_hooks.settings import mask_passwords
 
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         hooks.init()
-        typer.echo(f"log     {masked(hooks.settings.url)}")
+        typer.echo(f"log     {mask_passwords(hooks.settings.url)}")
         typer.echo(f"secret  {hooks.settings.secret_file}")
 
 
@@ -48,9 +48,9 @@ def serve(context: typer.Context) -> None:
     \b
     deid-hooks serve --host 127.0.0.1 --port 8470
     """
-    from deid_hooks.plugins import COMMANDS, installed
+    from deid_hooks.plugins import COMMANDS, find_installed
 
-    found = installed(COMMANDS).get("serve")
+    found = find_installed(COMMANDS).get("serve")
     if found is None:
         typer.echo("To serve the log, install deid-hooks-service.", err=True)
         raise typer.Exit(WRONG_USE)
@@ -64,13 +64,15 @@ def config(context: typer.Context, form: FormatOption = None) -> None:
     \b
     deid-hooks config
     """
-    from deid_hooks.settings import KEYS, load_settings, masked
+    from deid_hooks.settings import KEYS, load_settings, mask_passwords
 
     settings = load_settings(url=context.obj.url)
     rows = [
         {
             "setting": key,
-            "value": masked(settings.url) if key == "url" else _plain(getattr(settings, key)),
+            "value": mask_passwords(settings.url)
+            if key == "url"
+            else _plain(getattr(settings, key)),
             "from": settings.origins[key],
         }
         for key in KEYS
@@ -93,7 +95,7 @@ def plugins(context: typer.Context, form: FormatOption = None) -> None:
 
 
 def _rows(context: typer.Context) -> Iterator[dict[str, str]]:
-    from deid_hooks.plugins import BACKENDS, ENGINES, GROUP, Found, all_found
+    from deid_hooks.plugins import BACKENDS, ENGINES, GROUP, Found, find_all
     from deid_hooks.settings import load_settings
 
     disabled: tuple[str, ...] = ()
@@ -118,13 +120,13 @@ def _rows(context: typer.Context) -> Iterator[dict[str, str]]:
         "distribution": "deid-hooks",
         "state": f"writes to {scheme}" if scheme != "none" else "switched OFF (url none:)",
     }
-    for each in all_found(GROUP):
+    for each in find_all(GROUP):
         state = "disabled" if each.name in disabled else _state(each, GROUP)
         yield row("plugin", each, state)
-    for each in all_found(BACKENDS):
+    for each in find_all(BACKENDS):
         used = "in use" if each.name == scheme else "installed"
         yield row("backend", each, _state(each, BACKENDS) or used)
-    for each in all_found(ENGINES):
+    for each in find_all(ENGINES):
         yield row("engine", each, _state(each, ENGINES) or "installed")
 
 
@@ -132,17 +134,17 @@ def _state(each: object, group: str) -> str:
     """What is wrong with it; for a plugin ``loaded`` if nothing is, else nothing."""
     import pluggy
 
-    from deid_hooks.hookspecs import PROJECT_NAME, marked_specs
-    from deid_hooks.plugins import GROUP, Found, installed, register
+    from deid_hooks.hookspecs import PROJECT_NAME
+    from deid_hooks.plugins import GROUP, Found, find_installed, mark_specs, register
 
     assert isinstance(each, Found)
     try:
-        installed(group)
+        find_installed(group)
         loaded = each.load()
         if group != GROUP:
             return ""
         manager = pluggy.PluginManager(PROJECT_NAME)
-        manager.add_hookspecs(marked_specs(PROJECT_NAME))
+        manager.add_hookspecs(mark_specs(PROJECT_NAME))
         register(manager, loaded, each.name)
     except DeidHooksError as error:
         return f"FAILED: {error}"
@@ -164,7 +166,7 @@ def stats(context: typer.Context, form: FormatOption = None) -> None:
     """
     from deid_hooks.admin.report import statistics
 
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         found = statistics(hooks.recorder)
     numbers: list[dict[str, Any]] = [
         *({"what": name, "count": count} for name, count in found.counts.items()),

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import NOTHING_FOUND, ReasonOption, arguments_of, hooks_of, looking
+from deid_hooks.cli.context import NOTHING_FOUND, ReasonOption, looking, open_hooks, read_arguments
 from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
 from deid_hooks.dicom import dictionary
-from deid_hooks.log import Recorder
+from deid_hooks.log import Log
 from deid_hooks.records.model import Entry, UploadEvent
 
 if TYPE_CHECKING:
-    from deid_hooks.log import Recorder
+    from deid_hooks.log import Log
 
 
 def show(
@@ -42,7 +42,7 @@ def show(
     wanted = chosen(form)
     with looking(context, "show", reason) as looker:
         recorder = looker.recorder
-        log_ids, unknown = _log_ids(recorder, arguments_of(ids))
+        log_ids, unknown = _log_ids(recorder, read_arguments(ids))
         looker.record(" ".join(log_ids), log_ids)
         if wanted is Format.IDS:
             shown = [entry.log_id for entry in recorder.entries(log_ids)]
@@ -66,7 +66,7 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
     \b
     deid-hooks pending --format csv
     """
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         rows = [
             {
                 "id": event.log_id,
@@ -80,7 +80,7 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
         typer.echo("Nothing is pending.", err=True)
 
 
-def _why_not(recorder: Recorder, log_id: str) -> str:
+def _why_not(recorder: Log, log_id: str) -> str:
     stone = recorder.tombstone(log_id)
     if stone is None:
         return f"The log has no entry for {log_id}."
@@ -89,7 +89,7 @@ def _why_not(recorder: Recorder, log_id: str) -> str:
     return f"{log_id} was forgotten by {by}.{sent}"
 
 
-def _log_ids(recorder: Recorder, words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _log_ids(recorder: Log, words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Log ids of ids and files, in order and once each; and the files that no entry knows."""
     from deid_hooks.records.model import parse_log_id
 
@@ -107,24 +107,24 @@ def _log_ids(recorder: Recorder, words: Sequence[str]) -> tuple[list[str], list[
     return list(log_ids), unknown
 
 
-def _ids_of_file(recorder: Recorder, path: Path) -> list[str]:
+def _ids_of_file(recorder: Log, path: Path) -> list[str]:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    from deid_hooks.query.parser import parse
+    from deid_hooks.query.parser import parse_terms
 
     try:
         dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
         uid = str(dataset.SOPInstanceUID)
     except (InvalidDicomError, AttributeError, OSError):
         raise typer.BadParameter(f"{path} is not a DICOM file with a SOPInstanceUID") from None
-    return list(recorder.search(parse([f"deid:SOPInstanceUID=={uid}"])))
+    return list(recorder.search(parse_terms([f"deid:SOPInstanceUID=={uid}"])))
 
 
 _COLUMNS = ("id", "created", "project", "uploader", "timestamp")
 
 
-def print_entries(recorder: Recorder, log_ids: list[str], form: Format) -> list[str]:
+def print_entries(recorder: Log, log_ids: list[str], form: Format) -> list[str]:
     """Print the entries, one after the other, and return the ids of those there were."""
     uploads: dict[str, list[UploadEvent]] = {}
     for event in recorder.uploads(log_ids):
@@ -220,7 +220,7 @@ def _name(path: str) -> str:
     name = ""
     for part in path.split("."):
         if len(part) == 8 and all(c in "0123456789ABCDEF" for c in part):
-            keyword = dictionary.keyword_of(int(part, 16)) or f"({part[:4]},{part[4:]})"
+            keyword = dictionary.lookup_keyword(int(part, 16)) or f"({part[:4]},{part[4:]})"
             name += f".{keyword}" if name else keyword
         else:
             name += f"[{part}]" if name else part

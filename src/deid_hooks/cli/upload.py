@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.cli.context import FAILED, SOME_REFUSED, WRONG_USE, check_log, hooks_of
+from deid_hooks.cli.context import FAILED, SOME_REFUSED, WRONG_USE, check_log, open_hooks
 from deid_hooks.cli.output import (
     Format,
     FormatOption,
@@ -26,7 +26,7 @@ from deid_hooks.cli.output import (
 if TYPE_CHECKING:
     from deid_hooks.destinations import Destination
     from deid_hooks.hooks import DeidHooks
-    from deid_hooks.uploader.upload import Order, Result
+    from deid_hooks.uploader.upload import Result, UploadOptions
 
 SubjectsOption = Annotated[
     Path | None,
@@ -62,11 +62,10 @@ def upload(
     """
     from deid_hooks.destinations import DestinationError, open_destination
     from deid_hooks.destinations.folder import Folder
-    from deid_hooks.uploader.subjects import read_subjects
-    from deid_hooks.uploader.upload import Order
+    from deid_hooks.uploader.upload import UploadOptions, read_subjects
 
     labels = read_subjects(subjects, project) if subjects else {}
-    with hooks_of(context) as hooks:
+    with open_hooks(context) as hooks:
         check_log(hooks)
         try:
             target = open_destination(destination)
@@ -76,14 +75,14 @@ def upload(
         except DestinationError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(WRONG_USE) from None
-        deliver(hooks, source, target, Order(engine, project, jobs, again, labels), form)
+        deliver(hooks, source, target, UploadOptions(engine, project, jobs, again, labels), form)
 
 
 def deliver(
     hooks: DeidHooks,
     source: Path,
     target: Destination,
-    order: Order,
+    order: UploadOptions,
     form: Format | None,
     between: Callable[[], None] = lambda: None,
 ) -> None:
@@ -200,14 +199,13 @@ def execute(
     deid-hooks exec incoming --as bucket --together -- rsync -r {}/ archive:/srv/images/
     """
     from deid_hooks.uploader.exec import Command, Interrupted
-    from deid_hooks.uploader.subjects import read_subjects
-    from deid_hooks.uploader.upload import Order
+    from deid_hooks.uploader.upload import UploadOptions, read_subjects
 
     target = Command(command, name, together)
     labels = read_subjects(subjects, project) if subjects else {}
-    order = Order(engine, project, jobs, again, labels, together)
+    order = UploadOptions(engine, project, jobs, again, labels, together)
     try:
-        with target.passing_signals_on(), hooks_of(context) as hooks:
+        with target.passing_signals_on(), open_hooks(context) as hooks:
             check_log(hooks)
             deliver(hooks, source, target, order, form, target.refuse_to_go_on)
     except Interrupted as ended:

@@ -14,10 +14,10 @@ from deid_hooks.cli.context import (
     UPLOADER,
     ReasonOption,
     SelectionArgument,
-    arguments_of,
+    describe_error,
     looking,
-    said_of,
-    texts_of,
+    read_arguments,
+    read_term_texts,
 )
 from deid_hooks.cli.output import FormatOption, write_rows
 
@@ -52,18 +52,18 @@ def block(
     deid-hooks block --patient-id @numbers.txt --project TRIAL7 --reason 'never consented'
     """
     from deid_hooks.admin import withdrawal
-    from deid_hooks.query.conditions import parse
+    from deid_hooks.query.parser import parse_terms
 
     if bool(terms) == bool(patient_id):
         raise typer.BadParameter("say who: search terms, or --patient-id @FILE")
     if not reason.strip():
         raise typer.BadParameter("say why: --reason TEXT")
-    texts = texts_of(terms or ())
+    texts = read_term_texts(terms or ())
     with looking(context, "block", reason) as looker:
         recorder = looker.recorder
         if terms:
             found = looker.recorded(
-                recorder.search(parse(texts)), "\n".join(texts), lambda log_id: [log_id]
+                recorder.search(parse_terms(texts)), "\n".join(texts), lambda log_id: [log_id]
             )
             ids = list(found)
             if not ids:
@@ -71,7 +71,9 @@ def block(
                 raise typer.Exit(NOTHING_FOUND)
             patients = [withdrawal.patient_of_entries(recorder, ids)]
         else:
-            patients = list(withdrawal.patients_named(arguments_of([patient_id]), recorder.secret))
+            patients = list(
+                withdrawal.patients_named(read_arguments([patient_id]), recorder.secret)
+            )
         count = withdrawal.block(recorder, patients, project, reason, lift)
     what = "may leave again" if lift else "leaves any more"
     where = f"project {project}" if project else "every project"
@@ -100,7 +102,7 @@ def withdrawn(
     from deid_hooks.admin.search import selected
     from deid_hooks.admin.withdrawal import note_withdrawn
 
-    selection = selected(texts_of(those))
+    selection = selected(read_term_texts(those))
     when = _moment(at)
     with looking(context, "withdrawn", reason) as looker:
         ids = looker.recorded(
@@ -137,12 +139,12 @@ def _destination(text: str) -> str:
     """A destination as uploads note it: a relative folder stands there with its whole path."""
     from deid_hooks.destinations import open_destination
     from deid_hooks.errors import DeidHooksError
-    from deid_hooks.settings import masked
+    from deid_hooks.settings import mask_passwords
 
     try:
         return open_destination(text).name
     except DeidHooksError:  # a name that another uploader gave
-        return masked(text)
+        return mask_passwords(text)
 
 
 def forget(
@@ -170,7 +172,7 @@ def forget(
 
     if not reason.strip():
         raise typer.BadParameter("say why: --reason TEXT")
-    selection = selected(texts_of(those))
+    selection = selected(read_term_texts(those))
     with looking(context, "forget", reason) as looker:
         made = plan(looker, selection)
         _refuse_unknown(made)
@@ -185,7 +187,7 @@ def forget(
         except LogError as error:
             if type(error) is not LogError:  # nothing was erased
                 raise
-            typer.echo(said_of(error), err=True)
+            typer.echo(describe_error(error), err=True)
             _tell_how_to_finish(made)
             raise typer.Exit(FAILED) from None
     typer.echo(f"Erased: {_entries(len(made.log_ids))}.")

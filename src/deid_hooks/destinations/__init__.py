@@ -98,7 +98,7 @@ def open_destination(text: str) -> Destination:
     raise SettingsError(f"There is no kind of destination {scheme}:. Known: {KINDS}.")
 
 
-def known_already(files: Sequence[Outgoing], there: Collection[str]) -> dict[int, Delivery]:
+def find_known(files: Sequence[Outgoing], there: Collection[str]) -> dict[int, Delivery]:
     """What is clear of some files, by their place, before anything is sent to an archive.
 
     ``there`` holds SOP Instance UIDs that the archive has. It keeps one instance of a UID: another

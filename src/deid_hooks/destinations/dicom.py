@@ -19,7 +19,7 @@ from pydicom.filereader import read_partial
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from deid_hooks import SettingsError
-from deid_hooks.destinations import Delivery, DestinationError, Outgoing, known_already
+from deid_hooks.destinations import Delivery, DestinationError, Outgoing, find_known
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -47,7 +47,7 @@ class Archive:
         pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True  # a file goes out as it lies there
         # It prints tracebacks of what is told here in words.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-        self._address = address_of(url)
+        self._address = parse_address(url)
         self.name = self._address.name
         self._entity = pynetdicom.AE(self._address.calling)
         self._asked = 0
@@ -67,10 +67,10 @@ class Archive:
                 )
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
-        found = known_already(files, self._found(files) if tried_before else ())
+        found = find_known(files, self._found(files) if tried_before else ())
         kinds: dict[int, Kind] = {}
         for at in (at for at in range(len(files)) if at not in found):
-            if kind := kind_of(files[at]):
+            if kind := read_kind(files[at]):
                 kinds[at] = kind
             else:
                 found[at] = Delivery(
@@ -85,7 +85,7 @@ class Archive:
         self, files: Sequence[Outgoing], kinds: Mapping[int, Kind]
     ) -> dict[int, Delivery]:
         try:
-            with self._association(contexts_for(kinds.values())) as association:
+            with self._association(list_contexts(kinds.values())) as association:
                 return {at: self._store(association, files[at], kinds[at]) for at in kinds}
         except DestinationError as error:
             return dict.fromkeys(kinds, Delivery("failed", str(error)))
@@ -94,7 +94,7 @@ class Archive:
         accepted = {
             (c.abstract_syntax, c.transfer_syntax[0]) for c in association.accepted_contexts
         }
-        if accepted.isdisjoint(contexts_for([kind])):
+        if accepted.isdisjoint(list_contexts([kind])):
             syntax = UID(kind.syntax).name
             return Delivery(
                 "failed", f"{self.name} takes no {UID(kind.sop_class).name} in the syntax {syntax}"
@@ -224,7 +224,7 @@ class Address:
         return f"dicom://{self.called}@{host}:{self.port}"
 
 
-def address_of(url: str) -> Address:
+def parse_address(url: str) -> Address:
     """Raises SettingsError for a URL that isn't one, and for certificates that can't be read."""
     malformed = SettingsError("A DICOM archive is named as dicom://AET@host:port, with a port.")
     try:
@@ -292,7 +292,7 @@ class Kind(NamedTuple):
     as_it_lies: bool
 
 
-def kind_of(file: Outgoing) -> Kind | None:
+def read_kind(file: Outgoing) -> Kind | None:
     """What a file is; None if it doesn't say so by UIDs that can be proposed."""
     with file.path.open("rb") as staged:
         dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > _SOP_INSTANCE_UID)
@@ -305,7 +305,7 @@ def kind_of(file: Outgoing) -> Kind | None:
     return Kind(str(sop_class), str(syntax), uids == (sop_class, file.sop_uid))
 
 
-def contexts_for(kinds: Iterable[Kind]) -> list[tuple[str, str | None]]:
+def list_contexts(kinds: Iterable[Kind]) -> list[tuple[str, str | None]]:
     """What is proposed: files as they are, and what every archive takes (PS3.5, section 10.1)."""
     proposed: set[tuple[str, str | None]] = {(kind.sop_class, kind.syntax) for kind in kinds}
     plain = {

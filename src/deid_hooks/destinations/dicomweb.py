@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from deid_hooks import SettingsError
-from deid_hooks.destinations import Delivery, DestinationError, Outgoing, known_already
+from deid_hooks.destinations import Delivery, DestinationError, Outgoing, find_known
 
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
 _MOST_FILES, _MOST_BYTES = 50, 64 << 20  # in one request, which is in memory whole
@@ -72,7 +72,7 @@ class Web:
             raise self._unreachable(error) from None
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
-        found = known_already(files, self._found(files) if tried_before else ())
+        found = find_known(files, self._found(files) if tried_before else ())
         rest = [at for at in range(len(files)) if at not in found]
         for batch in _batches(files, rest):
             found |= zip(batch, self._store([files[at] for at in batch]), strict=True)

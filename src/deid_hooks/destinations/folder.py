@@ -20,7 +20,7 @@ from typing import Literal
 
 from deid_hooks import SettingsError
 from deid_hooks.destinations import Delivery, DestinationError, Outgoing
-from deid_hooks.files import new_file, remove_leftovers
+from deid_hooks.files import make_new_file, remove_leftovers
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _LONGEST_UID = 64  # PS3.5, section 9.1
@@ -73,7 +73,7 @@ class Folder:
             if make_private(self._path):
                 self._changed.update((self._path, self._path.parent))
             remove_leftovers(self._path)
-            with new_file(self._path):
+            with make_new_file(self._path):
                 pass
             self._checked = _identity(self._path)
 
@@ -94,16 +94,16 @@ class Folder:
     def has(self, file: Outgoing) -> bool:
         """Whether one of the files with these UIDs has the same bytes."""
         with self._told():
-            paths = names_in(folder_of(self._path, file), file)
+            paths = list_names(find_series_folder(self._path, file), file)
             return any(_same(path, file.path) for path in itertools.takewhile(_taken, paths))
 
     def send(self, file: Outgoing) -> Literal["uploaded", "already there"]:
         """Deliver a file. DestinationError for what is no UID: it would become a path."""
         with self._told():
             self._refuse_another()
-            folder = folder_of(self._path, file)
+            folder = find_series_folder(self._path, file)
             there = self.has(file)
-            written = not there and self._write(file.path, folder, names_in(folder, file))
+            written = not there and self._write(file.path, folder, list_names(folder, file))
         # What is there already may come from a run that was killed before it was durable.
         self._changed.update((folder, folder.parent, self._path))
         return "uploaded" if written else "already there"
@@ -123,7 +123,7 @@ class Folder:
 
     def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> bool:
         """Write a file under the first name that is free; False if it stands there meanwhile."""
-        with new_file(self._path) as new, staged.open("rb") as source:
+        with make_new_file(self._path) as new, staged.open("rb") as source:
             with open(new.descriptor, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target, _BLOCK)
             os.fsync(new.descriptor)
@@ -151,13 +151,13 @@ class Folder:
             raise DestinationError(f"the destination {self.name} {cause}", remedy) from None
 
 
-def folder_of(folder: Path, file: Outgoing) -> Path:
+def find_series_folder(folder: Path, file: Outgoing) -> Path:
     """Where its series is, below a folder. DestinationError for what is no UID."""
     study = _checked(file.study_uid, "StudyInstanceUID")
     return folder / study / _checked(file.series_uid, "SeriesInstanceUID")
 
 
-def names_in(folder: Path, file: Outgoing) -> Iterator[Path]:
+def list_names(folder: Path, file: Outgoing) -> Iterator[Path]:
     """The names that a file may get, in the order in which they are tried.
 
     DestinationError for what is no UID.

@@ -9,13 +9,17 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
-from deid_hooks.dicom.dictionary import tag_of
+from deid_hooks.dicom.dictionary import lookup_tag
 from deid_hooks.dicom.difference import FINGERPRINT, Changes
-from deid_hooks.dicom.patient import KEYWORDS
+from deid_hooks.dicom.identity import KEYWORDS
 from deid_hooks.errors import UnableToLog
-from deid_hooks.records.digest import content_digest, dumps, patient_digest
-from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, Instance, now, readable
+from deid_hooks.records.keys import (
+    SiteSecret,
+    compute_content_digest,
+    compute_patient_digest,
+    write_canonical_json,
+)
+from deid_hooks.records.model import Entry, Instance, make_readable, read_clock
 
 Policy = Literal["all", "identifying"]
 
@@ -42,7 +46,7 @@ def assemble(
     ]
     entry = Entry(
         log_id=log_id,
-        created=now(),
+        created=read_clock(),
         uploader=uploader,
         project=project,
         timestamp=min((t for each in gathered if (t := each.timestamp)), default=None),
@@ -84,13 +88,15 @@ def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
 
 
 def _with_digest(entry: Entry, secret: SiteSecret) -> Entry:
-    return replace(entry, digest=content_digest(entry, secret))
+    return replace(entry, digest=compute_content_digest(entry, secret))
 
 
 def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...]:
     identities = {(each.patient.patient_id, each.patient.issuer) for each in gathered}
     known = ((number, issuer) for number, issuer in identities if number)
-    return tuple(sorted({patient_digest(number, issuer, secret) for number, issuer in known}))
+    return tuple(
+        sorted({compute_patient_digest(number, issuer, secret) for number, issuer in known})
+    )
 
 
 def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
@@ -110,7 +116,7 @@ def _kept(
         originals = {path: text.replace(plain, large[plain]) for path, text in originals.items()}
     if policy == "all":
         return originals
-    wanted = {f"{tag:08X}" for keyword in fields if (tag := tag_of(keyword)) is not None}
+    wanted = {f"{tag:08X}" for keyword in fields if (tag := lookup_tag(keyword)) is not None}
     return {
         path: text if path in wanted or text == "null" else _identifying(path, text)
         for path, text in originals.items()
@@ -119,7 +125,7 @@ def _kept(
 
 def _identifying(path: str, text: str) -> str:
     tag = path.rpartition(".")[2]
-    return dumps(_without_value(tag, json.loads(text)))
+    return write_canonical_json(_without_value(tag, json.loads(text)))
 
 
 def _without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
 def _rest(each: Changes, own: dict[str, str], common: dict[str, str], shared_uid: bool) -> str:
     rest = {path: text for path, text in own.items() if path not in common}
     if shared_uid:
-        rest[FINGERPRINT] = dumps({"vr": "UL", "Value": [each.fingerprint]})
+        rest[FINGERPRINT] = write_canonical_json({"vr": "UL", "Value": [each.fingerprint]})
     return _object(rest)
 
 
@@ -158,7 +164,7 @@ def _distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     values: dict[str, set[str]] = {}
     for row in {id(row): row for row in rows}.values():  # most instances share one
         for keyword, value in row.items():
-            values.setdefault(keyword, set()).add(readable(value))
+            values.setdefault(keyword, set()).add(make_readable(value))
     return {
         keyword: tuple(sorted(found, key=lambda value: (not value, value)))
         for keyword, found in sorted(values.items())

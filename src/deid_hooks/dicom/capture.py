@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.values import convert_SQ
 
 from deid_hooks.dicom import dictionary
-from deid_hooks.dicom.encoding import written
-from deid_hooks.dicom.json_codec import (
+from deid_hooks.dicom.encoding import (
     DEFAULT_ENCODINGS,
-    encodings_of,
-    text_of,
+    encode_value,
+    parse_encodings,
+    read_text,
 )
 from deid_hooks.errors import UnusableDataset
 
@@ -81,7 +81,7 @@ class Snapshot:
             (element.VR, element.value or b"") if isinstance(element, WITH_BYTES) else None
             for element in map(self.elements.get, tags)
         ]
-        return texts_of(tags, found, self.encodings)
+        return read_texts(tags, found, self.encodings)
 
     def vr(self, tag: int, element: Captured) -> str:
         """The value representation of an element, from the dictionary where the file has none."""
@@ -95,7 +95,7 @@ class Snapshot:
 
     def _implied_vr(self, tag: int) -> str:
         creator = self.creator(tag)
-        vr = _private_vr(tag, creator) if creator else dictionary.vr_of(tag)
+        vr = _private_vr(tag, creator) if creator else dictionary.lookup_vr(tag)
         if tag & 0x00010000 and 0x0010 <= tag & 0xFFFF <= 0x00FF:
             vr = "LO"
         if tag & 0xFFFF == 0:
@@ -122,12 +122,12 @@ def capture(dataset: Dataset) -> Snapshot:
     )
 
 
-def elements_of(dataset: Dataset) -> dict[int, Any]:
+def list_elements(dataset: Dataset) -> dict[int, Any]:
     """What a dataset holds, as it is, by plain numbers: pydicom compares its tags in Python."""
     return dict(zip(map(int, dataset.keys()), dataset.values(), strict=True))
 
 
-def items_of(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | None:
+def read_items(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | None:
     """The items of a captured sequence; None if its bytes are no sequence."""
     if isinstance(element, Items):
         return element.items
@@ -139,7 +139,7 @@ def items_of(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | No
     return parse(value, implicit, snapshot.little_endian, snapshot.encodings)
 
 
-def texts_of(
+def read_texts(
     tags: tuple[int, ...],
     values: Sequence[tuple[str | None, bytes] | None],
     encodings: tuple[str, ...],
@@ -159,8 +159,8 @@ def _snapshot(
     preamble: bytes | None = None,
     source: str = "",
 ) -> Snapshot:
-    elements = elements_of(dataset)
-    encodings = encodings_in(elements.get(SPECIFIC_CHARACTER_SET)) or inherited
+    elements = list_elements(dataset)
+    encodings = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or inherited
     snapshot = Snapshot(elements, encodings, implicit, little_endian, meta, preamble, source)
     for tag, element in [
         (tag, element)
@@ -183,7 +183,7 @@ def _text(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...]) ->
 
 
 def _text_anew(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...]) -> str:
-    return text_of(dictionary.vr_of(tag) or vr or "LO", value, encodings)
+    return read_text(dictionary.lookup_vr(tag) or vr or "LO", value, encodings)
 
 
 _text_again = lru_cache(maxsize=4096)(_text_anew)
@@ -217,23 +217,23 @@ _parsed_again = lru_cache(maxsize=512)(_parsed)
 """Within a series the same references and codes come again and again; snapshots never change."""
 
 
-def encodings_in(character_set: Captured | None) -> tuple[str, ...] | None:
+def read_encodings(character_set: Captured | None) -> tuple[str, ...] | None:
     """The Python encodings that a Specific Character Set element names; None without one."""
     if character_set is None or isinstance(character_set, Items):
         return None
     if isinstance(character_set, DataElement):
         value = character_set.value or ""
         text = value if isinstance(value, str) else "\\".join(value)
-        return encodings_of(text.encode("latin-1", "replace"))
-    return encodings_of(character_set.value or b"")
+        return parse_encodings(text.encode("latin-1", "replace"))
+    return parse_encodings(character_set.value or b"")
 
 
 def _frozen(tag: int, element: DataElement, snapshot: Snapshot) -> Captured:
     if element.VR == "SQ":
         return Items("SQ", tuple(_item(item, snapshot) for item in element.value))
-    value = written(element, snapshot.encodings, snapshot.little_endian)
+    value = encode_value(element, snapshot.encodings, snapshot.little_endian)
     if value is None:
-        raise UnusableDataset(f"the value of {name_of(tag)} can't be read")
+        raise UnusableDataset(f"the value of {name_element(tag)} can't be read")
     return Value(element.VR, value)
 
 
@@ -247,16 +247,16 @@ def _read_deferred(dataset: Dataset, tag: int, element: RawDataElement) -> Captu
     try:
         decoded = dataset[tag]  # pydicom reads the file again here
     except Exception:  # noqa: BLE001 - its text may quote the value
-        raise UnusableDataset(f"the value of {name_of(tag)} can't be read") from None
-    value = written(decoded, dataset.original_character_set or DEFAULT_ENCODINGS, True)
+        raise UnusableDataset(f"the value of {name_element(tag)} can't be read") from None
+    value = encode_value(decoded, dataset.original_character_set or DEFAULT_ENCODINGS, True)
     if value is None:
-        raise UnusableDataset(f"the value of {name_of(tag)} can't be read")
+        raise UnusableDataset(f"the value of {name_element(tag)} can't be read")
     return Value(element.VR, value)
 
 
-def name_of(tag: int) -> str:
+def name_element(tag: int) -> str:
     """The keyword of a tag, or ``(gggg,eeee)``: how messages name an element."""
-    return dictionary.keyword_of(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+    return dictionary.lookup_keyword(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def _private_vr(tag: int, creator: str) -> str:

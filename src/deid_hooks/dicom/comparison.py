@@ -12,7 +12,7 @@ from typing import Any
 
 from pydicom.dataelem import DataElement, RawDataElement
 
-from deid_hooks.dicom import json_codec as dicomjson
+from deid_hooks.dicom import encoding as dicomjson
 from deid_hooks.dicom.capture import (
     PIXELS,
     SOP_INSTANCE_UID,
@@ -21,13 +21,13 @@ from deid_hooks.dicom.capture import (
     Captured,
     Items,
     Snapshot,
-    elements_of,
-    encodings_in,
-    items_of,
-    name_of,
+    list_elements,
+    name_element,
+    read_encodings,
+    read_items,
 )
-from deid_hooks.dicom.encoding import plain_bytes, written
-from deid_hooks.records.digest import dumps
+from deid_hooks.dicom.encoding import encode_plain, encode_value
+from deid_hooks.records.keys import write_canonical_json
 
 LARGE = 64 * 1024
 """Bytes above which a value is kept once per digest, beside the originals."""
@@ -65,8 +65,8 @@ class Comparison:
     ) -> None:
         """Take in what differs between ``before`` and ``after``, the elements of a dataset."""
         elements = before.elements
-        was = encodings_in(elements.get(SPECIFIC_CHARACTER_SET)) or inherited_before
-        encodings = encodings_in(after.get(SPECIFIC_CHARACTER_SET)) or inherited_after
+        was = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or inherited_before
+        encodings = read_encodings(after.get(SPECIFIC_CHARACTER_SET)) or inherited_after
         same_charset = was == encodings
         little_endian = before.little_endian
         telling = not prefix
@@ -80,7 +80,7 @@ class Comparison:
                 gone += 1
             elif (
                 now.VR == original.VR
-                and (plain := plain_bytes(now.VR, now.value, little_endian)) is not None
+                and (plain := encode_plain(now.VR, now.value, little_endian)) is not None
             ):
                 # Most elements, so without further ado. No Items: a sequence is not plain.
                 same = plain == original.value  # type: ignore[union-attr]
@@ -122,7 +122,7 @@ class Comparison:
                 return False  # pydicom takes an empty one for deferred, and writes a known VR
             same_bytes = (now.value or b"") == (original.value or b"")
             return same_bytes and (was == encodings or _is_written_as_it_is(now))
-        return written(now, encodings, before.little_endian) == (original.value or b"")
+        return encode_value(now, encodings, before.little_endian) == (original.value or b"")
 
     def _same_items(
         self,
@@ -134,12 +134,12 @@ class Comparison:
         was: tuple[str, ...],
         encodings: tuple[str, ...],
     ) -> bool:
-        items = items_of(before, original)
+        items = read_items(before, original)
         if items is None or len(items) != len(now.value):
             return False
         for number, (item, item_now) in enumerate(zip(items, now.value, strict=True)):
             inside = f"{prefix}{_path(tag)}.{number}."
-            self.compare(inside, item, elements_of(item_now), was, encodings)
+            self.compare(inside, item, list_elements(item_now), was, encodings)
         return True
 
     def log(
@@ -152,7 +152,7 @@ class Comparison:
     ) -> None:
         """Keep an original element."""
         if tag in PIXELS or isinstance(original, DataElement):
-            self.not_kept.append(name_of(tag))
+            self.not_kept.append(name_element(tag))
         self.originals[prefix + _path(tag)] = self._json(tag, before, original, was)
 
     def _json(
@@ -161,7 +161,7 @@ class Comparison:
         vr = original.VR or before.vr(tag, original)
         if tag in PIXELS:
             return f'{{"length":{getattr(original, "length", 0)},"vr":"OW"}}'
-        if vr == "SQ" and (items := items_of(before, original)) is not None:
+        if vr == "SQ" and (items := read_items(before, original)) is not None:
             texts = [self._item_json(item, encodings) for item in items]
             return f'{{"Value":[{",".join(texts)}],"vr":"SQ"}}' if texts else '{"vr":"SQ"}'
         assert not isinstance(original, Items | DataElement)
@@ -170,10 +170,10 @@ class Comparison:
             return self._large(tag, vr, value)
         creator = before.creator(tag) if tag & 0x00010000 else None
         leaf_vr = "UN" if vr == "SQ" else vr
-        return leaf_json(leaf_vr, value, encodings, before.little_endian, creator)
+        return encode_leaf(leaf_vr, value, encodings, before.little_endian, creator)
 
     def _item_json(self, item: Snapshot, inherited: tuple[str, ...]) -> str:
-        own = encodings_in(item.elements.get(SPECIFIC_CHARACTER_SET)) or inherited
+        own = read_encodings(item.elements.get(SPECIFIC_CHARACTER_SET)) or inherited
         elements = [
             f'"{tag:08X}":{self._json(tag, item, element, own)}'
             for tag, element in sorted(item.elements.items())
@@ -186,8 +186,8 @@ class Comparison:
         kept = len(value) <= TOO_LARGE
         self.large[digest] = value if kept else None
         if not kept:
-            self.not_kept.append(name_of(tag))
-        return dumps({"vr": vr, "length": len(value), "digest": digest})
+            self.not_kept.append(name_element(tag))
+        return write_canonical_json({"vr": vr, "length": len(value), "digest": digest})
 
     def _pair(
         self,
@@ -203,20 +203,20 @@ class Comparison:
             return
         if before.vr(tag, original) != "UI" or not isinstance(original, WITH_BYTES):
             return
-        value = now.value if isinstance(now, RawDataElement) else written(now, encodings, True)
+        value = now.value if isinstance(now, RawDataElement) else encode_value(now, encodings, True)
         self.uids.update(_pairs(original.value or b"", value or b""))
 
 
 @lru_cache(maxsize=1024)
 def _pairs(original: bytes, deidentified: bytes) -> dict[tuple[str, str], None]:
-    ours = dicomjson.text_of("UI", original).split("\\")
-    theirs = dicomjson.text_of("UI", deidentified).split("\\")
+    ours = dicomjson.read_text("UI", original).split("\\")
+    theirs = dicomjson.read_text("UI", deidentified).split("\\")
     if len(ours) != len(theirs):
         return {}
     return {(b, a): None for a, b in zip(ours, theirs, strict=True) if a and b and a != b}
 
 
-def leaf_json(
+def encode_leaf(
     vr: str,
     value: bytes,
     encodings: tuple[str, ...],
@@ -245,7 +245,7 @@ def _make_json(
     element = dicomjson.encode(vr, value, encodings, little_endian)
     if creator:
         element["creator"] = creator
-    return dumps(element)
+    return write_canonical_json(element)
 
 
 def _plain_json(vr: str, value: bytes) -> str | None:

@@ -31,24 +31,24 @@ def _by_keyword() -> dict[str, int]:
     return {row[4]: tag for tag, row in _tables().DicomDictionary.items() if row[4]}
 
 
-def keyword_of(tag: int) -> str:
+def lookup_keyword(tag: int) -> str:
     """The keyword of a tag, ``""`` for one that the dictionary does not have."""
     row = _tables().DicomDictionary.get(tag)
     return str(row[4]) if row else ""
 
 
 @lru_cache(maxsize=4096)
-def vr_of(tag: int) -> str:
+def lookup_vr(tag: int) -> str:
     """The value representation of a tag, ``""`` for one that the dictionary does not have."""
     row = _tables().DicomDictionary.get(tag)
     return str(row[0]) if row else ""
 
 
-def tag_of(keyword: str) -> int | None:
+def lookup_tag(keyword: str) -> int | None:
     """The tag of a keyword, spelt exactly; None for one that the dictionary does not have."""
     return _by_keyword().get(keyword)
 
 
-def keywords() -> tuple[str, ...]:
+def list_keywords() -> tuple[str, ...]:
     """Every keyword of the dictionary."""
     return tuple(_by_keyword())

@@ -11,7 +11,7 @@ from typing import Any
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from deid_hooks.dicom import json_codec as dicomjson
+from deid_hooks.dicom import encoding as dicomjson
 from deid_hooks.dicom.capture import (
     MEDIA_STORAGE_DIRECTORY,
     MEDIA_STORAGE_SOP_INSTANCE_UID,
@@ -21,15 +21,14 @@ from deid_hooks.dicom.capture import (
     Captured,
     Snapshot,
     capture,
-    elements_of,
-    encodings_in,
-    texts_of,
+    list_elements,
+    read_encodings,
+    read_texts,
 )
-from deid_hooks.dicom.comparison import ABSENT, TELLING_GROUPS, Comparison, leaf_json
-from deid_hooks.dicom.dictionary import keyword_of, tag_of, vr_of
-from deid_hooks.dicom.encoding import written
-from deid_hooks.dicom.patient import Patient, patient_of
-from deid_hooks.dicom.timestamp import timestamp_of
+from deid_hooks.dicom.comparison import ABSENT, TELLING_GROUPS, Comparison, encode_leaf
+from deid_hooks.dicom.dictionary import lookup_keyword, lookup_tag, lookup_vr
+from deid_hooks.dicom.encoding import encode_value
+from deid_hooks.dicom.identity import Patient, find_timestamp, read_patient
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 
@@ -77,7 +76,7 @@ def changes(
     """
     before = original if isinstance(original, Snapshot) else capture(original)
     _refuse_what_is_no_instance(before)
-    after = elements_of(deidentified)
+    after = list_elements(deidentified)
     difference = Comparison()
     difference.compare("", before, after, before.encodings, before.encodings)
     _compare_file_meta(difference, before, deidentified)
@@ -94,14 +93,14 @@ def changes(
         deid=_named(deid, _texts_after(after, deid)),
         uids=tuple(difference.uids),
         large=difference.large,
-        patient=patient_of(before),
-        timestamp=timestamp_of(before),
-        fingerprint=fingerprint(difference.unchanged),
+        patient=read_patient(before),
+        timestamp=find_timestamp(before),
+        fingerprint=compute_fingerprint(difference.unchanged),
         not_kept=tuple(difference.not_kept),
     )
 
 
-def fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
+def compute_fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
     """A number that tells instances apart by what an engine left alone: short values about the
     image."""
     telling = [
@@ -111,7 +110,7 @@ def fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
         and tag >> 16 in TELLING_GROUPS
         and (value := element.value)
         and len(value) <= _LONGEST_TELLING
-        and (element.VR or vr_of(tag)) != "SQ"
+        and (element.VR or lookup_vr(tag)) != "SQ"
     ]
     return zlib.crc32(b"\\".join(telling))
 
@@ -125,14 +124,14 @@ def _refuse_what_is_no_instance(before: Snapshot) -> None:
 
 @lru_cache(maxsize=16)
 def _tags(keywords: tuple[str, ...]) -> tuple[int, ...]:
-    return tuple(tag for keyword in keywords if (tag := tag_of(keyword)) is not None)
+    return tuple(tag for keyword in keywords if (tag := lookup_tag(keyword)) is not None)
 
 
 @lru_cache(maxsize=512)
 def _named(tags: tuple[int, ...], texts: tuple[str | None, ...]) -> dict[str, str]:
     """By keyword, without those that are not there. Most instances of a series share one."""
     found = zip(tags, texts, strict=True)
-    return {keyword_of(tag): text for tag, text in found if text is not None}
+    return {lookup_keyword(tag): text for tag, text in found if text is not None}
 
 
 def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset) -> None:
@@ -140,7 +139,7 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
     meta = getattr(after, "file_meta", None)
     path = f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}"
     if before.meta is not None:
-        now = {} if meta is None else elements_of(meta)
+        now = {} if meta is None else list_elements(meta)
         stored = before.meta.elements.get(MEDIA_STORAGE_SOP_INSTANCE_UID)
         encodings = dicomjson.DEFAULT_ENCODINGS
         difference.compare("", before.meta, now, encodings, encodings)
@@ -154,13 +153,15 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
     preamble = getattr(after, "preamble", None)
     if before.preamble != preamble:
         difference.originals[PREAMBLE] = (
-            ABSENT if before.preamble is None else leaf_json("OB", before.preamble, (), True, None)
+            ABSENT
+            if before.preamble is None
+            else encode_leaf("OB", before.preamble, (), True, None)
         )
 
 
 def _texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str | None, ...]:
     """As :meth:`Snapshot.texts`, of a de-identified dataset, decoded or not."""
-    encodings = encodings_in(elements.get(SPECIFIC_CHARACTER_SET)) or dicomjson.DEFAULT_ENCODINGS
+    encodings = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or dicomjson.DEFAULT_ENCODINGS
     values: list[tuple[str | None, bytes] | None] = []
     for element in map(elements.get, tags):
         if element is None:
@@ -168,5 +169,5 @@ def _texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str |
         elif isinstance(element, RawDataElement):
             values.append((element.VR, element.value or b""))
         else:
-            values.append((element.VR, written(element, encodings, True) or b""))
-    return texts_of(tags, values, encodings)
+            values.append((element.VR, encode_value(element, encodings, True) or b""))
+    return read_texts(tags, values, encodings)

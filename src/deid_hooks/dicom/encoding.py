@@ -1,13 +1,22 @@
-"""Encoding: the bytes that are written for a decoded value, by which values are compared."""
+"""The bytes of a value: as DICOM JSON and back without loss, and as they are written and compared.
+
+pydicom's own JSON (PS3.18, annex F) is for reading: numbers written as text go through float,
+values that can't be decoded raise. Here text loses only the one pad character that PS3.5 adds, DS
+and IS stay text, and whatever would not come back byte by byte carries its bytes beside the value,
+base64 under ``raw``.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+import warnings
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
-from pydicom.charset import encode_string
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_data_element
@@ -15,13 +24,204 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import IS, DSfloat, PersonName
 
-from deid_hooks.dicom.json_codec import (
-    CHARSET_VRS,
-    DEFAULT_ENCODINGS,
-    NUMBER_FORMATS,
-    TEXT_VRS,
-    pad,
-)
+Element = dict[str, Any]
+"""One element of the DICOM JSON model: ``{"vr": "LO", "Value": ["CHEST"]}``."""
+
+CHARSET_VRS = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
+ASCII_VRS = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"))
+TEXT_VRS = CHARSET_VRS | ASCII_VRS
+SINGLE_VALUED_VRS = frozenset(("LT", "ST", "UR", "UT"))
+NUMBER_FORMATS = {
+    "US": "H",
+    "SS": "h",
+    "UL": "I",
+    "SL": "i",
+    "UV": "Q",
+    "SV": "q",
+    "FL": "f",
+    "FD": "d",
+}
+
+DEFAULT_ENCODINGS = ("iso8859",)
+"""Where no character set is named: ISO-IR 6, read as Latin-1, as pydicom does."""
+
+_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+_DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
+_NAME_DELIMITERS = {*_DELIMITERS, 0x5E, 0x3D}
+
+
+@lru_cache(maxsize=256)
+def parse_encodings(specific_character_set: bytes) -> tuple[str, ...]:
+    """The Python encodings of a (0008,0005) value as it stands in the file."""
+    terms = specific_character_set.decode("latin-1").rstrip(" \0").split("\\")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tuple(convert_encodings([term.strip() for term in terms]))
+        except (LookupError, ValueError):
+            return DEFAULT_ENCODINGS
+
+
+def pad(value: bytes, vr: str) -> bytes:
+    """To even length, as PS3.5 section 6.2 has it: NUL for UI, a space for other text."""
+    if len(value) % 2 == 0:
+        return value
+    return value + (b"\0" if vr == "UI" else b" ")
+
+
+def read_text(vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS) -> str:
+    """The value as people read it: decoded, padding stripped.
+
+    What its character set can't read is taken for Latin-1.
+    """
+    text = value.decode("ascii") if value.isascii() and b"\x1b" not in value else None
+    if text is None:
+        text = _decode(vr, value, encodings) or value.decode("latin-1")
+    text = text.strip(" \0")
+    return "\\".join(v.strip(" \0") for v in text.split("\\")) if "\\" in text else text
+
+
+def encode(
+    vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS, little_endian: bool = True
+) -> Element:
+    """An element's bytes as JSON. ``decode`` gives back exactly these bytes."""
+    element: Element = {"vr": vr}
+    if not value:
+        return element
+    values = _values(vr, value, encodings, little_endian)
+    if values is None:
+        element["InlineBinary"] = b64encode(value).decode("ascii")
+        return element
+    element["Value"] = values
+    if _bytes(vr, values, encodings, little_endian) != value:
+        element["raw"] = b64encode(value).decode("ascii")
+    return element
+
+
+def decode(
+    element: Mapping[str, Any],
+    encodings: Sequence[str] = DEFAULT_ENCODINGS,
+    little_endian: bool = True,
+) -> bytes:
+    """The bytes of an element that is no sequence.
+
+    Raises ValueError if the element holds no value of its own (only a length and a digest).
+    """
+    for key in ("raw", "InlineBinary"):
+        if key in element:
+            return b64decode(element[key])
+    if "Value" in element:
+        value = _bytes(element["vr"], element["Value"], encodings, little_endian)
+        if value is None:
+            raise ValueError("the value does not fit its VR")
+        return value
+    if "digest" in element or "length" in element:
+        raise ValueError("only length and digest were kept")
+    return b""
+
+
+def _values(
+    vr: str, value: bytes, encodings: Sequence[str], little_endian: bool
+) -> list[Any] | None:
+    """The JSON values, or None where bytes are the only honest form."""
+    if vr in TEXT_VRS:
+        text = _decode(vr, value, encodings)
+        if text is None:
+            text = value.decode("latin-1")
+        if text and text[-1] == ("\0" if vr == "UI" else " ") and len(value) % 2 == 0:
+            text = text[:-1]
+        parts = [text] if vr in SINGLE_VALUED_VRS else text.split("\\")
+        if vr == "PN":
+            return [_name(part) if part else None for part in parts]
+        return [part or None for part in parts]
+    if vr == "AT" and len(value) % 4 == 0:
+        numbers = struct.unpack(f"{'<' if little_endian else '>'}{len(value) // 2}H", value)
+        return [f"{a:04X}{b:04X}" for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+    if code := NUMBER_FORMATS.get(vr):
+        size = struct.calcsize(f"={code}")
+        if len(value) % size:
+            return None
+        order = "<" if little_endian else ">"
+        unpacked = list(struct.unpack(f"{order}{len(value) // size}{code}", value))
+        if code in "fd" and not all(v - v == 0 for v in unpacked):  # NaN and infinity: no JSON
+            return None
+        return unpacked
+    return None
+
+
+def _bytes(
+    vr: str, values: Sequence[Any], encodings: Sequence[str], little_endian: bool
+) -> bytes | None:
+    """What ``_values`` came from, if it can be told from them."""
+    try:
+        if vr == "PN":
+            names = ["" if v is None else _joined(v) for v in values]
+            return _encode(vr, "\\".join(names), encodings)
+        if vr in TEXT_VRS:
+            return _encode(vr, "\\".join(v or "" for v in values), encodings)
+        order = "<" if little_endian else ">"
+        if vr == "AT":
+            numbers = [int(v[i : i + 4], 16) for v in values for i in (0, 4)]
+            return struct.pack(f"{order}{len(numbers)}H", *numbers)
+        return struct.pack(f"{order}{len(values)}{NUMBER_FORMATS[vr]}", *values)
+    except (UnicodeError, LookupError, struct.error, ValueError):
+        return None
+
+
+def _name(text: str) -> dict[str, str]:
+    groups = text.split("=", 2)
+    return {key: group for key, group in zip(_NAME_GROUPS, groups, strict=False) if group}
+
+
+def _joined(name: Mapping[str, str]) -> str:
+    return "=".join(name.get(key, "") for key in _NAME_GROUPS).rstrip("=")
+
+
+def _decode(vr: str, value: bytes, encodings: Sequence[str]) -> str | None:
+    """Text of the value with its padding, None if its character set can't read it."""
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    used = encodings if vr in CHARSET_VRS else DEFAULT_ENCODINGS
+    if b"\x1b" not in value:
+        try:
+            return value.decode(used[0])
+        except (UnicodeError, LookupError):
+            return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            # Delimiters, the backslash among them, bring back the first character set.
+            delimiters = _NAME_DELIMITERS if vr == "PN" else _DELIMITERS
+            parts = value.split(b"\\")
+            return "\\".join(decode_bytes(part, list(used), delimiters) for part in parts)
+        except (UserWarning, UnicodeError, LookupError, ValueError):
+            return None
+
+
+def _encode(vr: str, text: str, encodings: Sequence[str]) -> bytes:
+    if text.isascii():
+        return pad(text.encode("ascii"), vr)
+    if vr not in CHARSET_VRS:
+        return pad(text.encode(DEFAULT_ENCODINGS[0]), vr)
+    if len(encodings) == 1:
+        return pad(text.encode(encodings[0]), vr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            # Names switch character sets a component group at a time (PS3.5 section 6.2.1.2).
+            parts = [
+                b"=".join(
+                    b"^".join(encode_string(c, list(encodings)) for c in group.split("^"))
+                    for group in part.split("=")
+                )
+                if vr == "PN"
+                else encode_string(part, list(encodings))
+                for part in text.split("\\")
+            ]
+        except UserWarning:
+            raise UnicodeError from None
+        return pad(b"\\".join(parts), vr)
+
 
 _PACKERS = {
     little_endian: {vr: struct.Struct(order + code).pack for vr, code in NUMBER_FORMATS.items()}
@@ -29,7 +229,7 @@ _PACKERS = {
 }
 
 
-def plain_bytes(vr: str | None, value: Any, little_endian: bool) -> bytes | None:
+def encode_plain(vr: str | None, value: Any, little_endian: bool) -> bytes | None:
     """What pydicom would write of plain ASCII text or of one integer; None for all else."""
     kind = type(value)
     if kind is int:
@@ -47,13 +247,15 @@ def plain_bytes(vr: str | None, value: Any, little_endian: bool) -> bytes | None
     return encoded
 
 
-def written(element: DataElement, encodings: Sequence[str], little_endian: bool) -> bytes | None:
+def encode_value(
+    element: DataElement, encodings: Sequence[str], little_endian: bool
+) -> bytes | None:
     """The value bytes that pydicom would write for a decoded element; None if it can't."""
     vr, value = element.VR, element.value
     try:
         if value is None:
             return b""
-        if (plain := plain_bytes(vr, value, little_endian)) is not None:
+        if (plain := encode_plain(vr, value, little_endian)) is not None:
             return plain
         if vr in TEXT_VRS:
             return pad(_text_bytes(vr, value, encodings), vr)

@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
 from deid_hooks.dicom import dictionary
-from deid_hooks.dicom import json_codec as dicomjson
+from deid_hooks.dicom import encoding as dicomjson
 from deid_hooks.dicom.capture import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
     SOP_INSTANCE_UID,
@@ -21,10 +21,10 @@ from deid_hooks.dicom.capture import (
     TRANSFER_SYNTAX_UID,
     Snapshot,
     capture,
-    encodings_in,
-    name_of,
+    name_element,
+    read_encodings,
 )
-from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, fingerprint
+from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, compute_fingerprint
 from deid_hooks.dicom.stamp import unstamp
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance
@@ -90,7 +90,7 @@ def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
         for tag, element in sorted(present.elements.items())
         if f"{tag:08X}" not in changed
     ]
-    return wanted is not None and wanted["Value"] == [fingerprint(unchanged)]
+    return wanted is not None and wanted["Value"] == [compute_fingerprint(unchanged)]
 
 
 def _copy(dataset: Dataset) -> FileDataset:
@@ -122,7 +122,7 @@ def _original_encoding(originals: Mapping[str, Any], deidentified: Dataset) -> t
     """Implicit VR and little endian, of the original transfer syntax."""
     element = originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
     if element:
-        uid = dicomjson.text_of("UI", dicomjson.decode(element))
+        uid = dicomjson.read_text("UI", dicomjson.decode(element))
         return uid == _IMPLICIT, uid != _BIG_ENDIAN
     implicit, little_endian = deidentified.original_encoding
     return bool(implicit), little_endian is not False
@@ -187,7 +187,7 @@ class _Restoration:
         own = (
             dataset.get_item(SPECIFIC_CHARACTER_SET) if SPECIFIC_CHARACTER_SET in dataset else None
         )
-        encodings = encodings_in(own) or tuple(inherited)
+        encodings = read_encodings(own) or tuple(inherited)
         for path, element in tree.items():
             if not isinstance(element, _Inside) and path != charset:
                 self._put(dataset, path, element, encodings)
@@ -209,7 +209,7 @@ class _Restoration:
             items = ()
         for number, paths in changed.items():
             if number >= len(items):
-                self.missing.append(name_of(tag))
+                self.missing.append(name_element(tag))
                 continue
             items[number]._parent_encoding = list(encodings)  # it had the de-identified one
             self.restore_items(items[number], _nested(paths), encodings)
@@ -222,12 +222,12 @@ class _Restoration:
         elif element["vr"] == "SQ":
             items = [self._item(item, encodings) for item in element.get("Value", ())]
             # Where no VR is written and no dictionary has it, only an undefined length tells.
-            unknown = self.implicit and dictionary.vr_of(tag) != "SQ"
+            unknown = self.implicit and dictionary.lookup_vr(tag) != "SQ"
             dataset[tag] = DataElement(
                 BaseTag(tag), "SQ", DicomSequence(items), is_undefined_length=unknown
             )
         elif (value := self._value(element, encodings)) is None:
-            self.missing.append(name_of(tag))
+            self.missing.append(name_element(tag))
         else:
             # Past __setitem__, which decodes private elements and so turns UN into other VRs.
             dataset._dict[BaseTag(tag)] = self._raw(tag, element["vr"], value)

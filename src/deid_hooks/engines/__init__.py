@@ -1,12 +1,20 @@
-"""Finding an engine by its name: ``basic``, ``dicognito``, or one that a distribution brings."""
+"""Engines: what de-identifies a dataset, how one is found, and what each must write into a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from pydicom import Dataset
+from pydicom import __version__ as _pydicom_version
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    PYDICOM_IMPLEMENTATION_UID,
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from deid_hooks import DeidHooksError, PluginError, Pseudonyms, SettingsError, installed
+from deid_hooks import DeidHooksError, PluginError, Pseudonyms, SettingsError, find_installed
 
 Engine = Callable[[Dataset], None]
 """De-identifies a dataset in place."""
@@ -14,14 +22,14 @@ Engine = Callable[[Dataset], None]
 GROUP = "deid_hooks.engines"
 
 
-def engine_of(name: str, pseudonyms: Pseudonyms) -> Engine:
+def make_engine(name: str, pseudonyms: Pseudonyms) -> Engine:
     """The engine of a name, or of ``NAME:ARGUMENT``, ready for one project.
 
     The entry point is a factory called with the argument and the pseudonyms. Raises SettingsError
     for an engine that isn't installed, PluginError for one that can't be imported or made.
     """
     plain, _, argument = name.partition(":")
-    known = installed(GROUP)
+    known = find_installed(GROUP)
     if plain not in known:
         raise SettingsError(f"There is no engine {plain}. Installed are {', '.join(known)}.")
     factory = known[plain].load()
@@ -35,3 +43,49 @@ def engine_of(name: str, pseudonyms: Pseudonyms) -> Engine:
             " Look at its argument, or repair it."
         ) from None
     return engine
+
+
+# (implicit VR, little endian), for files without file meta information
+_SYNTAX_OF_ENCODING: dict[tuple[bool | None, bool | None], UID] = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
+
+
+def renew_file_meta(dataset: Dataset) -> None:
+    """Replace preamble and file meta information (PS3.15, section E.1.1; PS3.10, section 7.1).
+
+    What the file is (SOP class, transfer syntax) stays; its SOP Instance UID follows the dataset;
+    what tells where it came from (application entities, private information) goes.
+    """
+    old = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    new = FileMetaDataset()
+    new.FileMetaInformationVersion = b"\0\1"
+    if sop_class := old.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID"):
+        new.MediaStorageSOPClassUID = sop_class
+    if sop_instance := dataset.get("SOPInstanceUID"):
+        new.MediaStorageSOPInstanceUID = sop_instance
+    if syntax := old.get("TransferSyntaxUID") or _SYNTAX_OF_ENCODING.get(dataset.original_encoding):
+        new.TransferSyntaxUID = syntax
+    new.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
+    new.ImplementationVersionName = f"PYDICOM {_pydicom_version}"[:16]
+    dataset.file_meta = new
+    dataset.preamble = bytes(128)
+
+
+def mark_identity_removed(dataset: Dataset) -> None:
+    """Set Patient Identity Removed (PS3.3, section C.7.1.1), which speaks of the pixels too.
+
+    So it is NO where the file itself says that its pixels identify (Burned In Annotation).
+    """
+    burned_in = dataset.get("BurnedInAnnotation") == "YES"
+    dataset.PatientIdentityRemoved = "NO" if burned_in else "YES"
+
+
+def add_method(dataset: Dataset, method: str) -> None:
+    """Add to De-identification Method, beside what an earlier de-identification wrote there."""
+    earlier = dataset.get("DeidentificationMethod") or []
+    methods = [earlier] if isinstance(earlier, str) else list(earlier)
+    if method not in methods:
+        dataset.DeidentificationMethod = [*methods, method]

@@ -23,7 +23,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from deid_hooks import Pseudonyms, SettingsError
-from deid_hooks.engines.file_meta import add_method, mark_identity_removed, renew_file_meta
+from deid_hooks.engines import add_method, mark_identity_removed, renew_file_meta
 
 METHOD = "PS3.15 2026c Basic Profile, deid-hooks with dicom-anonymizer"
 _TABLE = "dicomfields_2026c"

@@ -15,7 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from deid_hooks import Pseudonyms, SettingsError
-from deid_hooks.engines.file_meta import mark_identity_removed, renew_file_meta
+from deid_hooks.engines import mark_identity_removed, renew_file_meta
 
 _PATIENT_ID = 0x00100020
 

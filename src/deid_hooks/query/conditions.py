@@ -10,43 +10,21 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Literal
 
-from deid_hooks.dicom.dictionary import vr_of
-from deid_hooks.query.dates import MOMENT, comparable
-from deid_hooks.query.names import fold, has_words, name_forms, name_words, plain_words
-from deid_hooks.query.values import leaves, tag_named
+from deid_hooks.dicom.dictionary import lookup_vr
+from deid_hooks.query.dates import make_comparable
+from deid_hooks.query.names import (
+    has_words,
+    split_name_forms,
+)
+from deid_hooks.query.values import find_tag, find_values
 from deid_hooks.records.fields import DEID_FIELDS
-from deid_hooks.records.model import Entry, readable
-
-__all__ = [  # with what it is made of, so that a backend finds in one place what it translates
-    "MOMENT",
-    "UNIVERSAL",
-    "Between",
-    "Condition",
-    "Equal",
-    "Query",
-    "Side",
-    "Term",
-    "Wildcard",
-    "Words",
-    "comparable",
-    "fold",
-    "forms",
-    "has_words",
-    "holds",
-    "name_forms",
-    "name_words",
-    "parse",
-    "plain_words",
-    "read_terms",
-    "representation",
-    "values_of",
-]
+from deid_hooks.records.model import Entry, make_readable
 
 Side = Literal["original", "deid", "entry"]
 
@@ -71,7 +49,7 @@ class Wildcard:
 class Between:
     """A range with both ends in it, either of which may be open (None).
 
-    Compared as text after :func:`~deid_hooks.query.dates.comparable` brought both to one form.
+    Compared as text after :func:`~deid_hooks.query.dates.make_comparable` brought both to one form.
     """
 
     low: str | None = field(repr=False)
@@ -114,20 +92,6 @@ class Query:
         return all(_matches(term, entry) for term in self.terms)
 
 
-def parse(texts: Sequence[str]) -> Query:
-    """Read search terms, as :func:`~deid_hooks.query.parser.parse` does, or raise TermError."""
-    from deid_hooks.query import parser as terms
-
-    return terms.parse(texts)
-
-
-def read_terms(lines: Iterable[str]) -> tuple[str, ...]:
-    """The terms in a file, as :func:`deid_hooks.query.parser.read_terms` does."""
-    from deid_hooks.query import parser as terms
-
-    return terms.read_terms(lines)
-
-
 UNIVERSAL = Wildcard("*")
 """Finds every entry, those without the attribute too (PS3.4 C.2.2.2.3)."""
 
@@ -146,7 +110,7 @@ _NUMERIC_VRS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
-def representation(name: str) -> str:
+def find_vr(name: str) -> str:
     """The VR that decides how a term of this name matches; ``""`` where nothing tells it.
 
     The dictionary decides, not the VR in a file: one name means one thing. Of several possible
@@ -156,10 +120,10 @@ def representation(name: str) -> str:
         return _ENTRY_VRS[name]
     if name.startswith("("):
         return ""
-    return vr_of(tag_named(name))[:2]
+    return lookup_vr(find_tag(name))[:2]
 
 
-def holds(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
+def meets(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
     """Whether one of these values of an attribute meets the condition.
 
     ``values`` are the distinct values of the attribute, multi-valued ones as ``a\\b``; None is a
@@ -172,25 +136,25 @@ def holds(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
         names = (name for text in texts for name in text.split("\\"))
         return any(has_words(name, condition.words) for name in names)
     if isinstance(condition, Between):
-        found = (comparable(vr, form) for text in texts for form in forms(vr, text))
+        found = (make_comparable(vr, form) for text in texts for form in split_forms(vr, text))
         return any(_within(one, condition) for one in found if one is not None)
     if isinstance(condition, Equal) and not values:
         return not condition.value
     meets = _wildcard(condition) if isinstance(condition, Wildcard) else _equal(condition, vr)
-    shapes = name_forms if condition.folded else lambda text: forms(vr, text)
+    shapes = split_name_forms if condition.folded else lambda text: split_forms(vr, text)
     return any(meets(form) for text in texts for form in shapes(text))
 
 
-def forms(vr: str, text: str) -> tuple[str, ...]:
+def split_forms(vr: str, text: str) -> tuple[str, ...]:
     """What a value is compared as: the whole, and each of its values that isn't empty."""
-    text = readable(text)
+    text = make_readable(text)
     if "\\" not in text or vr in _SINGLE_VALUED_VRS:
         return (text,)
     return (text, *filter(None, text.split("\\")))
 
 
-def values_of(term: Term, entry: Entry) -> tuple[str | None, ...]:
-    """What an entry holds for the attribute of a term, as :func:`holds` takes it."""
+def collect_values(term: Term, entry: Entry) -> tuple[str | None, ...]:
+    """What an entry holds for the attribute of a term, as :func:`meets` takes it."""
     name = term.name
     if term.side == "entry":
         return _values_of_entry(name, entry)
@@ -204,14 +168,14 @@ def values_of(term: Term, entry: Entry) -> tuple[str | None, ...]:
     if name in entry.fields:
         return entry.fields[name]
     documents = (entry.originals, *(instance.originals for instance in entry.instances))
-    return tuple(value for document in documents for value in leaves(name, document))
+    return tuple(value for document in documents for value in find_values(name, document))
 
 
 def _matches(term: Term, entry: Entry) -> bool:
     if UNIVERSAL in term.conditions:
         return True
-    vr, values = representation(term.name), values_of(term, entry)
-    return any(holds(condition, vr, values) for condition in term.conditions)
+    vr, values = find_vr(term.name), collect_values(term, entry)
+    return any(meets(condition, vr, values) for condition in term.conditions)
 
 
 def _values_of_entry(name: str, entry: Entry) -> tuple[str, ...]:

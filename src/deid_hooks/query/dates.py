@@ -15,7 +15,7 @@ MOMENT = re.compile(
 _OFFSET = re.compile(r"(?:Z|[+-](?:0[0-9]|1[0-4]):?[0-5][0-9])\Z")
 
 
-def comparable(vr: str, text: str) -> str | None:
+def make_comparable(vr: str, text: str) -> str | None:
     """A stored value in the form of the ends of a range; None if it is in no range.
 
     DA as ``20060801``, TM as ``101500.25``, DT as ``20060801101500.25``, each as precise as it is

@@ -7,18 +7,18 @@ from typing import Any
 
 from deid_hooks.query.conditions import Between, Condition, Equal, Query, Term, Wildcard, Words
 from deid_hooks.query.parser import ENTRY_FIELDS
-from deid_hooks.records.json_codec import text_from_json, text_to_json
+from deid_hooks.records.json_codec import decode_text, encode_text
 
 Json = dict[str, Any]
 
 
-def query_to_json(query: Query) -> Json:
+def encode_query(query: Query) -> Json:
     """A JSON object with the member ``terms``: side, name and conditions of each."""
     return {
         "terms": [
             {
                 "side": term.side,
-                "name": text_to_json(term.name),
+                "name": encode_text(term.name),
                 "conditions": [_condition(condition) for condition in term.conditions],
             }
             for term in query.terms
@@ -26,8 +26,8 @@ def query_to_json(query: Query) -> Json:
     }
 
 
-def query_from_json(document: Mapping[str, Any]) -> Query:
-    """The query that :func:`query_to_json` wrote.
+def decode_query(document: Mapping[str, Any]) -> Query:
+    """The query that :func:`encode_query` wrote.
 
     Raises ValueError, which quotes no value, for anything else.
     """
@@ -40,18 +40,18 @@ def query_from_json(document: Mapping[str, Any]) -> Query:
 
 def _condition(condition: Condition) -> Json:
     if isinstance(condition, Equal):
-        return {"equal": text_to_json(condition.value), "folded": condition.folded}
+        return {"equal": encode_text(condition.value), "folded": condition.folded}
     if isinstance(condition, Wildcard):
-        return {"wildcard": text_to_json(condition.pattern), "folded": condition.folded}
+        return {"wildcard": encode_text(condition.pattern), "folded": condition.folded}
     if isinstance(condition, Words):
-        return {"words": [text_to_json(word) for word in condition.words]}
+        return {"words": [encode_text(word) for word in condition.words]}
     ends = {"low": condition.low, "high": condition.high}
-    return {name: None if end is None else text_to_json(end) for name, end in ends.items()}
+    return {name: None if end is None else encode_text(end) for name, end in ends.items()}
 
 
 def _term_of(document: Json) -> Term:
     members = _exactly(document, "side", "name", "conditions")
-    side, name = members["side"], text_from_json(members["name"])
+    side, name = members["side"], decode_text(members["name"])
     if side not in ("original", "deid", "entry") or (side == "entry" and name not in ENTRY_FIELDS):
         raise ValueError
     conditions = tuple(_condition_of(each) for each in _list(members["conditions"]))
@@ -61,16 +61,16 @@ def _term_of(document: Json) -> Term:
 def _condition_of(document: Json) -> Condition:
     if "equal" in document:
         members = _exactly(document, "equal", "folded")
-        return Equal(text_from_json(members["equal"]), _flag(members["folded"]))
+        return Equal(decode_text(members["equal"]), _flag(members["folded"]))
     if "wildcard" in document:
         members = _exactly(document, "wildcard", "folded")
-        return Wildcard(text_from_json(members["wildcard"]), _flag(members["folded"]))
+        return Wildcard(decode_text(members["wildcard"]), _flag(members["folded"]))
     if "words" in document:
         words = _list(_exactly(document, "words")["words"])
-        return Words(tuple(text_from_json(word) for word in words))
+        return Words(tuple(decode_text(word) for word in words))
     members = _exactly(document, "low", "high")
     low, high = (
-        None if members[end] is None else text_from_json(members[end]) for end in ("low", "high")
+        None if members[end] is None else decode_text(members[end]) for end in ("low", "high")
     )
     return Between(low, high)
 

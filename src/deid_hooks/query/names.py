@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from deid_hooks.records.model import readable
+from deid_hooks.records.model import make_readable
 
 # Letters in names that Unicode doesn't count as accented, and what people type for them.
 _PLAIN_LETTERS = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d"})
@@ -20,7 +20,7 @@ def fold(text: str) -> str:
     Case, spaces and what is empty at the end make no difference (PS3.5 6.2, PS3.4 C.2.2.2.1).
     """
     values = []
-    for value in readable(text).casefold().split("\\"):
+    for value in make_readable(text).casefold().split("\\"):
         groups = []
         for group in value.split("="):
             components = (" ".join(component.split()) for component in group.split("^"))
@@ -29,7 +29,7 @@ def fold(text: str) -> str:
     return "\\".join(values)
 
 
-def name_forms(text: str) -> tuple[str, ...]:
+def split_name_forms(text: str) -> tuple[str, ...]:
     """What a person's name is compared as, folded: the whole, each value, each component group."""
     whole = fold(text)
     values = whole.split("\\")
@@ -37,23 +37,23 @@ def name_forms(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((whole, *filter(None, values), *filter(None, groups))))
 
 
-def name_words(text: str) -> frozenset[str]:
+def split_name_words(text: str) -> frozenset[str]:
     """The folded words of a person's name, of all its components and component groups."""
-    return frozenset(plain_words(text).split())
+    return frozenset(simplify_words(text).split())
 
 
 def has_words(name: str, wanted: Iterable[str]) -> bool:
     """Whether a name has all these words of a search term; ``jo*`` is the beginning of one."""
-    words = name_words(name)
+    words = split_name_words(name)
     return all(
         any(word.startswith(want[:-1]) for word in words) if want.endswith("*") else want in words
         for want in wanted
     )
 
 
-def plain_words(text: str, keep: str = "") -> str:
+def simplify_words(text: str, keep: str = "") -> str:
     """A name in lower case, without accents, a space for all but letters, digits and ``keep``."""
-    decomposed = unicodedata.normalize("NFKD", readable(text)).casefold()
+    decomposed = unicodedata.normalize("NFKD", make_readable(text)).casefold()
     letters = []
     for character in unicodedata.normalize("NFKD", decomposed):
         category = unicodedata.category(character)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 
-from deid_hooks.dicom.dictionary import keyword_of, keywords
+from deid_hooks.dicom.dictionary import list_keywords, lookup_keyword
 from deid_hooks.errors import TermError
 from deid_hooks.query.conditions import (
     UNIVERSAL,
@@ -20,12 +20,12 @@ from deid_hooks.query.conditions import (
     Term,
     Wildcard,
     Words,
-    representation,
+    find_vr,
 )
-from deid_hooks.query.dates import MOMENT, comparable
-from deid_hooks.query.names import fold, plain_words
+from deid_hooks.query.dates import MOMENT, make_comparable
+from deid_hooks.query.names import fold, simplify_words
 from deid_hooks.records.fields import DEID_FIELDS, FLYWHEEL_KEYWORDS
-from deid_hooks.records.model import parse_log_id, readable
+from deid_hooks.records.model import make_readable, parse_log_id
 
 ENTRY_FIELDS = ("id", "project", "subject", "created", "timestamp")
 TEXT_MOMENTS = ("created", "timestamp")  # ISO 8601 text, compared as it stands
@@ -54,7 +54,7 @@ _COLUMN = re.compile(rf"{_GAP}(?:(?i:deid):{_GAP})?(?:{_NAME}){_GAP}", re.VERBOS
 _LONGEST_RANGE = 100  # characters; two moments with all they can have take 67
 
 
-def parse(texts: Sequence[str]) -> Query:
+def parse_terms(texts: Sequence[str]) -> Query:
     """Read search terms, one in each text.
 
     ``KEYWORD=VALUE``, ``KEYWORD==VALUE`` (literal), ``deid:KEYWORD=VALUE``, a tag or a private
@@ -65,8 +65,8 @@ def parse(texts: Sequence[str]) -> Query:
     the log holds none; what is kept by length and digest only is neither.
 
     The values in the conditions are ready to compare: names folded, ends of ranges in the form of
-    :func:`~deid_hooks.query.dates.comparable`, text as
-    :func:`~deid_hooks.records.model.readable` has it.
+    :func:`~deid_hooks.query.dates.make_comparable`, text as
+    :func:`~deid_hooks.records.model.make_readable` has it.
 
     Raises TermError for a term that can't be understood, and for no terms.
     """
@@ -80,7 +80,7 @@ def parse(texts: Sequence[str]) -> Query:
     return Query(tuple(terms))
 
 
-def attribute(text: str) -> Term:
+def parse_attribute(text: str) -> Term:
     """The attribute that ``text`` names, as a term without conditions: a column to show.
 
     ``StudyDate``, ``deid:PatientID``, ``00100010``, ``timestamp``. TermError if it names none.
@@ -128,7 +128,7 @@ def _name(written: re.Match[str], number: int) -> str:
         return f'({written["group"].upper()},"{creator}",{written["number"].upper()})'
     if written["tag"]:
         tag = int(re.sub("[^0-9A-Fa-f]", "", written["tag"]), 16)
-        return keyword_of(tag) or f"{tag:08X}"
+        return lookup_keyword(tag) or f"{tag:08X}"
     keyword = written["keyword"].lower()
     if keyword in _known():
         return _known()[keyword]
@@ -142,15 +142,15 @@ def _name(written: re.Match[str], number: int) -> str:
 
 @cache
 def _known() -> dict[str, str]:
-    return {name.lower(): name for name in (*keywords(), *FLYWHEEL_KEYWORDS, *ENTRY_FIELDS)}
+    return {name.lower(): name for name in (*list_keywords(), *FLYWHEEL_KEYWORDS, *ENTRY_FIELDS)}
 
 
 def _has_deidentified(name: str) -> bool:
-    return name in DEID_FIELDS or representation(name) == "UI"
+    return name in DEID_FIELDS or find_vr(name) == "UI"
 
 
 def _words(text: str, number: int) -> Words:
-    words = plain_words(text, keep="*?").split()
+    words = simplify_words(text, keep="*?").split()
     if any(set("*?") & set(word.rstrip("*")) for word in words):
         raise TermError(
             f"term {number}: among bare words * stands at the end of a word only; "
@@ -164,10 +164,10 @@ def _words(text: str, number: int) -> Words:
 
 
 def _conditions(name: str, value: str, literal: bool) -> tuple[Condition, ...]:
-    vr = representation(name)
+    vr = find_vr(name)
     if vr in ("SQ", "UN", "NO") or vr.startswith("O"):
         raise TermError(f"{name} has no text to search: it is a sequence or binary")
-    value = readable(value if literal else value.strip())
+    value = make_readable(value if literal else value.strip())
     folded = vr == "PN"
     if not literal and value and not value.strip("*"):
         return (UNIVERSAL,)
@@ -242,13 +242,13 @@ def _ends(value: str, read: Callable[[str], str | None]) -> tuple[str | None, st
 
 def _moment(name: str, vr: str, text: str) -> str | None:
     """The digits of a date or time that exists, as precise as it is written; None for no such."""
-    digits = comparable(vr, text)
+    digits = make_comparable(vr, text)
     if vr == "DA" and re.fullmatch("[0-9]{4}(?:-[0-9]{2})?", text):
         digits = text.replace("-", "")
     elif vr not in ("DA", "DT", "TM"):
         # ``timestamp`` has no offset, ``created`` is UTC: another would mean another moment.
         plain = text.removesuffix("Z") if name == "created" else text
-        digits = comparable("DT", plain) if MOMENT.fullmatch(plain) else None
+        digits = make_comparable("DT", plain) if MOMENT.fullmatch(plain) else None
     return digits if digits and _exists(f"20000101{digits}" if vr == "TM" else digits) else None
 
 

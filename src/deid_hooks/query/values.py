@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from deid_hooks.dicom.dictionary import tag_of
+from deid_hooks.dicom.dictionary import lookup_tag
 
 
-def leaves(name: str, document: str) -> Iterator[str | None]:
+def find_values(name: str, document: str) -> Iterator[str | None]:
     """The values of an attribute in JSON originals, at any depth, padded and without padding.
 
     ``name`` is that of a :class:`~deid_hooks.query.conditions.Term`. None stands for a
@@ -25,7 +25,7 @@ def leaves(name: str, document: str) -> Iterator[str | None]:
             owner = str(element.get("creator", "")).strip(" ")
             return tag[:4] == group and tag[6:] == number and owner == creator
     else:
-        sought = f"{tag_named(name):08X}"
+        sought = f"{find_tag(name):08X}"
         if sought not in document:  # far cheaper than to parse it
             return
 
@@ -37,9 +37,9 @@ def leaves(name: str, document: str) -> Iterator[str | None]:
     yield from _values_in(paths, wanted)
 
 
-def tag_named(name: str) -> int:
+def find_tag(name: str) -> int:
     """The tag of a keyword, or of eight hex digits; 0 for a name that is no tag of DICOM's."""
-    return (tag_of(name) or 0) if not re.fullmatch("[0-9A-F]{8}", name) else int(name, 16)
+    return (lookup_tag(name) or 0) if not re.fullmatch("[0-9A-F]{8}", name) else int(name, 16)
 
 
 def _values_in(

@@ -24,13 +24,13 @@ from deid_hooks.records.model import (
 Json = dict[str, Any]
 
 
-def to_json(record: Record) -> Json:
+def encode_record(record: Record) -> Json:
     """A JSON object with the member ``record``, which tells its kind, and one for each field."""
     return {"record": _KINDS[type(record)], **_WRITERS[type(record)](record)}
 
 
-def from_json(document: Mapping[str, Any]) -> Record:
-    """The record that :func:`to_json` wrote.
+def decode_record(document: Mapping[str, Any]) -> Record:
+    """The record that :func:`encode_record` wrote.
 
     Raises ValueError, which quotes no value, for anything else.
     """
@@ -43,24 +43,24 @@ def from_json(document: Mapping[str, Any]) -> Record:
 
 def _entry(entry: Entry) -> Json:
     return {
-        "log_id": text_to_json(entry.log_id),
-        "created": text_to_json(entry.created),
-        "uploader": text_to_json(entry.uploader),
-        "project": text_to_json(entry.project),
-        "timestamp": None if entry.timestamp is None else text_to_json(entry.timestamp),
+        "log_id": encode_text(entry.log_id),
+        "created": encode_text(entry.created),
+        "uploader": encode_text(entry.uploader),
+        "project": encode_text(entry.project),
+        "timestamp": None if entry.timestamp is None else encode_text(entry.timestamp),
         "fields": _columns(entry.fields),
         "deid": _columns(entry.deid),
-        "originals": text_to_json(entry.originals),
+        "originals": encode_text(entry.originals),
         "instances": [
-            [text_to_json(i.uid), text_to_json(i.deid_uid), text_to_json(i.originals)]
+            [encode_text(i.uid), encode_text(i.deid_uid), encode_text(i.originals)]
             for i in entry.instances
         ],
-        "uids": [[text_to_json(deid_uid), text_to_json(uid)] for deid_uid, uid in entry.uids],
+        "uids": [[encode_text(deid_uid), encode_text(uid)] for deid_uid, uid in entry.uids],
         "large": [
-            [text_to_json(key), b64encode(value).decode()] for key, value in entry.large.items()
+            [encode_text(key), b64encode(value).decode()] for key, value in entry.large.items()
         ],
-        "digest": text_to_json(entry.digest),
-        "key": text_to_json(entry.key),
+        "digest": encode_text(entry.digest),
+        "key": encode_text(entry.key),
         "patients": _texts(entry.patients),
     }
 
@@ -71,12 +71,12 @@ def _entry_of(members: Json) -> Entry:
     instances = tuple(Instance(*_texts_of(row, 3)) for row in _rows(members.pop("instances")))
     uids = tuple(_pair(row) for row in _rows(members.pop("uids")))
     large = {
-        text_from_json(key): b64decode(value, validate=True)
+        decode_text(key): b64decode(value, validate=True)
         for key, value in _rows(members.pop("large"))
     }
     patients = _texts_of(members.pop("patients"))
     return Entry(
-        timestamp=None if timestamp is None else text_from_json(timestamp),
+        timestamp=None if timestamp is None else decode_text(timestamp),
         fields=fields,
         deid=deid,
         instances=instances,
@@ -89,13 +89,13 @@ def _entry_of(members: Json) -> Entry:
 
 def _event(event: UploadEvent) -> Json:
     names = ("log_id", "at", "event", "destination", "uploader")
-    return {name: text_to_json(getattr(event, name)) for name in names}
+    return {name: encode_text(getattr(event, name)) for name in names}
 
 
 def _access(row: AccessRow) -> Json:
     names = ("id", "at", "who", "where", "action", "asked", "reason")
     chain = ("salt", "commitment", "previous", "seal")
-    texts = {name: text_to_json(getattr(row, name)) for name in (*names, *chain)}
+    texts = {name: encode_text(getattr(row, name)) for name in (*names, *chain)}
     return {**texts, "log_ids": _texts(row.log_ids)}
 
 
@@ -106,26 +106,24 @@ def _access_of(members: Json) -> AccessRow:
 
 def _tombstone(stone: Tombstone) -> Json:
     return {
-        "log_id": text_to_json(stone.log_id),
-        "created": text_to_json(stone.created),
+        "log_id": encode_text(stone.log_id),
+        "created": encode_text(stone.created),
         "destinations": _texts(stone.destinations),
-        "at": text_to_json(stone.erasure.at),
-        "who": text_to_json(stone.erasure.who),
-        "reason": text_to_json(stone.erasure.reason),
+        "at": encode_text(stone.erasure.at),
+        "who": encode_text(stone.erasure.who),
+        "reason": encode_text(stone.erasure.reason),
     }
 
 
 def _tombstone_of(members: Json) -> Tombstone:
     destinations = _texts_of(members.pop("destinations"))
-    erasure = Erasure(
-        **{name: text_from_json(members.pop(name)) for name in ("at", "who", "reason")}
-    )
+    erasure = Erasure(**{name: decode_text(members.pop(name)) for name in ("at", "who", "reason")})
     return Tombstone(destinations=destinations, erasure=erasure, **_plain(members))
 
 
 def _block(block: Block) -> Json:
     names = ("id", "at", "patient", "project", "who", "reason")
-    return {**{name: text_to_json(getattr(block, name)) for name in names}, "lifted": block.lifted}
+    return {**{name: encode_text(getattr(block, name)) for name in names}, "lifted": block.lifted}
 
 
 def _block_of(members: Json) -> Block:
@@ -135,7 +133,7 @@ def _block_of(members: Json) -> Block:
     return Block(lifted=lifted, **_plain(members))
 
 
-def text_to_json(text: str) -> str | Json:
+def encode_text(text: str) -> str | Json:
     """A text as a JSON value that every JSON reader can take."""
     if text.isascii():
         return text
@@ -146,8 +144,8 @@ def text_to_json(text: str) -> str | Json:
     return text
 
 
-def text_from_json(value: object) -> str:
-    """The text that :func:`text_to_json` wrote; TypeError or ValueError for anything else."""
+def decode_text(value: object) -> str:
+    """The text that :func:`encode_text` wrote; TypeError or ValueError for anything else."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict) or value.keys() != {"utf-8"}:
@@ -156,7 +154,7 @@ def text_from_json(value: object) -> str:
 
 
 def _texts(texts: tuple[str, ...]) -> list[str | Json]:
-    return [text_to_json(text) for text in texts]
+    return [encode_text(text) for text in texts]
 
 
 def _texts_of(values: object, count: int | None = None) -> tuple[str, ...]:
@@ -164,7 +162,7 @@ def _texts_of(values: object, count: int | None = None) -> tuple[str, ...]:
         raise TypeError
     for value in values:
         if type(value) is not str:  # hardly ever: so plain texts cost next to nothing
-            return tuple([text_from_json(value) for value in values])
+            return tuple([decode_text(value) for value in values])
     return tuple(values)
 
 
@@ -190,7 +188,7 @@ def _columns_of(columns: Json) -> dict[str, tuple[str, ...]]:
 def _plain(members: Json) -> dict[str, Any]:
     for name, value in members.items():
         if type(value) is not str:
-            members[name] = text_from_json(value)
+            members[name] = decode_text(value)
     return members
 
 

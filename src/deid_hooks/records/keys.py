@@ -1,4 +1,4 @@
-"""The site secret: what pseudonyms are made from, and what every digest is keyed with.
+"""The site secret, and what is keyed with it: digests of content and of patients, derived keys.
 
 Plain hashes of names and numbers are guessable; keyed ones are not, as long as the key is kept.
 """
@@ -6,6 +6,7 @@ Plain hashes of names and numbers are guessable; keyed ones are not, as long as 
 from __future__ import annotations
 
 import hmac
+import json
 import os
 import secrets
 import stat
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from deid_hooks.errors import SettingsError
 from deid_hooks.files import fsync_folder, put_file
+from deid_hooks.records.model import Entry
+from deid_hooks.records.pseudonyms import normalise_identity
 
 VARIABLE = "DEID_HOOKS_SECRET"
 _BYTES = 32
@@ -68,7 +71,7 @@ def read_secret(path: Path) -> SiteSecret | None:
         raise SettingsError(f"The site secret {path} can't be read: {error.strerror}.") from None
 
 
-def new_secret() -> SiteSecret:
+def make_secret() -> SiteSecret:
     """A secret that no site has yet. It counts once :func:`keep_secret` has written it."""
     return SiteSecret(secrets.token_bytes(_BYTES))
 
@@ -109,3 +112,30 @@ def _malformed(where: str) -> SettingsError:
         f"The site secret in {where} is malformed: 64 hex digits are wanted, as `deid-hooks init`"
         " writes them."
     )
+
+
+def compute_content_digest(entry: Entry, secret: SiteSecret) -> str:
+    """The keyed digest of what an entry says, apart from its id and how it came to be."""
+    content = [
+        entry.project,
+        entry.timestamp,
+        {keyword: list(values) for keyword, values in entry.fields.items()},
+        {keyword: list(values) for keyword, values in entry.deid.items()},
+        entry.originals,
+        sorted([i.uid, i.deid_uid, i.originals] for i in entry.instances),
+        [list(pair) for pair in entry.uids],
+        {digest: secret.digest(value) for digest, value in entry.large.items()},
+        list(entry.patients),
+    ]
+    return secret.digest(write_canonical_json(content).encode("ascii"))
+
+
+def write_canonical_json(value: object) -> str:
+    """Canonical JSON: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def compute_patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> str:
+    """The keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
+    identity = normalise_identity(patient_id, issuer)
+    return secret.digest(json.dumps(["patient", *identity]).encode("ascii"))

@@ -141,7 +141,7 @@ class Block:
 Record = Entry | UploadEvent | AccessRow | Tombstone | Block
 
 
-def new_log_id() -> str:
+def make_log_id() -> str:
     """A de-id log id: 32 upper-case hex digits of a random UUIDv4 (RFC 9562, section 5.4)."""
     return uuid.uuid4().hex.upper()
 
@@ -152,12 +152,12 @@ def parse_log_id(text: str) -> str | None:
     return plain if _LOG_ID.fullmatch(plain) else None
 
 
-def now() -> str:
+def read_clock() -> str:
     """The present moment in UTC, ISO 8601 with microseconds: ``2026-11-23T09:30:00.000000Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def readable(text: str) -> str:
+def make_readable(text: str) -> str:
     """``text`` as every store can keep it in a column: NUL and lone surrogates become U+FFFD.
 
     The originals beside the column keep them.

@@ -18,12 +18,12 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # without I, L, O and U: nothing
 _MOST_CHARACTERS = 51  # as many as five-bit characters go into the 256 bits of a digest
 
 
-def identity_of(patient_id: str, issuer: str) -> tuple[str, str]:
+def normalise_identity(patient_id: str, issuer: str) -> tuple[str, str]:
     """A PatientID and its IssuerOfPatientID as they are compared."""
     return patient_id.strip("\0 "), issuer.strip("\0 ")
 
 
-def gives_away(label: str, patient_id: str) -> bool:
+def reveals(label: str, patient_id: str) -> bool:
     """Whether a label gives the PatientID away: it is it, or holds it, if it isn't very short."""
     return label == patient_id or (len(patient_id) >= _TELLING and patient_id in label)
 
@@ -66,7 +66,7 @@ class Pseudonyms:
         nothing (PS3.5, section 6.2). Empty for an empty PatientID: two persons of whom nothing is
         known are not made into one.
         """
-        patient_id, issuer = identity = identity_of(patient_id, issuer)
+        patient_id, issuer = identity = normalise_identity(patient_id, issuer)
         if identity in self.labels:
             return self.labels[identity]
         return f"SUBJ-{self._characters(10, 'label', patient_id, issuer)}" if patient_id else ""

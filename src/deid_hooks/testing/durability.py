@@ -13,7 +13,7 @@ import pytest
 from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable
-from deid_hooks.query.conditions import parse
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry, Erasure, UploadEvent
 from deid_hooks.testing.records import fresh_id, make_entry
 from deid_hooks.testing.stores import Conformance, Open, Writer
@@ -144,7 +144,7 @@ _CALLS: dict[str, Callable[[LogBackend], object]] = {
     "read": lambda backend: backend.read(0, Deadline()),
     "resolve": lambda backend: backend.resolve(fresh_id(), Deadline()),
     "entries": lambda backend: list(backend.entries([fresh_id()], Deadline())),
-    "search": lambda backend: list(backend.search(parse(["PatientID=1"]), Deadline())),
+    "search": lambda backend: list(backend.search(parse_terms(["PatientID=1"]), Deadline())),
     "with_digest": lambda backend: backend.with_digest("d", Deadline()),
     "uploads": lambda backend: list(backend.uploads(None, Deadline())),
     "blocks": lambda backend: list(backend.blocks(["p"], Deadline())),

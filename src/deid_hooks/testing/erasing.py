@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import Forgotten, IdConflict, TrailMoved
-from deid_hooks.query.conditions import parse
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.chain import breaks, erased, linked
 from deid_hooks.records.model import AccessRow, Entry, Erasure, Tombstone, UploadEvent
 from deid_hooks.testing.process import TRAIL_KEY
@@ -37,7 +37,7 @@ class Erasing(Conformance):
         for each in (backend, reader):
             assert each.resolve(gone.log_id, Deadline()) == stone
             assert list(each.entries([gone.log_id, left.log_id], Deadline())) == [left]
-            assert list(each.search(parse(["PatientID=4711"]), Deadline())) == [left.log_id]
+            assert list(each.search(parse_terms(["PatientID=4711"]), Deadline())) == [left.log_id]
             assert each.with_digest("gone", Deadline()) is None
             assert each.subject("TRIAL7", "p", Deadline()) is None
 

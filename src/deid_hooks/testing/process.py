@@ -15,7 +15,7 @@ from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogError
 from deid_hooks.records.chain import linked
-from deid_hooks.records.model import AccessRow, now
+from deid_hooks.records.model import AccessRow, read_clock
 from deid_hooks.testing.records import fresh_id, make_entry
 
 TRAIL_KEY = b"trail of the kit"
@@ -40,7 +40,7 @@ def _entry(backend: LogBackend) -> str:
 
 
 def _look(backend: LogBackend) -> str:
-    row = AccessRow(fresh_id(), now(), "who", "host", "search", "PatientID=4711", ())
+    row = AccessRow(fresh_id(), read_clock(), "who", "host", "search", "PatientID=4711", ())
     backend.look(row, lambda row, head: linked(row, head, TRAIL_KEY), Deadline(30))
     return row.id
 

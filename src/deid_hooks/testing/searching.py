@@ -18,10 +18,9 @@ from deid_hooks.query.conditions import (
     Term,
     Wildcard,
     Words,
-    fold,
-    name_words,
-    parse,
 )
+from deid_hooks.query.names import fold, split_name_words
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry
 from deid_hooks.testing.records import (
     KEYWORDS,
@@ -56,7 +55,7 @@ def conditions(draw: st.DrawFn) -> Condition:
     if kind is Between:
         low, high = draw(st.tuples(st.none() | SOME_VALUES, st.none() | SOME_VALUES))
         return Between(low, high)
-    words, shortened = sorted(name_words(value)), draw(st.booleans())
+    words, shortened = sorted(split_name_words(value)), draw(st.booleans())
     if words and shortened:
         words[0] = words[0][: draw(st.integers(0, len(words[0])))] + "*"
     return Words(tuple(words))
@@ -112,7 +111,7 @@ class Searching(Conformance):
         side: str,
     ) -> None:
         try:
-            query = parse([f"{side}{name}{sign}{value}"])
+            query = parse_terms([f"{side}{name}{sign}{value}"])
         except TermError:
             return
         backend.append(entries, Deadline())
@@ -134,12 +133,12 @@ class Searching(Conformance):
         known = make_entry(fields={"PatientName": (name,)})
         other = make_entry(fields={"PatientName": ("Roe^Richard",)})
         backend.append([known, other], Deadline())
-        assert list(backend.search(parse([text]), Deadline())) == [known.log_id]
+        assert list(backend.search(parse_terms([text]), Deadline())) == [known.log_id]
 
     def test_other_text_is_found_in_its_own_case_only(self, backend: LogBackend) -> None:
         known = make_entry(fields={"PatientID": ("abc",)})
         backend.append([known, make_entry(fields={"PatientID": ("ABC",)})], Deadline())
-        assert list(backend.search(parse(["PatientID=abc"]), Deadline())) == [known.log_id]
+        assert list(backend.search(parse_terms(["PatientID=abc"]), Deadline())) == [known.log_id]
 
     def test_hundreds_of_values_in_one_term_are_searched_for_at_once(
         self, backend: LogBackend
@@ -154,7 +153,7 @@ class Searching(Conformance):
         entries = [make_entry() for _ in range(300)]
         for start in range(0, 300, 100):
             backend.append(entries[start : start + 100], Deadline(30))
-        found = list(backend.search(parse(["PatientID=4711"]), Deadline(30)))
+        found = list(backend.search(parse_terms(["PatientID=4711"]), Deadline(30)))
         assert found == [entry.log_id for entry in entries]
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from deid_hooks.backends.contract import LogBackend
-from deid_hooks.deadline import Deadline, NoAnswer, within
+from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import LogError
-from deid_hooks.log import backend_of
+from deid_hooks.log import make_backend
 
 GRACE = 3.0
 """Seconds after its deadline in which an answer still counts: machines that test are busy."""
@@ -43,7 +43,7 @@ class Conformance:
 
     def backend_of(self, url: str) -> LogBackend:
         """The backend under test, found by its entry point as the settings find it."""
-        return backend_of(url)
+        return make_backend(url)
 
     @pytest.fixture
     def unmade(self, url: str) -> Iterator[Open]:
@@ -92,7 +92,7 @@ class _Timely:
                 return iter(list(found)) if isinstance(found, Iterator) else found
 
             try:
-                return within(Deadline(deadline.left() + GRACE), answer)
+                return call_within(Deadline(deadline.left() + GRACE), answer)
             except NoAnswer:
                 pytest.fail(f"{name} gave no answer within its deadline")
             except LogError:

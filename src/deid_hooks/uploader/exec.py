@@ -16,7 +16,7 @@ from types import FrameType
 
 from deid_hooks import SettingsError
 from deid_hooks.destinations import Delivery, DestinationError, Outgoing
-from deid_hooks.destinations.folder import folder_of, make_private, names_in
+from deid_hooks.destinations.folder import find_series_folder, list_names, make_private
 
 PLACE = "{}"
 """What stands for the folder among the words of a command."""
@@ -105,10 +105,10 @@ class Command:
         """Where a file stands below ``folder``. DestinationError for what is no UID."""
         place = folder
         if self._together:
-            place = folder_of(folder, file)
+            place = find_series_folder(folder, file)
             make_private(place.parent)
             make_private(place)
-        for path in names_in(place, file):
+        for path in list_names(place, file):
             with suppress(FileExistsError):
                 os.link(file.path, path)
                 return path

@@ -18,7 +18,7 @@ from pydicom.dataset import FileDataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from deid_hooks import UnusableDataset, identity_of
+from deid_hooks import UnusableDataset, normalise_identity
 
 Kind = Literal["refused", "no DICOM"]
 
@@ -85,7 +85,7 @@ def scan(source: Path) -> Scan:
             else:
                 study, uid, *patient = known
                 series.setdefault((study, uid), []).append(str(found))
-                patients.setdefault((study, uid), set()).add(identity_of(*patient))
+                patients.setdefault((study, uid), set()).add(normalise_identity(*patient))
     return Scan(
         tuple(
             Series(study, uid, tuple(files), frozenset(patients[study, uid]))
@@ -112,7 +112,7 @@ def _files(source: Path) -> Iterator[Path | LeftOut]:
                 seen.add(folder)
                 waiting.extend(sorted(path.iterdir(), reverse=True))
         except OSError as error:
-            yield LeftOut(path, "refused", cannot_be_read(error))
+            yield LeftOut(path, "refused", explain_os_error(error))
 
 
 def _series_of(path: Path) -> tuple[str, str, str, str] | LeftOut:
@@ -129,7 +129,7 @@ def _series_of(path: Path) -> tuple[str, str, str, str] | LeftOut:
         patient_id, issuer = (_text(dataset, tag) for tag in _PATIENT)
         media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     except OSError as error:
-        return LeftOut(path, "refused", cannot_be_read(error))
+        return LeftOut(path, "refused", explain_os_error(error))
     except Exception:  # noqa: BLE001 - whatever pydicom meets in a broken file
         if has_prefix:
             return LeftOut(path, "refused", "it is not valid DICOM")
@@ -182,7 +182,7 @@ def read(path: Path) -> FileDataset:
         except UserWarning:
             raise UnusableDataset(CUT_SHORT) from None
         except OSError as error:
-            raise UnusableDataset(cannot_be_read(error)) from None
+            raise UnusableDataset(explain_os_error(error)) from None
         except Exception:  # noqa: BLE001 - whatever pydicom meets in a broken file
             raise UnusableDataset("it is not valid DICOM") from None
     if any(_ends_early(element) for element in dataset.values()):
@@ -190,7 +190,7 @@ def read(path: Path) -> FileDataset:
     return dataset
 
 
-def cannot_be_read(error: OSError) -> str:
+def explain_os_error(error: OSError) -> str:
     """Why, without the path that the error quotes."""
     if error.errno is None:  # pydicom's own, for a sequence without an end
         return CUT_SHORT

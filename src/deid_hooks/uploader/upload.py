@@ -5,6 +5,7 @@ Built on nothing but the public interface of ``deid_hooks``.
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -16,16 +17,24 @@ from deid_hooks import (
     DeidHooksError,
     LogError,
     LogUnavailable,
+    SettingsError,
     UnableToLog,
     UnusableDataset,
     Upload,
     UploadRefused,
+    normalise_identity,
+    reveals,
 )
 from deid_hooks.destinations import Delivery, Destination, DestinationError, Outgoing
-from deid_hooks.uploader.prepare import Refused, Staged, restage, staging_folder
+from deid_hooks.uploader.prepare import (
+    Refused,
+    Staged,
+    Work,
+    prepare_series,
+    restage,
+    staging_folder,
+)
 from deid_hooks.uploader.scan import Scan
-from deid_hooks.uploader.subjects import Identity, labels_of
-from deid_hooks.uploader.workers import Work, prepared
 
 log = logging.getLogger("deid_hooks")
 
@@ -47,7 +56,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class UploadOptions:
     """What to do: which engine, for which project, with how many processes.
 
     ``again`` sends what the log knows as uploaded, too. ``labels`` maps (PatientID, issuer) to
@@ -73,7 +82,7 @@ class _Logged:
 
 
 def upload(
-    hooks: DeidHooks, scanned: Scan, destination: Destination, order: Order
+    hooks: DeidHooks, scanned: Scan, destination: Destination, order: UploadOptions
 ) -> Iterator[Result]:
     """Deliver what was scanned; yields a result for every input file, as it is known.
 
@@ -84,7 +93,7 @@ def upload(
         yield Result(left.path, left.kind, reason=left.reason)
     patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
     try:
-        labels = labels_of(hooks, order.project, order.labels, patients)
+        labels = find_labels(hooks, order.project, order.labels, patients)
     except LogUnavailable as error:  # the log was lost after it was checked
         raise UnableToLog(error.cause, error.remedy) from None
     with staging_folder() as staging:
@@ -95,7 +104,7 @@ def upload(
             staging,
             order.jobs,
         )
-        with closing(prepared(work, (each.paths for each in scanned.series))) as files:
+        with closing(prepare_series(work, (each.paths for each in scanned.series))) as files:
             acquisitions = _warned(files, order.engine)
             for some in [list(acquisitions)] if order.together else ([one] for one in acquisitions):
                 yield from _deliver(hooks, some, destination, order)
@@ -121,7 +130,7 @@ def _deliver(
     hooks: DeidHooks,
     acquisitions: Sequence[Sequence[Staged | Refused]],
     destination: Destination,
-    order: Order,
+    order: UploadOptions,
 ) -> Iterator[Result]:
     """Log some acquisitions, and send them at once."""
     logged: list[_Logged] = []
@@ -155,7 +164,7 @@ def _deliver(
 
 
 def _log(
-    hooks: DeidHooks, staged: Sequence[Staged], destination: Destination, order: Order
+    hooks: DeidHooks, staged: Sequence[Staged], destination: Destination, order: UploadOptions
 ) -> _Logged:
     with hooks.acquisition(order.project) as acquisition:
         for each in staged:
@@ -171,7 +180,7 @@ def _log(
 
 
 def _send(
-    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination, order: Order
+    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination, order: UploadOptions
 ) -> Iterator[Result]:
     with ExitStack() as uploads:
         cleared: list[tuple[_Logged, Upload]] = []
@@ -212,3 +221,81 @@ def _refused(hooks: DeidHooks, staged: Iterable[Staged], error: DeidHooksError) 
         raise LogUnavailable(str(error)) from None
     for each in staged:
         yield Result(each.path, "refused", reason=str(error))
+
+
+Identity = tuple[str, str]
+"""A PatientID and its IssuerOfPatientID."""
+
+_NEEDED = ("PatientID", "label")
+_KNOWN = (*_NEEDED, "IssuerOfPatientID", "project")
+_LONGEST = 64  # characters of a PatientID: PS3.5, table 6.2-1, LO
+
+
+def find_labels(
+    hooks: DeidHooks, project: str, listed: Mapping[Identity, str], patients: Iterable[Identity]
+) -> dict[Identity, str]:
+    """The labels that these patients have in a project already; who is missing gets a new one.
+
+    Raises SettingsError where the list and the log disagree: the same person would become two.
+    Raises LogUnavailable.
+    """
+    labels = dict(listed)
+    for patient_id, issuer in patients:
+        known = hooks.subject(project, patient_id, issuer) if patient_id else None
+        if known and labels.setdefault((patient_id, issuer), known) != known:
+            raise SettingsError(
+                "The list of subjects gives a patient another label than the log knows in this"
+                f" project: {known}. Correct the list; one person must not become two."
+            )
+    return labels
+
+
+def read_subjects(path: Path, project: str) -> dict[Identity, str]:
+    """The labels of a CSV file with the columns PatientID, label, and if wanted IssuerOfPatientID.
+
+    With a column ``project`` only the rows of this project count. Several identities of one person
+    may share a label. Raises SettingsError, which names the line and no value.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)  # or a lost quote would swallow what follows
+            _check_columns(path, rows.fieldnames or ())
+            labels: dict[Identity, str] = {}
+            for row in rows:
+                # A comma too many, as in an unquoted label, moves what stands behind it.
+                if None in row or None in row.values():
+                    raise SettingsError(
+                        f"{path}, line {rows.line_num}: it has not as many values as the first line"
+                        " has columns."
+                    )
+                if row.get("project", project) == project:
+                    _add(labels, row, f"{path}, line {rows.line_num}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not CSV in UTF-8"
+        raise SettingsError(f"The list of subjects {path} can't be read: {why}.") from None
+    return labels
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    missing = [name for name in _NEEDED if name not in columns]
+    unknown = [name for name in columns if name not in _KNOWN]
+    if missing or unknown or len(set(columns)) < len(columns):
+        raise SettingsError(
+            f"The list of subjects {path} needs a first line with the columns PatientID, label, and"
+            " if wanted IssuerOfPatientID and project, and no others."
+        )
+
+
+def _add(labels: dict[Identity, str], row: Mapping[str, str | None], where: str) -> None:
+    identity = normalise_identity(row["PatientID"] or "", row.get("IssuerOfPatientID") or "")
+    label = (row["label"] or "").strip()
+    if not identity[0] or not label:
+        raise SettingsError(f"{where}: PatientID and label must not be empty.")
+    if len(label) > _LONGEST or "\\" in label or not label.isprintable():
+        raise SettingsError(
+            f"{where}: a label has at most {_LONGEST} characters, none of them a backslash."
+        )
+    if reveals(label, identity[0]):
+        raise SettingsError(f"{where}: the label contains the PatientID, which must not leave.")
+    if labels.setdefault(identity, label) != label:
+        raise SettingsError(f"{where}: this patient has another label further up.")

@@ -20,7 +20,7 @@ from typing import Any
 
 from deid_hooks.backends.contract import LogBackend, Page
 from deid_hooks.backends.sqlite import SQLiteBackend
-from deid_hooks.deadline import Deadline, NoAnswer, within
+from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import (
     Forgotten,
     IdConflict,
@@ -28,7 +28,7 @@ from deid_hooks.errors import (
     LogUnavailable,
     TrailMoved,
 )
-from deid_hooks.query.conditions import Query, values_of
+from deid_hooks.query.conditions import Query, collect_values
 from deid_hooks.records.model import Entry, Erasure, Record, Tombstone
 
 MUST_FAIL: dict[type[LogBackend], tuple[str, ...]] = {}
@@ -115,7 +115,7 @@ class MatchesNamesWithCase(Sqlite):
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         for entry in self.entries(super().search(query, deadline), deadline):
             wanted = {getattr(c, "value", None) for term in query.terms for c in term.conditions}
-            found = {value for term in query.terms for value in values_of(term, entry)}
+            found = {value for term in query.terms for value in collect_values(term, entry)}
             if wanted & found:
                 yield entry.log_id
 
@@ -228,7 +228,7 @@ class ReportsAnUnknownCommitAsNothing(Sqlite):
     def append(self, records: Sequence[Record], deadline: Deadline) -> None:
         write = super().append
         try:
-            within(deadline, lambda: write(records, Deadline()))
+            call_within(deadline, lambda: write(records, Deadline()))
         except NoAnswer:
             raise LogUnavailable("the log gave no answer in time") from None
 

@@ -9,17 +9,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from deid_hooks.backends.sqlite import SQLiteBackend, search
-from deid_hooks.backends.sqlite.clauses import clause_of
+from deid_hooks.backends.sqlite.clauses import translate
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import TermError
-from deid_hooks.query.conditions import (
-    UNIVERSAL,
-    Equal,
-    Query,
-    Term,
-    Words,
-    parse,
-)
+from deid_hooks.query.conditions import UNIVERSAL, Equal, Query, Term, Words
+from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry
 from deid_hooks.testing.records import (
     KEYWORDS,
@@ -83,7 +77,7 @@ def test_terms_as_people_write_them_find_what_the_reference_finds(
     new_store: NewStore, entries: list[Entry], name: str, value: str, sign: str, side: str
 ) -> None:
     try:
-        query = parse([f"{side}{name}{sign}{value}"])
+        query = parse_terms([f"{side}{name}{sign}{value}"])
     except TermError:
         return
     store = new_store()
@@ -114,7 +108,7 @@ def test_what_is_asked_most_is_found_without_reading_the_whole_log(
     store: SQLiteBackend, text: str
 ) -> None:
     store.append([make_entry()], Deadline())
-    where = clause_of(parse([text]), scan=False)
+    where = translate(parse_terms([text]), scan=False)
     assert where.indexed
     assert not any(
         step.startswith("SCAN deid_log") for step in plan(store, where.sql, where.values)
@@ -152,7 +146,7 @@ def test_more_than_an_index_should_give_at_once_comes_by_pages(
     monkeypatch.setattr(search, "_ENTRIES_A_SCAN", 7)
     entries = [make_entry() for _ in range(50)]
     store.append(entries, Deadline())
-    query = parse(["PatientID=4711"])
+    query = parse_terms(["PatientID=4711"])
     assert found(store, query) == [entry.log_id for entry in entries]
 
 

@@ -19,7 +19,7 @@ from deid_hooks.records.model import (
     Erasure,
     Instance,
     Tombstone,
-    new_log_id,
+    make_log_id,
 )
 from tests.needed import program
 
@@ -28,7 +28,7 @@ Store = SQLiteBackend
 
 def entry(name: str = "Doe^John", log_id: str = "", **values: object) -> Entry:
     made = Entry(
-        log_id=log_id or new_log_id(),
+        log_id=log_id or make_log_id(),
         created="2026-01-01T00:00:00.000000Z",
         uploader="test/1",
         project="TRIAL7",
@@ -44,7 +44,7 @@ def entry(name: str = "Doe^John", log_id: str = "", **values: object) -> Entry:
         instances=(Instance("1.2.3.1", "2.25.31", "{}"), Instance("1.2.3.1", "2.25.31", '{"a":1}')),
         uids=(("2.25.9", "1.2.9"),),
         large={"d" * 64: b"\0large"},
-        digest=new_log_id() * 2,
+        digest=make_log_id() * 2,
         key="k",
     )
     return replace(made, **values)  # type: ignore[arg-type]

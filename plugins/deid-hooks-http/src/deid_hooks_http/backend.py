@@ -9,12 +9,12 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from deid_hooks.backends.contract import LogBackend, Page, Sealed
+from deid_hooks.backends.contract import LogBackend, Page, Receipt
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogUnavailable, SettingsError
 from deid_hooks.query.conditions import Query
-from deid_hooks.query.json_codec import query_to_json
-from deid_hooks.records.json_codec import from_json, text_from_json, text_to_json, to_json
+from deid_hooks.query.json_codec import encode_query
+from deid_hooks.records.json_codec import decode_record, decode_text, encode_record, encode_text
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -66,7 +66,7 @@ class HTTPBackend(LogBackend):
     def append(self, records: Sequence[Record], deadline: Deadline) -> None:
         if not records:
             return
-        body = {"records": [to_json(record) for record in records]}
+        body = {"records": [encode_record(record) for record in records]}
         answer = self._exchange.ask(deadline, "POST", "/records", body, writes=True)
         written = dict.fromkeys(record.log_id for record in records if isinstance(record, Entry))
         if answer.get("log_ids") != list(written):
@@ -85,15 +85,15 @@ class HTTPBackend(LogBackend):
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
         texts = {"at": erasure.at, "who": erasure.who, "reason": erasure.reason}
         body = {
-            "log_ids": [text_to_json(log_id) for log_id in log_ids],
-            **{name: text_to_json(text) for name, text in texts.items()},
+            "log_ids": [encode_text(log_id) for log_id in log_ids],
+            **{name: encode_text(text) for name, text in texts.items()},
         }
         _be_done(self._exchange.ask(deadline, "POST", "/erasures", body))
 
     def close(self) -> None:
         self._exchange.close()
 
-    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Sealed | Tombstone | None:
+    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
         try:
             answer = self._exchange.ask(deadline, "GET", f"/entries/{quote(log_id, safe='')}")
         except NotFound:
@@ -107,34 +107,34 @@ class HTTPBackend(LogBackend):
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
         ids = iter(log_ids)
-        while some := [text_to_json(log_id) for log_id in islice(ids, _IDS_AT_ONCE)]:
+        while some := [encode_text(log_id) for log_id in islice(ids, _IDS_AT_ONCE)]:
             yield from self._records(
                 Deadline(deadline.seconds), "/entries", {"log_ids": some}, Entry
             )
 
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
         try:
-            body = {"digest": text_to_json(digest)}
+            body = {"digest": encode_text(digest)}
             return _text(self._exchange.ask(deadline, "POST", "/standing", body), "log_id")
         except NotFound:
             return None
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
-        body = {"query": query_to_json(query)}
+        body = {"query": encode_query(query)}
         for line in self._exchange.lines(deadline, "POST", "/search", body):
             yield _text(line, "log_id")
 
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
         few = wanted is not None and len(wanted) <= _MOST_IDS
-        body = {"log_ids": [text_to_json(i) for i in wanted]} if few and wanted is not None else {}
+        body = {"log_ids": [encode_text(i) for i in wanted]} if few and wanted is not None else {}
         rest = None if few or wanted is None else frozenset(wanted)
         for event in self._records(deadline, "/uploads", body, UploadEvent):
             if rest is None or event.log_id in rest:
                 yield event
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
-        body = {"patients": [text_to_json(patient) for patient in patients]}
+        body = {"patients": [encode_text(patient) for patient in patients]}
         answer = self._exchange.ask(deadline, "POST", "/blocks", body)
         for row in _list(answer, "records"):
             block = _record(row)
@@ -143,7 +143,7 @@ class HTTPBackend(LogBackend):
             yield block
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
-        body = {"project": text_to_json(project), "patient": text_to_json(patient)}
+        body = {"project": encode_text(project), "patient": encode_text(patient)}
         try:
             return _text(self._exchange.ask(deadline, "POST", "/subjects", body), "label")
         except NotFound:
@@ -170,7 +170,7 @@ class HTTPBackend(LogBackend):
         if keeper == "holder":
             super().look(row, link, deadline)
         else:
-            _be_done(self._exchange.ask(deadline, "POST", "/looks", to_json(row)))
+            _be_done(self._exchange.ask(deadline, "POST", "/looks", encode_record(row)))
 
     def _records(
         self, deadline: Deadline, path: str, body: dict[str, Any], kind: type[R]
@@ -184,15 +184,15 @@ class HTTPBackend(LogBackend):
 
 def _record(document: Any) -> Record:
     try:
-        return from_json(document)
+        return decode_record(document)
     except ValueError:
         raise _not_ours() from None
 
 
-def _sealed(document: Any) -> Sealed:
+def _sealed(document: Any) -> Receipt:
     if not isinstance(document, dict):
         raise _not_ours()
-    return Sealed(
+    return Receipt(
         log_id=_text(document, "log_id"),
         project=_text(document, "project"),
         digest=_text(document, "digest"),
@@ -217,14 +217,14 @@ def _list(answer: dict[str, Any], name: str) -> list[Any]:
 
 def _text(answer: dict[str, Any], name: str) -> str:
     try:
-        return text_from_json(answer[name])
+        return decode_text(answer[name])
     except (KeyError, TypeError, ValueError):
         raise _not_ours() from None
 
 
 def _texts(answer: dict[str, Any], name: str) -> tuple[str, ...]:
     try:
-        return tuple(text_from_json(each) for each in _list(answer, name))
+        return tuple(decode_text(each) for each in _list(answer, name))
     except (KeyError, TypeError, ValueError):
         raise _not_ours() from None
 

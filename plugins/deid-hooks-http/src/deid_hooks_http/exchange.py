@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from deid_hooks.deadline import Deadline, NoAnswer, Worker, within
+from deid_hooks.deadline import Deadline, NoAnswer, Worker, call_within
 from deid_hooks.errors import AppendUnknown, ForkedProcess, LogError, LogUnavailable
 from deid_hooks_http.answers import NotWhole, document_of, error_of, is_ours
 from deid_hooks_http.token import token
@@ -80,7 +80,7 @@ class Exchange:
         self._refuse(deadline)
         sending = _Sending()
         try:
-            return within(
+            return call_within(
                 deadline,
                 lambda: self._tried(deadline, method, path, _bytes(document), sending),
             )

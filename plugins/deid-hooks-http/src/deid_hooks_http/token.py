@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.settings import config_file
+from deid_hooks.settings import find_config_file
 
 VARIABLE = "DEID_HOOKS_TOKEN"
 FILE_NAME = "token"
@@ -18,7 +18,7 @@ def token() -> str:
     if text := os.environ.get(VARIABLE, "").strip():
         return _plain(text, VARIABLE)
     named = os.environ.get("DEID_HOOKS_CONFIG")
-    path = (Path(named) if named else config_file()).with_name(FILE_NAME)
+    path = (Path(named) if named else find_config_file()).with_name(FILE_NAME)
     try:
         with path.open(encoding="ascii") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:

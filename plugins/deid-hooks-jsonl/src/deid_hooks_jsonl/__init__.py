@@ -17,12 +17,12 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import Key, key_of, unwritten
-from deid_hooks.deadline import Begin, Deadline, in_time
+from deid_hooks.backends.rules import Key, get_key, unwritten
+from deid_hooks.deadline import Begin, Deadline, call_store
 from deid_hooks.errors import ForkedProcess, LogUnavailable
 from deid_hooks.files import put_file
 from deid_hooks.records.chain import erased
-from deid_hooks.records.json_codec import from_json, to_json
+from deid_hooks.records.json_codec import decode_record, encode_record
 from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class JSONLinesBackend(LogBackend):
         if os.getpid() != self._process:
             raise ForkedProcess
         try:
-            return in_time(deadline, job, str(self._path))
+            return call_store(deadline, job, str(self._path))
         except ValueError:  # its text quotes what stands in the file
             raise LogUnavailable(f"{self._path} is no de-id log", "check its URL") from None
 
@@ -141,8 +141,8 @@ class JSONLinesBackend(LogBackend):
                 if not line.endswith(b"\n"):
                     break
                 for number, document in json.loads(line):
-                    self._records[number] = record = from_json(document)
-                    self._known[key_of(record)] = record
+                    self._records[number] = record = decode_record(document)
+                    self._known[get_key(record)] = record
                     self._head = record.seal if isinstance(record, AccessRow) else self._head
                 self._end += len(line)
 
@@ -164,7 +164,7 @@ def _locked(file: int, path: Path) -> bool:
 
 
 def _line(records: Mapping[int, Record]) -> bytes:
-    numbered = [[number, to_json(record)] for number, record in records.items()]
+    numbered = [[number, encode_record(record)] for number, record in records.items()]
     return json.dumps(numbered, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

@@ -12,7 +12,7 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.records.json_codec import text_from_json
+from deid_hooks.records.json_codec import decode_text
 from deid_hooks_service.problems import Problem, wrong
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -53,7 +53,7 @@ def text(document: Mapping[str, Any], name: str, most: int = 10_000) -> str:
     """A member that is a text; ``""`` if it isn't there."""
     value = document.get(name, "")
     try:
-        found = text_from_json(value)
+        found = decode_text(value)
     except (TypeError, ValueError):
         raise wrong(f"{name} must be a text") from None
     if len(found) > most:
@@ -67,7 +67,7 @@ def texts(document: Mapping[str, Any], name: str, most: int) -> list[str]:
     if not isinstance(values, list) or len(values) > most:
         raise wrong(f"{name} must be a list of at most {most} texts")
     try:
-        return [text_from_json(value) for value in values]
+        return [decode_text(value) for value in values]
     except (TypeError, ValueError):
         raise wrong(f"{name} must be a list of at most {most} texts") from None
 

@@ -148,13 +148,13 @@ def serve_with(arguments: Sequence[str]) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    from deid_hooks.cli.context import exit_code_of, said_of
+    from deid_hooks.cli.context import choose_exit_code, describe_error
 
     try:
         app(arguments, prog_name="deid-hooks-service" if arguments is None else "deid-hooks")
     except Exception as error:  # noqa: BLE001 - its text may hold values
-        print(said_of(error), file=sys.stderr)
-        sys.exit(exit_code_of(error))
+        print(describe_error(error), file=sys.stderr)
+        sys.exit(choose_exit_code(error))
 
 
 def _moment(text: str) -> str:

@@ -19,7 +19,7 @@ from deid_hooks.errors import (
     NotAllowed,
     TrailMoved,
 )
-from deid_hooks.log import Recorder
+from deid_hooks.log import Log
 from deid_hooks.records.model import Entry, Record, UploadEvent
 from deid_hooks_service.problems import busy
 
@@ -55,7 +55,7 @@ class Job:
 class Committer:
     """One thread that writes to the log, whatever waits at the time in one transaction."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Log) -> None:
         self._recorder = recorder
         self._waiting: list[Job] = []
         self._something = threading.Condition()

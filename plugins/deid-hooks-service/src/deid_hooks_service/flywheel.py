@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from deid_hooks.dicom.dictionary import tag_of, vr_of
-from deid_hooks.dicom.timestamp import iso
-from deid_hooks.records.digest import content_digest, dumps, patient_digest
+from deid_hooks.dicom.dictionary import lookup_tag, lookup_vr
+from deid_hooks.dicom.identity import format_iso
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, UploadEvent, new_log_id, now, readable
+from deid_hooks.records.keys import (
+    SiteSecret,
+    compute_content_digest,
+    compute_patient_digest,
+    write_canonical_json,
+)
+from deid_hooks.records.model import Entry, UploadEvent, make_log_id, make_readable, read_clock
 from deid_hooks_service.bodies import members
 from deid_hooks_service.problems import wrong
 
@@ -36,26 +40,26 @@ def records_of(
     document = members(document, ["indexed_fields"], ["deidentified_tags"])
     fields = _fields(document["indexed_fields"])
     tags = _elements(document.get("deidentified_tags", {}), _DEEPEST)
-    moment = now()
+    moment = read_clock()
     patient, issuer = (fields.get(name, "").strip(" \0") for name in _PATIENT)
     entry = Entry(
-        log_id=new_log_id(),
+        log_id=make_log_id(),
         created=moment,
         uploader=uploader,
         project=project,
         timestamp=_timestamp(fields),
-        fields={keyword: (readable(value),) for keyword, value in sorted(fields.items())},
+        fields={keyword: (make_readable(value),) for keyword, value in sorted(fields.items())},
         deid={},
-        originals=dumps({**_originals(fields), **tags}),
+        originals=write_canonical_json({**_originals(fields), **tags}),
         instances=(),
         uids=(),
         large={},
         digest="",
         key=secret.name,
-        patients=(patient_digest(patient, issuer, secret),) if patient else (),
+        patients=(compute_patient_digest(patient, issuer, secret),) if patient else (),
     )
     event = UploadEvent(entry.log_id, moment, "cleared", DESTINATION, uploader)
-    return replace(entry, digest=content_digest(entry, secret)), event
+    return replace(entry, digest=compute_content_digest(entry, secret)), event
 
 
 _PATIENT = ("PatientID", "IssuerOfPatientID")
@@ -73,7 +77,7 @@ def _fields(document: Any) -> dict[str, str]:
 
 
 def _timestamp(fields: Mapping[str, str]) -> str | None:
-    return iso(fields.get("SeriesDate"), fields.get("SeriesTime")) or iso(
+    return format_iso(fields.get("SeriesDate"), fields.get("SeriesTime")) or format_iso(
         fields.get("StudyDate"), fields.get("StudyTime")
     )
 
@@ -82,9 +86,9 @@ def _originals(fields: Mapping[str, str]) -> dict[str, Any]:
     """What has a tag as an element of it; Flywheel's two *DateTime have none."""
     found: dict[str, Any] = {}
     for keyword, value in fields.items():
-        tag = tag_of(keyword)
+        tag = lookup_tag(keyword)
         if tag is not None:
-            vr = vr_of(tag)
+            vr = lookup_vr(tag)
             plain: Any = _name(value) if vr == "PN" else value
             found[f"{tag:08X}"] = {"vr": vr, "Value": [plain]} if value else {"vr": vr}
     return found

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deid_hooks.errors import UNABLE_TO_LOG
-from deid_hooks.records.model import now
+from deid_hooks.records.model import read_clock
 from deid_hooks_service.problems import problem_of
 
 log = logging.getLogger("deid_hooks_service")
@@ -133,7 +133,7 @@ class JSONLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         said = getattr(record, "said", None) or {"message": record.getMessage()}
-        head = {"at": now(), "level": record.levelname.lower(), "logger": record.name}
+        head = {"at": read_clock(), "level": record.levelname.lower(), "logger": record.name}
         return json.dumps({**head, **said})
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from deid_hooks.backends.contract import Sealed
+from deid_hooks.backends.contract import Receipt
 from deid_hooks.query.conditions import Query
-from deid_hooks.query.json_codec import query_from_json, query_to_json
-from deid_hooks.records.json_codec import from_json, text_to_json, to_json
+from deid_hooks.query.json_codec import decode_query, encode_query
+from deid_hooks.records.json_codec import decode_record, encode_record, encode_text
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -60,7 +60,7 @@ def routes(service: Service) -> APIRouter:
                 )
             if isinstance(there, Entry) and sender.may("read entries"):
                 service.record_look(sender, deadline, "show", log_id, [log_id])
-                return {"record": to_json(there)}
+                return {"record": encode_record(there)}
             if isinstance(there, Tombstone):
                 return {"record": _shown(there, sender)}
             service.within(deadline).resolve(log_id)  # whole, or LogUnavailable
@@ -86,7 +86,7 @@ def routes(service: Service) -> APIRouter:
             ids = [entry.log_id for entry in mine]
             asked = " ".join(i for i in wanted if parse_log_id(i)) if first else ""
             service.record_look(sender, deadline, "show", asked, ids, reason)
-            return [{"record": to_json(entry)} for entry in mine]
+            return [{"record": encode_record(entry)} for entry in mine]
 
         rows = iter(backend.entries(wanted, deadline))
         return await streamed(service, deadline, rows, _ENTRIES_AT_ONCE, shown)
@@ -102,7 +102,7 @@ def routes(service: Service) -> APIRouter:
         sender = await service.sender(request, "search")
         deadline = service.deadline(request)
         query, reason = _query(await json_of(request, deadline))
-        asked = json.dumps(query_to_json(query)["terms"])
+        asked = json.dumps(encode_query(query)["terms"])
 
         def shown(page: list[str], first: bool) -> list[dict[str, Any]]:
             if sender.projects:
@@ -111,7 +111,7 @@ def routes(service: Service) -> APIRouter:
                 }
                 page = [log_id for log_id in page if log_id in within]
             service.record_look(sender, deadline, "search", asked, page, reason)
-            return [{"log_id": text_to_json(log_id)} for log_id in page]
+            return [{"log_id": encode_text(log_id)} for log_id in page]
 
         rows = iter(backend.search(query, deadline))
         return await streamed(service, deadline, rows, _PAGE, shown)
@@ -138,7 +138,7 @@ def routes(service: Service) -> APIRouter:
         log_id = await service.ask(deadline, found)
         if log_id is None:
             raise not_found("the log has no entry of this content")
-        return JSONResponse({"log_id": text_to_json(log_id)})
+        return JSONResponse({"log_id": encode_text(log_id)})
 
     @router.post(
         "/v1/uploads",
@@ -163,7 +163,7 @@ def routes(service: Service) -> APIRouter:
                     e.log_id for e in backend.entries(ids, deadline) if sender.reaches(e.project)
                 }
                 page = [event for event in page if event.log_id in within]
-            return [{"record": to_json(event)} for event in page]
+            return [{"record": encode_record(event)} for event in page]
 
         rows = iter(backend.uploads(wanted, deadline))
         return await streamed(service, deadline, rows, _PAGE, shown)
@@ -201,7 +201,7 @@ def routes(service: Service) -> APIRouter:
         label = await service.ask(deadline, lambda: backend.subject(project, patient, deadline))
         if label is None:
             raise not_found("the log has no label for it")
-        return JSONResponse({"label": text_to_json(label)})
+        return JSONResponse({"label": encode_text(label)})
 
     @router.get(
         "/v1/records",
@@ -221,7 +221,7 @@ def routes(service: Service) -> APIRouter:
             if any(map(_identifies, page.records)):
                 ids = [record.log_id for record in page.records if isinstance(record, Entry)]
                 service.record_look(sender, deadline, "read", "", ids)
-            return {"records": [to_json(r) for r in page.records], "cursor": str(page.cursor)}
+            return {"records": [encode_record(r) for r in page.records], "cursor": str(page.cursor)}
 
         return JSONResponse(await service.ask(deadline, found))
 
@@ -246,7 +246,7 @@ def routes(service: Service) -> APIRouter:
         def shown(page: list[AccessRow], first: bool) -> list[dict[str, Any]]:
             if any(map(_identifies, page)):
                 service.record_look(sender, deadline, "access", "", [])
-            return [{"record": to_json(row)} for row in page]
+            return [{"record": encode_record(row)} for row in page]
 
         return await streamed(service, deadline, rows(), _PAGE, shown)
 
@@ -261,7 +261,7 @@ def routes(service: Service) -> APIRouter:
         deadline = service.deadline(request)
         seal = await service.ask(deadline, lambda: backend.trail_head(deadline))
         return JSONResponse(
-            {"seal": text_to_json(seal), "kept_by": "holder" if sender.keeps_trail else "service"}
+            {"seal": encode_text(seal), "kept_by": "holder" if sender.keeps_trail else "service"}
         )
 
     @router.post(
@@ -292,22 +292,22 @@ def routes(service: Service) -> APIRouter:
 _NO_ID = "that is no log id: 32 hex digits, with or without dashes"
 
 
-def sealed(entry: Entry | Sealed) -> dict[str, Any]:
+def sealed(entry: Entry | Receipt) -> dict[str, Any]:
     """An entry for who may not read it."""
     return {
         "log_id": entry.log_id,
-        "project": text_to_json(entry.project),
+        "project": encode_text(entry.project),
         "digest": entry.digest,
         "key": entry.key,
         "patients": list(entry.patients),
-        "deid_uids": [text_to_json(uid) for uid in entry.deid_uids],
+        "deid_uids": [encode_text(uid) for uid in entry.deid_uids],
     }
 
 
 def _query(body: Any) -> tuple[Query, str]:
     members(body, ["query"], ["reason"])
     try:
-        return query_from_json(body["query"]), text(body, "reason")
+        return decode_query(body["query"]), text(body, "reason")
     except ValueError:
         raise wrong("query is no query of the log") from None
 
@@ -321,7 +321,7 @@ def _cursor(request: Request) -> int:
 
 def _row(body: Any) -> AccessRow:
     try:
-        row = from_json(body)
+        row = decode_record(body)
     except ValueError:
         row = None
     if not isinstance(row, AccessRow) or parse_log_id(row.id) != row.id.upper():
@@ -334,7 +334,7 @@ def _row(body: Any) -> AccessRow:
 
 def _shown(record: Block | Tombstone, sender: Sender) -> dict[str, Any]:
     """A record with what people wrote about it only for who may read."""
-    document = to_json(record)
+    document = encode_record(record)
     if not sender.may("read entries"):
         document |= {"who": "", "reason": ""}
     return document

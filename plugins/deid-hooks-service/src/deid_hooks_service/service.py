@@ -14,8 +14,8 @@ from starlette.requests import Request
 
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.log import Recorder
-from deid_hooks.records.model import AccessRow, now
+from deid_hooks.log import Log
+from deid_hooks.records.model import AccessRow, read_clock
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.observing import Metrics
 from deid_hooks_service.senders import Sender, Senders
@@ -34,7 +34,7 @@ _AT_ONCE = 40
 class Service:
     """One log, served."""
 
-    def __init__(self, recorder: Recorder, senders: Senders) -> None:
+    def __init__(self, recorder: Log, senders: Senders) -> None:
         self.recorder = recorder
         self.senders = senders
         self.committer = Committer(recorder)
@@ -58,9 +58,9 @@ class Service:
             return Deadline(self.recorder.seconds)
         return Deadline(min(max(float(text), _SHORTEST_DEADLINE), LONGEST_DEADLINE))
 
-    def within(self, deadline: Deadline) -> Recorder:
+    def within(self, deadline: Deadline) -> Log:
         """The log, for one who waits that long."""
-        return Recorder(self.recorder.backend, self.recorder.secret, deadline.seconds)
+        return Log(self.recorder.backend, self.recorder.secret, deadline.seconds)
 
     async def ask(self, deadline: Deadline, question: Callable[[], T]) -> T:
         """What ``question`` returns, asked in a thread; LogUnavailable at the deadline."""
@@ -95,7 +95,7 @@ class Service:
             return
         row = AccessRow(
             id=uuid.uuid4().hex,
-            at=now(),
+            at=read_clock(),
             who=sender.name,
             where=where or sender.address,
             action=action,

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.log import backend_of, open_log
+from deid_hooks.log import make_backend, open_log
 from deid_hooks.settings import Settings
 from deid_hooks_service.app import application
 from deid_hooks_service.flywheel_users import FlywheelUsers
@@ -42,7 +42,7 @@ def serve(settings: Settings, listening: Listening) -> None:
     """
     refuse_unsafe(listening)
     log_to_stderr()
-    backend = backend_of(settings.url)
+    backend = make_backend(settings.url)
     if not backend.records:
         raise SettingsError("Logging is switched off (url none:): there is nothing to serve.")
     recorder = open_log(backend, settings)

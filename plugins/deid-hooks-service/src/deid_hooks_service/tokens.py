@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.records.model import now
-from deid_hooks.settings import config_file
+from deid_hooks.records.model import read_clock
+from deid_hooks.settings import find_config_file
 
 ROLES = ("upload", "search", "reidentify", "admin")
 FILE_NAME = "service-tokens.json"
@@ -43,13 +43,13 @@ class Token:
     keeps_trail: bool = False
 
     def is_valid(self) -> bool:
-        return not self.revoked and (not self.expires or now() < self.expires)
+        return not self.revoked and (not self.expires or read_clock() < self.expires)
 
 
 def default_path() -> Path:
     """Beside the settings of this machine."""
     named = os.environ.get("DEID_HOOKS_CONFIG")
-    return (Path(named) if named else config_file()).with_name(FILE_NAME)
+    return (Path(named) if named else find_config_file()).with_name(FILE_NAME)
 
 
 def secret_part(text: str) -> str:
@@ -106,7 +106,7 @@ class Tokens:
             raise SettingsError(
                 f"A token needs at least {_SHORTEST} characters that nobody guesses."
             )
-        token = Token(name, role, _hash(text), now(), projects, expires, "", keeps_trail)
+        token = Token(name, role, _hash(text), read_clock(), projects, expires, "", keeps_trail)
         with self._changing() as tokens:
             if any(each.name == name for each in tokens):
                 raise SettingsError(f"There is, or was, a token {name} already. Names stay unique.")
@@ -121,7 +121,7 @@ class Tokens:
             if not any(each.name == name for each in tokens):
                 raise SettingsError(f"There is no token {name}.")
             tokens[:] = [
-                replace(each, revoked=each.revoked or now()) if each.name == name else each
+                replace(each, revoked=each.revoked or read_clock()) if each.name == name else each
                 for each in tokens
             ]
 

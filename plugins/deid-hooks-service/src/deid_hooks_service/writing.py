@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import UNABLE_TO_LOG, DeidHooksError, NotAllowed
-from deid_hooks.records.digest import content_digest
-from deid_hooks.records.json_codec import from_json
+from deid_hooks.records.json_codec import decode_record
+from deid_hooks.records.keys import compute_content_digest
 from deid_hooks.records.model import (
     OUTCOMES,
     AccessRow,
@@ -143,7 +143,7 @@ def _records(body: Any) -> list[Record]:
     if not isinstance(rows, list) or len(rows) > MOST_RECORDS:
         raise wrong(f"records must be a list of at most {MOST_RECORDS}")
     try:
-        records = [from_json(row) for row in rows]
+        records = [decode_record(row) for row in rows]
     except ValueError:
         raise wrong("records holds what is no record of the log") from None
     if not all(map(_is_sound, records)):
@@ -169,7 +169,7 @@ def _must_be_an_uploaders(records: Sequence[Record], service: Service) -> None:
                     "the log was begun with another site secret than the one it is written with",
                     "copy the secret file from the machine that began the log",
                 )
-            if record.digest != content_digest(record, secret):
+            if record.digest != compute_content_digest(record, secret):
                 raise _against("an entry is not what its digest says", "make it again")
         elif not isinstance(record, UploadEvent) or record.event not in _BY_UPLOADERS:
             raise NotAllowed("the role upload may log entries and what became of them only")

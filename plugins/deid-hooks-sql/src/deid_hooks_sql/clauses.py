@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from deid_hooks.backends.sqlite.clauses import Clause
-from deid_hooks.records.model import readable
+from deid_hooks.records.model import make_readable
 from deid_hooks_sql.database import Database
 
 _COLUMN = re.compile(r"\[(\w+)\]")
@@ -56,4 +56,4 @@ def _worded(sql: str, database: Database) -> str:
 def _values(clause: Clause) -> list[Any]:
     # No column holds a text that SQLite would hold as bytes; an odd entry is looked at anyway.
     texts = (v if isinstance(v, str) else v.decode("utf-8", "surrogatepass") for v in clause.values)
-    return [readable(text) for text in texts]
+    return [make_readable(text) for text in texts]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from deid_hooks.backends.contract import Page, Sealed
+from deid_hooks.backends.contract import Page, Receipt
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
@@ -54,7 +54,7 @@ def page_after(link: Link, after: int) -> Page:
     return Page(tuple(found[seq] for seq, _, _ in places), places[-1][0] if places else after)
 
 
-def resolve(link: Link, log_id: str) -> Entry | Sealed | Tombstone | None:
+def resolve(link: Link, log_id: str) -> Entry | Receipt | Tombstone | None:
     """The entry or tombstone under this id; Sealed for who may not read what identifies."""
     if not link.may_read:
         return _sealed(link, log_id)
@@ -181,7 +181,7 @@ def _require(link: Link) -> None:
         raise not_allowed(link.database.where)
 
 
-def _sealed(link: Link, log_id: str) -> Sealed | Tombstone | None:
+def _sealed(link: Link, log_id: str) -> Receipt | Tombstone | None:
     rows = link.rows("SELECT * FROM deid_log_sealed(%s)", log_id)
     for project, digest, key, patients, deid_uids, whole in rows:
         if not whole:
@@ -189,7 +189,7 @@ def _sealed(link: Link, log_id: str) -> Sealed | Tombstone | None:
                 f"the entry {log_id} is not what was written: it was altered in the store",
                 "restore the log from a backup",
             )
-        return Sealed(log_id, project, digest, key, tuple(patients.split()), tuple(deid_uids))
+        return Receipt(log_id, project, digest, key, tuple(patients.split()), tuple(deid_uids))
     stones = link.rows(f"{select_of('deid_log_tombstone')} WHERE id = %s", plain(log_id))
     found = [record_of("deid_log_tombstone", row) for row in stones]
     return next((stone for stone in found if isinstance(stone, Tombstone)), None)

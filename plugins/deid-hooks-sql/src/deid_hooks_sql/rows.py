@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deid_hooks.backends.sqlite.searchable import parts_of, words_of
+from deid_hooks.backends.sqlite.searchable import collect_words, split_parts
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
-from deid_hooks.records.model import Entry, Instance, readable
+from deid_hooks.records.model import Entry, Instance, make_readable
 from deid_hooks_sql.schema import KEYWORD, SHORT, TEXTS, limit_of
 
 Texts = Sequence[str | None]
@@ -37,7 +37,7 @@ class EntryRows:
 
 def plain(text: str, limit: int | None = SHORT) -> str:
     """A text as a column shows it: what no server can hold replaced, cut to the limit."""
-    return readable(text)[:limit]
+    return make_readable(text)[:limit]
 
 
 def kept(texts: Texts, limits: Sequence[int | None]) -> tuple[Texts, bytes | None]:
@@ -82,8 +82,8 @@ def rows_of(entry: Entry) -> EntryRows:
     odd = exact is not None or any(row[2] is not None for row in (*uids, *values))
     odd = odd or any(row[3] is not None for row in instances)
     seal = _seal(shown, exact, instances, uids, values, entry)
-    parts = list(parts_of(entry))
-    words = sorted(words_of(entry))
+    parts = list(split_parts(entry))
+    words = sorted(collect_words(entry))
     odd = odd or any(plain(text) != text for text in (*words, *(part for _, part in parts)))
     values += [(plain(keyword, KEYWORD), plain(part), None, 1) for keyword, part in parts]
     size = len(entry.originals) + sum(len(i.originals) + 200 for i in entry.instances)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from deid_hooks.backends.sqlite.clauses import clause_of
+from deid_hooks.backends.sqlite.clauses import translate
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.query.conditions import Query
@@ -53,7 +53,7 @@ def _candidates(query: Query, run: RunPage, deadline: Deadline) -> Iterator[Sequ
 
 def _by_index(link: Link, query: Query, seconds: float) -> list[int] | None:
     """None if no index helps: if none fits, or there is too much to be read from it."""
-    clause = clause_of(query, scan=False)
+    clause = translate(query, scan=False)
     if not clause.indexed:
         return None
     link.bound(min(_SECONDS_BY_INDEX, seconds))
@@ -64,7 +64,7 @@ def _by_index(link: Link, query: Query, seconds: float) -> list[int] | None:
 
 def _by_scan(link: Link, query: Query, after: int) -> tuple[list[int], int | None]:
     """What is worth a look among the next entries, and where to go on; None at the end."""
-    sql, values = condition(clause_of(query, scan=True), link.database)
+    sql, values = condition(translate(query, scan=True), link.database)
     [(last,)] = link.rows(
         "SELECT max(seq) FROM"
         f" (SELECT seq FROM deid_log WHERE seq > %s ORDER BY seq LIMIT {_ENTRIES_A_SCAN}) page",

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import ClassVar, TypeVar
 
-from deid_hooks.backends.contract import LogBackend, Page, Sealed
+from deid_hooks.backends.contract import LogBackend, Page, Receipt
 from deid_hooks.deadline import Deadline, NoAnswer
 from deid_hooks.errors import (
     AppendUnknown,
@@ -85,7 +85,7 @@ class SQLBackend(LogBackend):
         if os.getpid() == self._process:  # else the connections are the parent's
             self._links.drop()
 
-    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Sealed | Tombstone | None:
+    def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
         return self._read(deadline, partial(reading.resolve, log_id=log_id))
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:

@@ -10,11 +10,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 from deid_hooks.backends.contract import LogBackend, Page
 from deid_hooks.backends.sqlite import connection, reading, search, trail, writing
-from deid_hooks.backends.sqlite.connection import Opened, path_of
-from deid_hooks.backends.sqlite.failures import DRIVER_ERRORS, unavailable
+from deid_hooks.backends.sqlite.connection import Opened
+from deid_hooks.backends.sqlite.failures import DRIVER_ERRORS, make_unavailable
 from deid_hooks.backends.sqlite.open_files import Replaced
 from deid_hooks.deadline import Deadline, NoAnswer, Worker
 from deid_hooks.errors import AppendUnknown, Forgotten, ForkedProcess, IdConflict, LogUnavailable
@@ -46,7 +47,7 @@ class SQLiteBackend(LogBackend):
     def __init__(self, url: str) -> None:
         """Raises LogUnavailable for a URL that is not one of a SQLite file."""
         super().__init__(url)
-        self._path = path_of(url)
+        self._path = parse_path(url)
         self._process = os.getpid()
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
@@ -269,9 +270,28 @@ class Session:
         try:
             return function()
         except DRIVER_ERRORS as error:
-            raise unavailable(error, self._path) from None
+            raise make_unavailable(error, self._path) from None
 
     def _close(self) -> None:
         opened, self.opened = self.opened, None
         if opened is not None:
             opened.close()
+
+
+_PREFIX = "sqlite:///"
+
+
+def parse_path(url: str) -> Path:
+    """The absolute path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    Percent-encoded bytes are decoded (RFC 3986, section 2.1). A relative path starts at the folder
+    that is current now, so that a later ``chdir`` does not lead to another log. Raises
+    LogUnavailable for any other URL.
+    """
+    path = os.fsdecode(unquote_to_bytes(url.removeprefix(_PREFIX)))
+    if not url.startswith(_PREFIX) or not path or "\0" in path or "?" in url or "#" in url:
+        raise LogUnavailable(
+            "the URL of the log is not one of a SQLite file",
+            "write sqlite:///relative.db or sqlite:////folder/absolute.db, with %3F for a ? in it",
+        )
+    return Path(path).absolute()

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from deid_hooks.backends.sqlite.rows import cell
+from deid_hooks.backends.sqlite.rows import encode_cell
 from deid_hooks.backends.sqlite.schema import INDEXED_COLUMNS
-from deid_hooks.dicom.dictionary import tag_of
+from deid_hooks.dicom.dictionary import lookup_tag
 from deid_hooks.query.conditions import (
     UNIVERSAL,
     Between,
@@ -21,9 +21,9 @@ from deid_hooks.query.conditions import (
     Term,
     Wildcard,
     Words,
-    representation,
+    find_vr,
 )
-from deid_hooks.query.names import name_words, plain_words
+from deid_hooks.query.names import simplify_words, split_name_words
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 
 _NUMERIC_VRS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
@@ -57,7 +57,7 @@ class _Place:
     needle: str | None = None
 
 
-def clause_of(query: Query, scan: bool) -> Clause:
+def translate(query: Query, scan: bool) -> Clause:
     """What rows must meet to be worth a look, worded for a scan or for the use of indexes."""
     found = [clause for term in query.terms if (clause := _of_term(term, scan)) is not None]
     return _joined("AND", found, any(clause.indexed for clause in found))
@@ -68,7 +68,7 @@ def _of_term(term: Term, scan: bool) -> Clause | None:
     if UNIVERSAL in term.conditions or any(map(_finds_nothing_too, term.conditions)):
         return None
     place = _place_of(term)
-    numeric = representation(term.name) in _NUMERIC_VRS  # 1 equals 1.0
+    numeric = find_vr(term.name) in _NUMERIC_VRS  # 1 equals 1.0
     equals, others = [], []
     for condition in term.conditions:
         if isinstance(condition, Equal) and not condition.folded and not numeric:
@@ -103,7 +103,7 @@ def _place_of(term: Term) -> _Place:
         return _Place(side + name, side + name) if name in DEID_FIELDS else _DEID_UID
     if name.startswith("("):
         return _Place(name, needle=name[1:5])
-    number = int(name, 16) if re.fullmatch("[0-9A-F]{8}", name) else tag_of(name) or 0
+    number = int(name, 16) if re.fullmatch("[0-9A-F]{8}", name) else lookup_tag(name) or 0
     return _Place(name, name if name in INDEXED_FIELDS else None, needle=f"{number:08X}")
 
 
@@ -115,7 +115,7 @@ def _of_condition(condition: Condition, place: _Place, scan: bool) -> Clause:
         ends = [
             (sign, end)
             for sign, end in ((">=", condition.low), ("<=", condition.high))
-            if end is not None and isinstance(cell(end), str)
+            if end is not None and isinstance(encode_cell(end), str)
         ]
         compare = " AND ".join(f"{{}} {sign} ?" for sign, _ in ends)
         return _compared(compare, [end for _, end in ends], place, scan, sargable=bool(ends))
@@ -124,7 +124,7 @@ def _of_condition(condition: Condition, place: _Place, scan: bool) -> Clause:
     if condition.folded and isinstance(condition, Wildcard):
         return _with_words(_words_in(condition.pattern), place, scan)
     if isinstance(condition, Equal):
-        return _with_words(sorted(name_words(condition.value)), place, scan)
+        return _with_words(sorted(split_name_words(condition.value)), place, scan)
     return _like(condition.pattern, place, scan)
 
 
@@ -147,7 +147,7 @@ def _like(pattern: str, place: _Place, scan: bool) -> Clause:
 def _words_in(pattern: str) -> list[str]:
     """The words that every name has which the pattern matches, ``*`` after the start of one."""
     words = []
-    for word in plain_words(pattern, keep="*?").split():
+    for word in simplify_words(pattern, keep="*?").split():
         start = re.split("[*?]", word)[0]
         if start == word:
             words.append(word)
@@ -189,7 +189,7 @@ def _compared(
         found.append(_lookup(place.table, compared, values, scan))
     if column:
         compared = compare.replace("{}", f"[{column}]")
-        found.append(Clause(f"({compared})", tuple(map(cell, values))))
+        found.append(Clause(f"({compared})", tuple(map(encode_cell, values))))
     at_hand = place.table is not None or column == "id" or column in INDEXED_COLUMNS
     return _joined("OR", found, sargable and at_hand)
 
@@ -209,10 +209,10 @@ def _in_json(place: _Place) -> Clause:
 def _lookup(table: str, compare: str, values: Sequence[str], scan: bool) -> Clause:
     if scan:
         inner = f"SELECT 1 FROM {table} AS part WHERE part.entry = deid_log.seq AND {compare}"  # noqa: S608
-        return Clause(f"EXISTS ({inner})", tuple(map(cell, values)), True)
+        return Clause(f"EXISTS ({inner})", tuple(map(encode_cell, values)), True)
     return Clause(
         f"seq IN (SELECT entry FROM {table} WHERE {compare})",  # noqa: S608
-        tuple(map(cell, values)),
+        tuple(map(encode_cell, values)),
         True,
     )
 

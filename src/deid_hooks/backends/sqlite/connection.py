@@ -7,7 +7,6 @@ import sqlite3
 import stat
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.open_files import (
@@ -20,7 +19,7 @@ from deid_hooks.backends.sqlite.open_files import (
     real_path,
     release,
 )
-from deid_hooks.backends.sqlite.transactions import patiently, truncate_wal, writing
+from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently, writing
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.files import fsync_folder, make_folders
@@ -78,7 +77,7 @@ class Opened:
 
     def _recognise(self) -> str:
         try:
-            found = patiently(self.deadline, lambda: schema.store_of(self.connection))
+            found = wait_patiently(self.deadline, lambda: schema.read_store(self.connection))
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # as for a table that isn't there
                 raise
@@ -89,7 +88,7 @@ class Opened:
         schema.refuse_newer(version, self.path)
         use_wal(self.connection, self.path, self.deadline)
         # A log that was in another journal mode has its -wal from the next reading on.
-        patiently(self.deadline, lambda: schema.store_of(self.connection))
+        wait_patiently(self.deadline, lambda: schema.read_store(self.connection))
         if version < schema.VERSION:
             with writing(self) as connection:
                 schema.migrate(connection)
@@ -107,9 +106,9 @@ def connect(path: Path, deadline: Deadline) -> sqlite3.Connection:
     uri = f"{path.as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
     try:
-        patiently(deadline, lambda: connection.execute("PRAGMA synchronous = FULL"))
+        wait_patiently(deadline, lambda: connection.execute("PRAGMA synchronous = FULL"))
         overwrites = "PRAGMA secure_delete = ON"
-        if patiently(deadline, lambda: connection.execute(overwrites).fetchone()) != (1,):
+        if wait_patiently(deadline, lambda: connection.execute(overwrites).fetchone()) != (1,):
             raise LogUnavailable(
                 "this build of SQLite can't overwrite what it deletes", "use another build"
             )
@@ -121,7 +120,9 @@ def connect(path: Path, deadline: Deadline) -> sqlite3.Connection:
 
 def use_wal(connection: sqlite3.Connection, path: Path, deadline: Deadline) -> None:
     """Keep a write-ahead log; the database remembers. LogUnavailable if it can't."""
-    mode = patiently(deadline, lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+    mode = wait_patiently(
+        deadline, lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    )
     if mode != ("wal",):
         raise LogUnavailable(f"the disk of {path} can't hold a SQLite log", "use a local disk")
 
@@ -139,25 +140,6 @@ def _make_private(names: Names) -> None:
             continue  # not there, or a disk without modes; if it can't be used, that shows soon
 
 
-_PREFIX = "sqlite:///"
-
-
-def path_of(url: str) -> Path:
-    """The absolute path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
-
-    Percent-encoded bytes are decoded (RFC 3986, section 2.1). A relative path starts at the folder
-    that is current now, so that a later ``chdir`` does not lead to another log. Raises
-    LogUnavailable for any other URL.
-    """
-    path = os.fsdecode(unquote_to_bytes(url.removeprefix(_PREFIX)))
-    if not url.startswith(_PREFIX) or not path or "\0" in path or "?" in url or "#" in url:
-        raise LogUnavailable(
-            "the URL of the log is not one of a SQLite file",
-            "write sqlite:///relative.db or sqlite:////folder/absolute.db, with %3F for a ? in it",
-        )
-    return Path(path).absolute()
-
-
 def create_log(path: Path, deadline: Deadline) -> None:
     """Make the file and the folders that it is in; leave a log that is there as it is.
 
@@ -167,7 +149,7 @@ def create_log(path: Path, deadline: Deadline) -> None:
     _make_file(path)
     connection = connect(real_path(path), deadline)
     try:
-        if patiently(deadline, lambda: _is_empty(connection)):
+        if wait_patiently(deadline, lambda: _is_empty(connection)):
             use_wal(connection, path, deadline)
             _make_tables(connection, deadline)
     finally:
@@ -196,7 +178,7 @@ def _make_file(path: Path) -> None:
 
 
 def _make_tables(connection: sqlite3.Connection, deadline: Deadline) -> None:
-    patiently(deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
+    wait_patiently(deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
     if not _is_empty(connection):  # another process was faster
         connection.execute("ROLLBACK")
         return

@@ -55,7 +55,7 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
-def unavailable(error: BaseException, path: Path) -> LogUnavailable:
+def make_unavailable(error: BaseException, path: Path) -> LogUnavailable:
     """The failure of anything but a commit: nothing was written. ``path`` is the log's."""
     code = getattr(error, "sqlite_errorcode", None)
     for known in (code, _primary(error)):
@@ -70,9 +70,9 @@ def unavailable(error: BaseException, path: Path) -> LogUnavailable:
     return LogUnavailable(f"the log {path} can't be used: {name}", _DAMAGED[1])
 
 
-def unknown(error: BaseException, path: Path) -> AppendUnknown:
+def make_unknown(error: BaseException, path: Path) -> AppendUnknown:
     """The failure of a commit: all of it may be on disk, or none."""
-    failure = unavailable(error, path)
+    failure = make_unavailable(error, path)
     return AppendUnknown(
         f"{failure.cause}, and whether the last write is in it is unknown", failure.remedy
     )

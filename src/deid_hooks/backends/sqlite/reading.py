@@ -9,7 +9,7 @@ from typing import Any
 
 from deid_hooks.backends.contract import Page
 from deid_hooks.backends.sqlite.connection import Opened
-from deid_hooks.backends.sqlite.rows import cell, entry_at, text_of
+from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, read_entry
 from deid_hooks.backends.sqlite.trail import access_of
 from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.records.model import (
@@ -58,7 +58,7 @@ def resolve(opened: Opened, log_id: str) -> Entry | Tombstone | None:
     with reading(opened) as connection:
         seq = _seq_of(connection, "deid_log", log_id)
         if seq is not None:
-            return entry_at(connection, seq)
+            return read_entry(connection, seq)
         seq = _seq_of(connection, "deid_log_tombstone", log_id)
         return None if seq is None else _tombstone_at(connection, seq)
 
@@ -79,9 +79,9 @@ def id_with_digest(opened: Opened, digest: str) -> str | None:
     """The id of the oldest entry with this digest."""
     with reading(opened) as connection:
         row = connection.execute(
-            "SELECT id FROM deid_log WHERE digest = ? ORDER BY seq LIMIT 1", (cell(digest),)
+            "SELECT id FROM deid_log WHERE digest = ? ORDER BY seq LIMIT 1", (encode_cell(digest),)
         ).fetchone()
-        return None if row is None else text_of(row[0])
+        return None if row is None else decode_cell(row[0])
 
 
 def events_after(
@@ -92,7 +92,7 @@ def events_after(
     with reading(opened) as connection:
         rows = connection.execute(
             f"SELECT * FROM deid_log_upload WHERE seq > ?{some} ORDER BY seq LIMIT ?",  # noqa: S608
-            (after, *map(cell, log_ids or ()), _EVENTS_A_PAGE),
+            (after, *map(encode_cell, log_ids or ()), _EVENTS_A_PAGE),
         ).fetchall()
     return [_event(row) for row in rows], rows[-1][0] if rows else after
 
@@ -103,7 +103,7 @@ def blocks_of(opened: Opened, patients: Collection[str]) -> list[Block]:
     with reading(opened) as connection:
         rows = connection.execute(
             f"SELECT * FROM deid_log_block WHERE patient IN ({marks}) ORDER BY seq",  # noqa: S608
-            tuple(map(cell, patients)),
+            tuple(map(encode_cell, patients)),
         ).fetchall()
     return [_block(row) for row in rows]
 
@@ -114,9 +114,9 @@ def label_of(opened: Opened, project: str, patient: str) -> str | None:
         row = connection.execute(
             "SELECT deid_PatientID FROM deid_log WHERE patients = ? AND project = ?"
             " AND deid_PatientID != '' ORDER BY seq LIMIT 1",
-            (cell(patient), cell(project)),
+            (encode_cell(patient), encode_cell(project)),
         ).fetchone()
-    return None if row is None else text_of(row[0])
+    return None if row is None else decode_cell(row[0])
 
 
 def size_of(entry: Entry) -> int:
@@ -132,7 +132,7 @@ def _some(connection: sqlite3.Connection, seqs: Sequence[int | None]) -> tuple[l
     found: list[Entry] = []
     size = 0
     for looked_at, seq in enumerate(seqs, 1):
-        entry = None if seq is None else entry_at(connection, seq)
+        entry = None if seq is None else read_entry(connection, seq)
         if entry is not None:
             found.append(entry)
             size += size_of(entry)
@@ -142,17 +142,20 @@ def _some(connection: sqlite3.Connection, seqs: Sequence[int | None]) -> tuple[l
 
 
 def _seq_of(connection: sqlite3.Connection, table: str, log_id: str) -> int | None:
-    row = connection.execute(f"SELECT seq FROM {table} WHERE id = ?", (cell(log_id),)).fetchone()  # noqa: S608
+    row = connection.execute(
+        f"SELECT seq FROM {table} WHERE id = ?",  # noqa: S608
+        (encode_cell(log_id),),
+    ).fetchone()
     return None if row is None else int(row[0])
 
 
 def _row_at(connection: sqlite3.Connection, table: str, seq: int) -> tuple[str, ...]:
     row = connection.execute(f"SELECT * FROM {table} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
-    return tuple(map(text_of, row[1:]))
+    return tuple(map(decode_cell, row[1:]))
 
 
 def _event(row: tuple[int, *tuple[str, ...]]) -> UploadEvent:
-    return UploadEvent(*map(text_of, row[1:]))
+    return UploadEvent(*map(decode_cell, row[1:]))
 
 
 def _event_at(connection: sqlite3.Connection, seq: int) -> UploadEvent:
@@ -170,7 +173,7 @@ def _block_at(connection: sqlite3.Connection, seq: int) -> Block:
 
 
 def _block(row: tuple[Any, ...]) -> Block:
-    id_, at, patient, project, who, reason = map(text_of, row[1:-1])
+    id_, at, patient, project, who, reason = map(decode_cell, row[1:-1])
     return Block(id_, at, patient, project, who, reason, bool(row[-1]))
 
 
@@ -180,7 +183,7 @@ def _tombstone_at(connection: sqlite3.Connection, seq: int) -> Tombstone:
 
 
 _READERS: tuple[Callable[[sqlite3.Connection, int], Record | None], ...] = (
-    entry_at,
+    read_entry,
     _event_at,
     _access_at,
     _tombstone_at,
@@ -219,12 +222,14 @@ def copies(opened: Opened) -> list[tuple[str, str, int]]:
     """Destination, latest event there, and of how many entries it is the latest."""
     with reading(opened) as connection:
         rows = connection.execute(_COPIES).fetchall()
-    return [(text_of(destination), text_of(event), count) for destination, event, count in rows]
+    return [
+        (decode_cell(destination), decode_cell(event), count) for destination, event, count in rows
+    ]
 
 
 def ends(opened: Opened) -> tuple[str, str]:
     """When the oldest and the latest entry were made; two empty strings if there is none."""
     with reading(opened) as connection:
         rows = [connection.execute(_ENDS.format(way)).fetchone() for way in ("", "DESC")]
-    first, last = (text_of(row[0]) if row else "" for row in rows)
+    first, last = (decode_cell(row[0]) if row else "" for row in rows)
     return first, last

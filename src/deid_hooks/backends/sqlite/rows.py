@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 
 from deid_hooks.backends.sqlite.schema import DEID_COLUMNS
-from deid_hooks.backends.sqlite.searchable import parts_of, words_of
+from deid_hooks.backends.sqlite.searchable import collect_words, split_parts
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance
 
@@ -25,7 +25,7 @@ _FIRST_FIELD = _COLUMNS.index(INDEXED_FIELDS[0])
 _FIRST_DEID = _FIRST_FIELD + len(INDEXED_FIELDS)
 
 
-def cell(text: str) -> str | bytes:
+def encode_cell(text: str) -> str | bytes:
     """A string as SQLite can keep it: as text, or as bytes where it has NULs or lone surrogates."""
     if "\0" not in text:
         if text.isascii():
@@ -39,8 +39,8 @@ def cell(text: str) -> str | bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def text_of(value: str | bytes) -> str:
-    """The string that :func:`cell` made into ``value``."""
+def decode_cell(value: str | bytes) -> str:
+    """The string that :func:`encode_cell` made into ``value``."""
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
@@ -50,41 +50,46 @@ def insert_entry(connection: sqlite3.Connection, seq: int, entry: Entry) -> None
         _INSERT_ENTRY,
         (
             seq,
-            *map(cell, (entry.log_id, entry.created, entry.uploader, entry.project)),
-            None if entry.timestamp is None else cell(entry.timestamp),
+            *map(encode_cell, (entry.log_id, entry.created, entry.uploader, entry.project)),
+            None if entry.timestamp is None else encode_cell(entry.timestamp),
             *(_first(entry.fields.get(keyword)) for keyword in INDEXED_FIELDS),
             *(_first(entry.deid.get(keyword)) for keyword in DEID_FIELDS),
-            *map(cell, (entry.digest, entry.key, " ".join(entry.patients), entry.originals)),
+            *map(encode_cell, (entry.digest, entry.key, " ".join(entry.patients), entry.originals)),
         ),
     )
     connection.executemany(
         "INSERT INTO deid_instance (entry, SOPInstanceUID, deid_SOPInstanceUID, originals)"
         " VALUES (?, ?, ?, ?)",
         [
-            (seq, cell(i.uid), cell(i.deid_uid), None if i.originals == "{}" else cell(i.originals))
+            (
+                seq,
+                encode_cell(i.uid),
+                encode_cell(i.deid_uid),
+                None if i.originals == "{}" else encode_cell(i.originals),
+            )
             for i in entry.instances
         ],
     )
     connection.executemany(
         "INSERT INTO deid_uid (entry, deid_uid, uid) VALUES (?, ?, ?)",
-        [(seq, cell(deid_uid), cell(uid)) for deid_uid, uid in entry.uids],
+        [(seq, encode_cell(deid_uid), encode_cell(uid)) for deid_uid, uid in entry.uids],
     )
     connection.executemany(
         "INSERT INTO deid_value (entry, keyword, value, part) VALUES (?, ?, ?, ?)",
         [
-            *((seq, cell(keyword), value, 0) for keyword, value in _further_values(entry)),
-            *((seq, cell(keyword), part, 1) for keyword, part in parts_of(entry)),
+            *((seq, encode_cell(keyword), value, 0) for keyword, value in _further_values(entry)),
+            *((seq, encode_cell(keyword), part, 1) for keyword, part in split_parts(entry)),
         ],
     )
     connection.executemany(
         "INSERT INTO deid_word (entry, word) VALUES (?, ?)",
-        [(seq, word) for word in sorted(words_of(entry))],
+        [(seq, word) for word in sorted(collect_words(entry))],
     )
     for digest, value in entry.large.items():
-        _insert_large(connection, seq, cell(digest), value)
+        _insert_large(connection, seq, encode_cell(digest), value)
 
 
-def entry_at(connection: sqlite3.Connection, seq: int) -> Entry | None:
+def read_entry(connection: sqlite3.Connection, seq: int) -> Entry | None:
     """The entry at this place in the order of the log; None if it is no longer there."""
     row = connection.execute(_SELECT_ENTRY, (seq,)).fetchone()
     if row is None:
@@ -94,29 +99,29 @@ def entry_at(connection: sqlite3.Connection, seq: int) -> Entry | None:
     for keyword, value in connection.execute(
         "SELECT keyword, value FROM deid_value WHERE entry = ? AND NOT part ORDER BY key", (seq,)
     ):
-        name = text_of(keyword)
+        name = decode_cell(keyword)
         side, name = (deid, name[5:]) if name.startswith("deid_") else (fields, name)
-        side.setdefault(name, []).extend([] if value is None else [text_of(value)])
-    log_id, created, uploader, project = map(text_of, row[1:5])
-    digest, key, patients, originals = map(text_of, row[-4:])
+        side.setdefault(name, []).extend([] if value is None else [decode_cell(value)])
+    log_id, created, uploader, project = map(decode_cell, row[1:5])
+    digest, key, patients, originals = map(decode_cell, row[-4:])
     return Entry(
         log_id=log_id,
         created=created,
         uploader=uploader,
         project=project,
-        timestamp=None if row[5] is None else text_of(row[5]),
+        timestamp=None if row[5] is None else decode_cell(row[5]),
         fields={keyword: tuple(values) for keyword, values in fields.items()},
         deid={keyword: tuple(values) for keyword, values in deid.items()},
         originals=originals,
         instances=tuple(_instances(connection, seq)),
         uids=tuple(
-            (text_of(deid_uid), text_of(uid))
+            (decode_cell(deid_uid), decode_cell(uid))
             for deid_uid, uid in connection.execute(
                 "SELECT deid_uid, uid FROM deid_uid WHERE entry = ? ORDER BY key", (seq,)
             )
         ),
         large={
-            text_of(name): value
+            decode_cell(name): value
             for name, value in connection.execute(
                 "SELECT digest, value FROM deid_large"
                 " JOIN deid_log_large ON deid_log_large.key = large WHERE entry = ?",
@@ -135,8 +140,8 @@ def _instances(connection: sqlite3.Connection, seq: int) -> Iterator[Instance]:
         " FROM deid_instance WHERE entry = ? ORDER BY key",
         (seq,),
     ):
-        own = "{}" if originals is None else text_of(originals)
-        yield Instance(text_of(uid), text_of(deid_uid), own)
+        own = "{}" if originals is None else decode_cell(originals)
+        yield Instance(decode_cell(uid), decode_cell(deid_uid), own)
 
 
 def _insert_large(
@@ -155,12 +160,12 @@ def _insert_large(
 
 
 def _first(values: tuple[str, ...] | None) -> Cell:
-    return cell(values[0]) if values else None
+    return encode_cell(values[0]) if values else None
 
 
 def _columns_of(keywords: tuple[str, ...], row: Iterable[Cell]) -> dict[str, list[str]]:
     pairs = zip(keywords, row, strict=False)
-    return {keyword: [text_of(value)] for keyword, value in pairs if value is not None}
+    return {keyword: [decode_cell(value)] for keyword, value in pairs if value is not None}
 
 
 def _further_values(entry: Entry) -> Iterator[tuple[str, Cell]]:
@@ -171,4 +176,4 @@ def _further_values(entry: Entry) -> Iterator[tuple[str, Cell]]:
             if not values:
                 yield prefix + keyword, None
             for value in values[1:] if keyword in with_column else values:
-                yield prefix + keyword, cell(value)
+                yield prefix + keyword, encode_cell(value)

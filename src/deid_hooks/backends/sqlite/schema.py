@@ -37,7 +37,7 @@ INDEXED_COLUMNS = (
 """Columns of ``deid_log`` with an index. More would find more at once, and append more slowly."""
 
 
-def store_of(connection: sqlite3.Connection) -> tuple[str, int] | None:
+def read_store(connection: sqlite3.Connection) -> tuple[str, int] | None:
     """The random id of the store and the version of its schema; None if it is half made.
 
     Raises sqlite3.OperationalError where there is no such table.
@@ -62,7 +62,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     database = Database(connection, execute_plugins=False)
     made = "deid_log_store" in database.table_names()
-    stored = store_of(connection) if made else None
+    stored = read_store(connection) if made else None
     version = stored[1] if stored else 0
     for step in _STEPS[version:]:
         step(database)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from deid_hooks.backends.sqlite.clauses import clause_of
+from deid_hooks.backends.sqlite.clauses import translate
 from deid_hooks.backends.sqlite.connection import Opened
 from deid_hooks.backends.sqlite.reading import entries_at
 from deid_hooks.backends.sqlite.transactions import reading
@@ -47,7 +47,7 @@ def explain(opened: Opened, query: Query) -> list[tuple[str, str]]:
     """For each term its attribute and the indexes that serve it, for who wonders why it is slow."""
     told = []
     for term in query.terms:
-        where = clause_of(Query((term,)), scan=False)
+        where = translate(Query((term,)), scan=False)
         sql = f"EXPLAIN QUERY PLAN SELECT seq FROM deid_log WHERE {where.sql}"  # noqa: S608
         with reading(opened) as connection:
             plan = [row[3] for row in connection.execute(sql, where.values)]
@@ -72,7 +72,7 @@ def _candidates(query: Query, run: RunPage) -> Iterator[Sequence[int]]:
 
 def _by_index(opened: Opened, query: Query) -> list[int] | None:
     """None if no index helps: if none fits, or there is too much to be read from it."""
-    where = clause_of(query, scan=False)
+    where = translate(query, scan=False)
     if not where.indexed:
         return None
     sql = f"SELECT seq FROM deid_log WHERE {where.sql} LIMIT {_MOST_BY_INDEX + 1}"  # noqa: S608
@@ -94,7 +94,7 @@ def _by_index(opened: Opened, query: Query) -> list[int] | None:
 
 def _by_scan(opened: Opened, query: Query, after: int) -> tuple[list[int], int | None]:
     """What is worth a look among the next entries, and where to go on; None at the end."""
-    where = clause_of(query, scan=True)
+    where = translate(query, scan=True)
     with reading(opened) as connection:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM deid_log WHERE seq > ? ORDER BY seq LIMIT ?)",

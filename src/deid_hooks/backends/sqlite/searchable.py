@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from deid_hooks.query.conditions import forms, representation
-from deid_hooks.query.dates import comparable
-from deid_hooks.query.names import fold, name_words
+from deid_hooks.query.conditions import find_vr, split_forms
+from deid_hooks.query.dates import make_comparable
+from deid_hooks.query.names import fold, split_name_words
 from deid_hooks.records.model import Entry
 
 _RANGED_VRS = ("DA", "DT", "TM")
 
 
-def parts_of(entry: Entry) -> Iterator[tuple[str, str]]:
+def split_parts(entry: Entry) -> Iterator[tuple[str, str]]:
     """Column and text, wherever a term may have a form that is not the whole value.
 
     Such as one of several values that stand in one element, or a date written with dots.
@@ -36,13 +36,13 @@ def parts_of(entry: Entry) -> Iterator[tuple[str, str]]:
             yield name, part
 
 
-def words_of(entry: Entry) -> set[str]:
+def collect_words(entry: Entry) -> set[str]:
     """The words of the patient's names, as the reference makes them of a name and of its forms."""
     words: set[str] = set()
     for name in (*entry.fields.get("PatientName", ()), *entry.deid.get("PatientName", ())):
-        words |= name_words(name)
+        words |= split_name_words(name)
         if not name.isascii():
-            words |= name_words(fold(name))
+            words |= split_name_words(fold(name))
     return words
 
 
@@ -54,13 +54,13 @@ def _parts(ranged: str, values: Iterable[str]) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _forms(ranged: str, value: str) -> tuple[str, ...]:
-    found = set(forms("", value))
+    found = set(split_forms("", value))
     if ranged:
-        found |= {form for each in found if (form := comparable(ranged, each)) is not None}
+        found |= {form for each in found if (form := make_comparable(ranged, each)) is not None}
     return tuple(sorted(found - {value}))
 
 
 @lru_cache(maxsize=1024)
 def _ranged(keyword: str) -> str:
-    vr = representation(keyword)
+    vr = find_vr(keyword)
     return vr if vr in _RANGED_VRS else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from deid_hooks.backends.sqlite.connection import Opened
-from deid_hooks.backends.sqlite.rows import cell, text_of
+from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell
 from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.errors import IdConflict, TrailMoved
 from deid_hooks.records.chain import same_row
@@ -22,7 +22,7 @@ def append_row(connection: sqlite3.Connection, seq: int, access: AccessRow) -> b
     ids = json.dumps(access.log_ids, ensure_ascii=False)
     texts = (access.who, access.where, access.action, access.asked, ids, access.reason)
     chain = (access.salt, access.commitment, access.previous, access.seal)
-    row = tuple(map(cell, (access.id, access.at, *texts, *chain)))
+    row = tuple(map(encode_cell, (access.id, access.at, *texts, *chain)))
     found = connection.execute("SELECT * FROM deid_log_access WHERE id = ?", row[:1]).fetchone()
     if found:
         if not same_row(access_of(found), access):
@@ -40,7 +40,7 @@ def erase_terms(connection: sqlite3.Connection, log_ids: Iterable[str]) -> None:
     connection.execute("CREATE TEMP TABLE erased (id PRIMARY KEY)")
     connection.executemany(
         "INSERT OR IGNORE INTO temp.erased VALUES (json_quote(?))",
-        ((id_,) for id_ in log_ids if isinstance(cell(id_), str)),  # else it is no log id
+        ((id_,) for id_ in log_ids if isinstance(encode_cell(id_), str)),  # else it is no log id
     )
     connection.execute(
         "UPDATE deid_log_access SET asked = '', reason = '', salt = ''"
@@ -68,7 +68,7 @@ def head_of_trail(opened: Opened) -> str:
 
 def access_of(row: tuple[Any, ...]) -> AccessRow:
     """The access row that a row of the table holds."""
-    id_, at, who, where, action, asked, log_ids, *rest = map(text_of, row[1:])
+    id_, at, who, where, action, asked, log_ids, *rest = map(decode_cell, row[1:])
     return AccessRow(id_, at, who, where, action, asked, tuple(json.loads(log_ids)), *rest)
 
 
@@ -76,4 +76,4 @@ def _head(connection: sqlite3.Connection) -> str:
     row = connection.execute(
         "SELECT seal FROM deid_log_access ORDER BY seq DESC LIMIT 1"
     ).fetchone()
-    return "" if row is None else text_of(row[0])
+    return "" if row is None else decode_cell(row[0])

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from deid_hooks.backends.sqlite import schema
-from deid_hooks.backends.sqlite.failures import is_busy, unknown
+from deid_hooks.backends.sqlite.failures import is_busy, make_unknown
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 
@@ -23,7 +23,7 @@ _PAUSE = (0.0005, 0.003)
 _LAST_MOMENT = 0.02
 
 
-def patiently(deadline: Deadline, attempt: Callable[[], T]) -> T:
+def wait_patiently(deadline: Deadline, attempt: Callable[[], T]) -> T:
     """What ``attempt`` returns, tried until nothing is in its way or the deadline is there.
 
     Many short sleeps of random length give every waiting process the same chance.
@@ -40,7 +40,7 @@ def patiently(deadline: Deadline, attempt: Callable[[], T]) -> T:
 def truncate_wal(connection: sqlite3.Connection, deadline: Deadline) -> bool:
     """Move the write-ahead log into the database; False if a reader held it until the deadline."""
     while True:
-        busy = patiently(
+        busy = wait_patiently(
             deadline, lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         )
         if not busy or deadline.left() < _LAST_MOMENT:
@@ -58,7 +58,7 @@ def writing(
     AppendUnknown; after any other nothing was written.
     """
     connection = opened.connection
-    patiently(opened.deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
+    wait_patiently(opened.deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
     try:
         if not may_begin() or opened.deadline.passed:
             raise LogUnavailable(f"the log {opened.path} was not free in time", "try again")
@@ -69,7 +69,7 @@ def writing(
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise unknown(error, opened.path) from None
+        raise make_unknown(error, opened.path) from None
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def reading(opened: Opened) -> Iterator[sqlite3.Connection]:
     connection = opened.connection
     connection.execute("BEGIN")
     try:
-        patiently(opened.deadline, lambda: schema.store_of(connection))
+        wait_patiently(opened.deadline, lambda: schema.read_store(connection))
         yield connection
     finally:
         _roll_back(connection)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.connection import Opened
-from deid_hooks.backends.sqlite.failures import unavailable
-from deid_hooks.backends.sqlite.rows import cell, entry_at, insert_entry, text_of
+from deid_hooks.backends.sqlite.failures import make_unavailable
+from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, insert_entry, read_entry
 from deid_hooks.backends.sqlite.trail import append_row, erase_terms
-from deid_hooks.backends.sqlite.transactions import patiently, truncate_wal, writing
+from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently, writing
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import Forgotten, IdConflict, LogError, LogUnavailable
 from deid_hooks.records.model import (
@@ -75,12 +75,12 @@ def erase(
         seq = _next(opened)
         for log_id in log_ids:
             found = connection.execute(
-                "SELECT seq, created FROM deid_log WHERE id = ?", (cell(log_id),)
+                "SELECT seq, created FROM deid_log WHERE id = ?", (encode_cell(log_id),)
             ).fetchone()
             if found:
                 _delete(connection, found[0])
                 grave = Tombstone(
-                    log_id, text_of(found[1]), _destinations(connection, log_id), erasure
+                    log_id, decode_cell(found[1]), _destinations(connection, log_id), erasure
                 )
                 seq += _append_tombstone(connection, seq, grave)
         erase_terms(connection, log_ids)
@@ -106,12 +106,12 @@ def _append_entry(connection: sqlite3.Connection, seq: int, entry: Entry) -> boo
     known, forgotten = connection.execute(
         "SELECT (SELECT seq FROM deid_log WHERE id = ?1),"
         " (SELECT seq FROM deid_log_tombstone WHERE id = ?1)",
-        (cell(entry.log_id),),
+        (encode_cell(entry.log_id),),
     ).fetchone()
     if forgotten:
         raise Forgotten(entry.log_id)
     if known:
-        stored = entry_at(connection, known)
+        stored = read_entry(connection, known)
         # When and by whom it was written is a stamp, not content.
         if stored is None or stored != replace(
             entry, created=stored.created, uploader=stored.uploader
@@ -123,7 +123,9 @@ def _append_entry(connection: sqlite3.Connection, seq: int, entry: Entry) -> boo
 
 
 def _append_event(connection: sqlite3.Connection, seq: int, event: UploadEvent) -> bool:
-    row = tuple(map(cell, (event.log_id, event.at, event.event, event.destination, event.uploader)))
+    row = tuple(
+        map(encode_cell, (event.log_id, event.at, event.event, event.destination, event.uploader))
+    )
     repeated = connection.execute(
         "SELECT 1 FROM deid_log_upload WHERE log_id = ? AND at = ? AND event = ?"
         " AND destination = ? AND uploader = ?",
@@ -137,17 +139,17 @@ def _append_event(connection: sqlite3.Connection, seq: int, event: UploadEvent) 
 
 def _append_block(connection: sqlite3.Connection, seq: int, block: Block) -> bool:
     texts = (block.id, block.at, block.patient, block.project, block.who, block.reason)
-    row = (*map(cell, texts), int(block.lifted))
+    row = (*map(encode_cell, texts), int(block.lifted))
     return _insert_once(connection, "deid_log_block", seq, row, block.id)
 
 
 def _append_tombstone(connection: sqlite3.Connection, seq: int, stone: Tombstone) -> bool:
-    known = connection.execute("SELECT 1 FROM deid_log WHERE id = ?", (cell(stone.log_id),))
+    known = connection.execute("SELECT 1 FROM deid_log WHERE id = ?", (encode_cell(stone.log_id),))
     if known.fetchone():
         raise IdConflict(stone.log_id)  # appending never takes an entry away
     erasure = stone.erasure
     texts = (_list(stone.destinations), erasure.at, erasure.who, erasure.reason)
-    row = tuple(map(cell, (stone.log_id, stone.created, *texts)))
+    row = tuple(map(encode_cell, (stone.log_id, stone.created, *texts)))
     return _insert_once(connection, "deid_log_tombstone", seq, row, stone.log_id)
 
 
@@ -181,9 +183,10 @@ def _list(texts: tuple[str, ...]) -> str:
 
 def _destinations(connection: sqlite3.Connection, log_id: str) -> tuple[str, ...]:
     rows = connection.execute(
-        "SELECT destination FROM deid_log_upload WHERE log_id = ? ORDER BY seq", (cell(log_id),)
+        "SELECT destination FROM deid_log_upload WHERE log_id = ? ORDER BY seq",
+        (encode_cell(log_id),),
     )
-    return tuple(dict.fromkeys(text_of(destination) for (destination,) in rows))
+    return tuple(dict.fromkeys(decode_cell(destination) for (destination,) in rows))
 
 
 def _delete(connection: sqlite3.Connection, seq: int) -> None:
@@ -233,12 +236,12 @@ def scrub(opened: Opened) -> None:
     a measurement): only a VACUUM gets rid of those.
     """
     try:
-        patiently(opened.deadline, lambda: opened.connection.execute("VACUUM"))
+        wait_patiently(opened.deadline, lambda: opened.connection.execute("VACUUM"))
         patience = Deadline(min(SECONDS_FOR_READERS, opened.deadline.left()))
         held = not truncate_wal(opened.connection, patience)
         cause, remedy = "a reader held the log", "repeat it when nobody reads the log"
     except sqlite3.Error as error:
-        failure = unavailable(error, opened.path)
+        failure = make_unavailable(error, opened.path)
         held, cause, remedy = True, failure.cause, f"repeat it: {failure.remedy}"
     if held:
         raise LogError(

@@ -1,11 +1,46 @@
-"""When the images were acquired, by the clock on the wall, as ISO 8601 text without an offset."""
+"""What identifies an instance: whose it is, and when it was acquired by the clock on the wall."""
 
 from __future__ import annotations
 
 import re
 from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
 
-from deid_hooks.dicom.capture import Snapshot, items_of
+from deid_hooks.dicom.capture import Snapshot, read_items
+from deid_hooks.query.names import fold
+
+if TYPE_CHECKING:  # whoever only asks the log needs no pydicom
+    from deid_hooks.dicom.capture import Snapshot
+
+_PATIENT_ID = 0x00100020
+_ISSUER = 0x00100021
+_BIRTH_DATE = 0x00100030
+_NAME = 0x00100010
+
+KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
+
+
+class Patient(NamedTuple):
+    """PatientID, its issuer, birth date, and the name in one spelling: see ``KEYWORDS``."""
+
+    patient_id: str
+    issuer: str
+    birth_date: str
+    name: str
+
+    def __repr__(self) -> str:
+        return "Patient(...)"
+
+
+def read_patient(original: Snapshot) -> Patient:
+    """Whose instance this is. Case, spaces and empty components of the name make no difference."""
+    return Patient(
+        original.text(_PATIENT_ID) or "",
+        original.text(_ISSUER) or "",
+        original.text(_BIRTH_DATE) or "",
+        fold(original.text(_NAME) or ""),
+    )
+
 
 _ACQUISITION_DATE_TIME = 0x0008002A
 _FRAME_ACQUISITION_DATE_TIME = 0x00189074
@@ -24,16 +59,16 @@ _DATE = re.compile(r"(\d{4})[.-]?(?:(\d\d)[.-]?(?:(\d\d))?)?")
 _TIME = re.compile(r"(\d\d):?(?:(\d\d):?(?:(\d\d)(\.\d{1,6})?)?)?")
 
 
-def timestamp_of(original: Snapshot) -> str | None:
+def find_timestamp(original: Snapshot) -> str | None:
     """The first date and time that the instance has, from the most to the least exact.
 
     ``2004-01-19T07:27:30.250000``, shorter where the data are less precise, None without a date.
     """
-    moment = _moment(original.text(_ACQUISITION_DATE_TIME)) or _frame_moment(original)
+    moment = _date_time(original.text(_ACQUISITION_DATE_TIME)) or _frame_moment(original)
     if moment:
         return moment
     for day, time in _DATES_AND_TIMES:
-        if found := iso(original.text(day), original.text(time)):
+        if found := format_iso(original.text(day), original.text(time)):
             return found
     return None
 
@@ -44,21 +79,21 @@ def _frame_moment(original: Snapshot) -> str | None:
     if frames is None:
         return None
     moments = []
-    for frame in items_of(original, frames) or ():
+    for frame in read_items(original, frames) or ():
         content = frame.elements.get(_FRAME_CONTENT_SEQUENCE)
-        for item in (items_of(frame, content) or ()) if content is not None else ():
-            if moment := _moment(item.text(_FRAME_ACQUISITION_DATE_TIME)):
+        for item in (read_items(frame, content) or ()) if content is not None else ():
+            if moment := _date_time(item.text(_FRAME_ACQUISITION_DATE_TIME)):
                 moments.append(moment)
     return min(moments, default=None)
 
 
-def _moment(text: str | None) -> str | None:
+def _date_time(text: str | None) -> str | None:
     """A DT value; its offset from UTC has a column of its own."""
     plain = (text or "").split("+")[0].split("-")[0]
-    return iso(plain[:8], plain[8:])
+    return format_iso(plain[:8], plain[8:])
 
 
-def iso(day: str | None, time: str | None) -> str | None:
+def format_iso(day: str | None, time: str | None) -> str | None:
     """A DA and a TM value as one moment, ``2004-01-19T07:27:30``; None without a date."""
     numbers = _DATE.fullmatch((day or "").strip())
     if not numbers:
