@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ContextDecorator, suppress
 from itertools import islice
 from urllib.parse import unquote
 
@@ -15,12 +15,12 @@ from deid_hooks.backends.contract import LogBackend, Receipt
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.errors import (
     AppendUnknown,
-    DeidHooksError,
     LogError,
     LogUnavailable,
     NotAllowed,
     PluginError,
     SettingsError,
+    hide_foreign_errors,
 )
 from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
 from deid_hooks.query.conditions import Query
@@ -36,15 +36,9 @@ from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombston
 from deid_hooks.settings import Settings, mask_passwords
 
 
-@contextmanager
-def _foreign_errors_as(kind: type[LogError]) -> Iterator[None]:
-    """A backend that lets a driver's exception out: its text may hold values, its kind does not."""
-    try:
-        yield
-    except DeidHooksError:
-        raise
-    except Exception as error:  # noqa: BLE001 - see above
-        raise kind(f"the backend of the log failed with {type(error).__name__}") from None
+def _foreign_errors_as(kind: type[LogError]) -> ContextDecorator:
+    """Raise ``kind`` in place of a driver's exception that a backend lets out."""
+    return hide_foreign_errors(lambda name: kind(f"the backend of the log failed with {name}"))
 
 
 class Log:
@@ -234,15 +228,12 @@ def make_backend(url: str) -> LogBackend:
     backend_class = known[scheme].load()
     if not (isinstance(backend_class, type) and issubclass(backend_class, LogBackend)):
         raise PluginError(f"The backend {known[scheme]} is not a subclass of LogBackend.")
-    try:
+    with hide_foreign_errors(  # its text may quote the password
+        lambda name: SettingsError(
+            f"The backend {known[scheme]} can't be made for the url {mask_passwords(url)}: {name}."
+        )
+    ):
         return backend_class(url)
-    except DeidHooksError:
-        raise
-    except Exception as error:  # noqa: BLE001 - its text may quote the password
-        raise SettingsError(
-            f"The backend {known[scheme]} can't be made for the url {mask_passwords(url)}:"
-            f" {type(error).__name__}."
-        ) from None
 
 
 def open_log(backend: LogBackend, settings: Settings) -> Log:
