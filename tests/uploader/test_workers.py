@@ -26,7 +26,7 @@ def test_they_end_before_their_folder_is_removed(
         finally:
             seen.append(work.staging.exists())
 
-    monkeypatch.setattr(upload, "prepared", prepared)
+    monkeypatch.setattr(upload, "prepare_series", prepared)
     target = open_destination(f"folder:{tmp_path}/out")
     with DeidHooks.load("test/1", url="none:") as hooks:
         results = upload.upload(hooks, Scan((), ()), target, upload.UploadOptions())
