@@ -25,7 +25,7 @@ class Distributions:
         modules: Mapping[str, str] | None = None,
         version: str = "1.0",
     ) -> Path:
-        """A distribution with these entry points (group, name, target) and these modules."""
+        """Make a distribution with these entry points (group, name, target) and these modules."""
         site = self._folder / name
         info = site / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
@@ -45,7 +45,7 @@ class Distributions:
         return site
 
     def plugin(self, name: str, source: str, target: str = "", distribution: str = "") -> Path:
-        """A distribution with one plugin in a module of its own; hookimpl is imported there."""
+        """Make a distribution with one plugin, in a module of its own that imports hookimpl."""
         module = f"module_of_{name}"
         return self.install(
             distribution or f"dist-of-{name}",

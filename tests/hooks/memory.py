@@ -1,4 +1,4 @@
-"""A log in memory that fails when told to, and otherwise keeps the contract of a backend."""
+"""A log in memory that fails as a test wants, and otherwise keeps the contract of a backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET_OF_THE_DRIVER = "Canary^Driver"
 
 @dataclass
 class Store:
-    """What outlives a backend, and how it is to behave.
+    """What outlives a backend, and how the backend behaves.
 
     ``faults`` are those of the appends to come, one for each: ``unavailable``, ``written`` and
     ``lost`` (AppendUnknown, with or without the records in the store), ``hang``, ``driver`` (an
@@ -41,7 +41,7 @@ class Store:
 
 
 STORES: dict[str, Store] = {}
-"""By URL, so that a test can look into the store and break it."""
+"""By URL, so that a test can read the store and break it."""
 
 _lock = threading.Lock()
 

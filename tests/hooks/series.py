@@ -1,4 +1,4 @@
-"""Synthetic series, an engine, and what must never be seen of them."""
+"""Synthetic series, an engine, and the values that must never be shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(name: str = "CT_small.dcm") -> FileDataset:
 
 
 def series(length: int = 3, patient: str = "") -> list[Dataset]:
-    """Instances of one series of one patient, whose identifying values are canaries."""
+    """Return instances of one series of one patient, whose identifying values are canaries."""
     first = read()
     for keyword, value in CANARIES.items():
         setattr(first, keyword, value)
@@ -45,7 +45,7 @@ def series(length: int = 3, patient: str = "") -> list[Dataset]:
 
 
 def engine(dataset: Dataset) -> None:
-    """De-identifies in place, the same way every time."""
+    """De-identify in place, the same way every time."""
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         setattr(dataset, keyword, deid_uid(str(dataset[keyword].value)))
     dataset.PatientName = "SUBJ-007"
@@ -60,7 +60,7 @@ def deid_uid(uid: str) -> str:
 
 
 def fill(acquisition: Acquisition, datasets: list[Dataset]) -> list[str]:
-    """De-identify the datasets within the acquisition; the UIDs they have now."""
+    """De-identify the datasets within the acquisition, and return the UIDs they have now."""
     for dataset in datasets:
         with acquisition.deidentifying(dataset):
             engine(dataset)
@@ -68,7 +68,7 @@ def fill(acquisition: Acquisition, datasets: list[Dataset]) -> list[str]:
 
 
 def logged(hooks: DeidHooks, length: int = 3) -> tuple[str, list[str]]:
-    """Log a series: its log id, and the de-identified SOP Instance UIDs."""
+    """Log a series, and return its log id and the de-identified SOP Instance UIDs."""
     with hooks.acquisition() as acquisition:
         uids = fill(acquisition, series(length))
         acquisition.post_deid()
@@ -76,7 +76,7 @@ def logged(hooks: DeidHooks, length: int = 3) -> tuple[str, list[str]]:
 
 
 def shown(error: BaseException) -> str:
-    """What a program prints of an error that nobody caught."""
+    """Return what a program prints of an error that nobody caught."""
     return "".join(traceback.format_exception(error))
 
 

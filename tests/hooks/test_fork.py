@@ -1,4 +1,4 @@
-"""In a forked child everything refuses and says so; the parent goes on."""
+"""In a forked child everything refuses with that cause; the parent goes on."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FORKED = "the log was opened before this process was forked. Load DeidHooks in t
 
 
 def in_a_child(function: Callable[[], object]) -> str:
-    """What came of ``function`` in a forked child: what it returned, or its error."""
+    """Call ``function`` in a forked child, and return its result or its error as text."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:  # nothing of pytest may run in here
         try:
-            said = str(function())
+            message = str(function())
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(write, said.encode())
+            message = f"{type(error).__name__}: {error}"
+        os.write(write, message.encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        said = pipe.read()
+        message = pipe.read()
     os.waitpid(child, 0)
-    return said
+    return message
 
 
 def acquisition_of(hooks: DeidHooks) -> Acquisition:
@@ -53,9 +53,9 @@ def test_everything_refuses_in_a_forked_child(hooks: DeidHooks, store: Store) ->
         hooks.uploading(log_id, "folder:/out").__enter__: "UploadRefused: Unable to resolve de-id",
     }
     for attempt, opening in attempts.items():
-        said = in_a_child(attempt)
-        assert said.startswith(opening)
-        assert FORKED.lower() in said.lower()
+        message = in_a_child(attempt)
+        assert message.startswith(opening)
+        assert FORKED.lower() in message.lower()
     assert opened_before.post_deid() in {entry.log_id for entry in store.entries}
 
 
@@ -67,9 +67,9 @@ def test_hooks_that_were_never_used_refuse_too(store: Store) -> None:
 def test_without_a_log_a_forked_child_is_refused_too() -> None:
     hooks = DeidHooks.load(url="none:")
     log_id, _ = logged(hooks)
-    said = in_a_child(hooks.uploading(log_id, "folder:/out").__enter__)
-    assert said.startswith("UploadRefused")
-    assert FORKED in said
+    message = in_a_child(hooks.uploading(log_id, "folder:/out").__enter__)
+    assert message.startswith("UploadRefused")
+    assert FORKED in message
 
 
 def test_a_child_does_not_close_its_parents_log(hooks: DeidHooks, store: Store) -> None:
@@ -82,28 +82,28 @@ def test_a_child_does_not_close_its_parents_log(hooks: DeidHooks, store: Store) 
     assert store.closed == 1
 
 
-def test_a_child_that_leaves_its_parents_upload_tells_nobody(
+def test_a_child_that_leaves_its_parents_upload_calls_no_plugin(
     hooks: DeidHooks, store: Store
 ) -> None:
-    told = []
+    received = []
 
-    class Hears:
+    class Collects:
         @hookimpl
         def post_upload(self, event: PostUpload) -> None:
-            told.append(event.outcome)
+            received.append(event.outcome)
 
-    hooks.register(Hears(), "hears")
+    hooks.register(Collects(), "collects")
     log_id, _ = logged(hooks)
     with hooks.uploading(log_id, "folder:/out") as upload:
 
         def leave() -> object:
             upload.sent_all()
             upload.__exit__(None, None, None)
-            return told, [event.event for event in store.events]
+            return received, [event.event for event in store.events]
 
         assert in_a_child(leave) == "([], ['cleared'])"
         upload.sent_all()
-    assert told == ["uploaded"]
+    assert received == ["uploaded"]
 
 
 def test_a_child_that_loads_its_own_hooks_works(hooks: DeidHooks) -> None:

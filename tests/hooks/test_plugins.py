@@ -1,4 +1,4 @@
-"""Plugins as they are installed: found, verified, asked, and never silently left out."""
+"""Installed plugins are found, verified, called, and never silently left out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def refusal(hooks: DeidHooks) -> UploadRefused:
     ],
     ids=["module", "class", "object"],
 )
-def test_an_installed_plugin_is_asked(
+def test_an_installed_plugin_is_called(
     distributions: Distributions, load: Load, target: str, source: str
 ) -> None:
     distributions.plugin("quota", source, target)
@@ -116,15 +116,15 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("source", "said"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("source", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_plugin_that_would_not_run_as_it_should_stops_the_load(
-    distributions: Distributions, load: Load, source: str, said: str
+    distributions: Distributions, load: Load, source: str, message: str
 ) -> None:
     distributions.plugin("broken", source)
     with pytest.raises(PluginError) as caught:
         load()
     assert "The plugin broken (dist-of-broken 1.0) " in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("body", ["def __init__(self, path): pass", "def __init__(self): exit()"])
@@ -198,12 +198,12 @@ def test_every_claim_can_be_listed(distributions: Distributions) -> None:
     ]
 
 
-def test_our_own_parts_are_found_like_any_other() -> None:
+def test_our_own_backends_and_engines_are_found_by_entry_points() -> None:
     assert {"none", "sqlite"} <= set(find_installed("deid_hooks.backends"))
     assert {"basic", "dicognito"} <= set(find_installed("deid_hooks.engines"))
 
 
-def test_a_disabled_plugin_is_neither_imported_nor_asked(
+def test_a_disabled_plugin_is_neither_imported_nor_called(
     distributions: Distributions, load: Load
 ) -> None:
     distributions.plugin("broken", "raise SystemExit")
@@ -226,13 +226,13 @@ def test_a_backend_that_cant_be_imported_is_named(distributions: Distributions) 
         DeidHooks.load(url="mine:x")
 
 
-def test_a_backend_that_is_none_is_named(distributions: Distributions) -> None:
+def test_what_is_not_a_backend_is_named(distributions: Distributions) -> None:
     distributions.install("mine", {"deid_hooks.backends": {"mine": "json:JSONDecoder"}})
     with pytest.raises(PluginError, match=r"mine \(mine 1.0\) is not a subclass of LogBackend"):
         DeidHooks.load(url="mine:x")
 
 
-def test_a_backend_that_does_not_take_the_url_is_named_without_its_words(
+def test_a_backend_that_does_not_take_the_url_is_named_without_the_text_of_its_error(
     distributions: Distributions,
 ) -> None:
     source = """
@@ -271,11 +271,11 @@ def test_an_uploader_registers_a_plugin_of_its_own_under_the_same_rules(load: Lo
     assert refusal(hooks).reasons == ("the plugin mine refused: not on Sundays",)
 
 
-# Plugins that misbehave when they are asked
+# Plugins that misbehave when they are called
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("raise ValueError('Canary')", "raised ValueError in pre_upload"),
         ("raise SystemExit('Canary')", "called exit in pre_upload"),
@@ -292,19 +292,19 @@ def test_an_uploader_registers_a_plugin_of_its_own_under_the_same_rules(load: Lo
 )
 @pytest.mark.filterwarnings("ignore:coroutine")
 def test_a_plugin_that_misbehaves_refuses(
-    distributions: Distributions, load: Load, store: Store, body: str, said: str
+    distributions: Distributions, load: Load, store: Store, body: str, message: str
 ) -> None:
     distributions.plugin(
         "odd",
         f"import threading\nasync def deny(): pass\n@hookimpl\ndef pre_upload(event): {body}",
     )
     error = refusal(load())
-    assert error.reasons == (f"the plugin odd {said}",)
+    assert error.reasons == (f"the plugin odd {message}",)
     assert_hides_everything(shown(error))
     assert store.events == []
 
 
-def test_a_plugin_that_hangs_does_not_keep_the_others_from_being_asked(
+def test_a_plugin_that_hangs_does_not_keep_the_others_from_being_called(
     distributions: Distributions, load: Load
 ) -> None:
     hang = "import threading\n@hookimpl\ndef pre_upload(event): threading.Event().wait()"
@@ -316,7 +316,9 @@ def test_a_plugin_that_hangs_does_not_keep_the_others_from_being_asked(
     }
 
 
-def test_the_users_own_interrupt_is_not_taken_for_a_plugins(load: Load, store: Store) -> None:
+def test_an_interrupt_by_the_user_is_not_taken_for_a_failure_of_the_plugin(
+    load: Load, store: Store
+) -> None:
     hooks = load(plugin_timeout=30)
     done = threading.Event()
     main = threading.main_thread().ident or 0

@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what is said of one that is wrong."""
+"""Where a setting comes from, and the error for one that is wrong."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_an_empty_variable_disables_no_plugin(
         ("hunter2 = " + "9" * 5000, ""),
     ],
 )
-def test_what_is_no_toml_is_told_by_its_line_and_not_repeated(
+def test_a_file_that_is_not_toml_is_an_error_that_names_the_line_and_quotes_nothing(
     machine: Machine, text: str, where: str
 ) -> None:
     path = write(machine.user, text)
@@ -242,7 +242,7 @@ def test_what_is_no_toml_is_told_by_its_line_and_not_repeated(
     assert caught.value.__suppress_context__
 
 
-def test_what_is_no_text_is_an_error(machine: Machine) -> None:
+def test_a_file_that_is_not_text_is_an_error(machine: Machine) -> None:
     write(machine.user, "").write_bytes(b"\xff\xfeu\0")
     with pytest.raises(SettingsError, match="is not TOML"):
         load_settings()
