@@ -61,7 +61,7 @@ def with_changes(name: str, target: Path, paths: Sequence[Path]) -> list[Changes
 def log(hooks: DeidHooks, gathered: Sequence[Changes]) -> None:
     with hooks.acquisition("BENCHMARK") as acquisition:
         for each in gathered:
-            acquisition.add(each)
+            acquisition.add_changes(each)
         acquisition.post_deid()
     with hooks.uploading(acquisition.log_id, "folder:benchmark") as upload:
         upload.sent_all()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from pydicom.dataset import Dataset
 
-from deid_hooks.backends.contract import Receipt
 from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
 from deid_hooks.dicom.capture import Snapshot, capture
 from deid_hooks.dicom.difference import Changes, changes
-from deid_hooks.errors import DeidHooksError, UnableToLog, UnusableDataset, UploadRefused
-from deid_hooks.hookspecs import PostDeid
-from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import Entry, make_log_id
+from deid_hooks.errors import UnableToLog, UnusableDataset, UploadRefused, hide_foreign_errors
+from deid_hooks.gate import Gate
+from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
+from deid_hooks.records.model import make_log_id
+
+logger = logging.getLogger("deid_hooks")
 
 
 class Acquisition:
@@ -27,24 +27,12 @@ class Acquisition:
     ``log_id`` exists from the beginning. Nothing of a dataset is kept but what changed.
     """
 
-    def __init__(
-        self,
-        project: str,
-        uploader: str,
-        secret: SiteSecret,
-        fields: Sequence[str],
-        policy: Policy,
-        refuse_mixed: bool,
-        log: Callable[[PostDeid, bool], str],
-    ) -> None:
+    def __init__(self, gate: Gate, project: str, uploader: str) -> None:
         self.log_id = make_log_id()
         self.project = project
         self._uploader = uploader
-        self._secret = secret
-        self._fields = fields
-        self._policy: Policy = policy
-        self._refuse_mixed = refuse_mixed
-        self._log = log
+        self._gate = gate
+        self._secret = gate.open_log().secret
         self._gathered: list[Changes] = []
         self._event: PostDeid | None = None
         self._left = False
@@ -54,7 +42,7 @@ class Acquisition:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """What was gathered and not logged is let go."""
+        """Drop what was gathered and not logged."""
         with self._lock:
             self._gathered.clear()
             self._event = None
@@ -67,113 +55,107 @@ class Acquisition:
         If the block raises, the dataset is half changed: nothing of it is kept, drop it. Raises
         UnusableDataset for what can't be logged.
         """
-        with _only_our_errors(UnusableDataset, "reading a dataset"):
+        with hide_foreign_errors(lambda name: UnusableDataset(f"{name} while reading a dataset")):
             original = capture(dataset)
         yield
         self.add(original, dataset)
 
-    def add(
-        self, original: Dataset | Snapshot | Changes, deidentified: Dataset | None = None
-    ) -> None:
-        """Take in one instance: a pair of datasets, or the ``changes`` a worker process made.
+    def add(self, original: Dataset | Snapshot, deidentified: Dataset) -> None:
+        """Take in one instance, for an engine that returns a new dataset.
 
         Raises UnusableDataset for what can't be logged, UnableToLog once the entry was made.
         """
-        if not isinstance(original, Changes):
-            if deidentified is None:
-                raise TypeError("add takes an original and a de-identified dataset, or changes")
-            if original is deidentified:
-                raise UnusableDataset("the original and the de-identified dataset are one object")
-            with _only_our_errors(UnusableDataset, "comparing two datasets"):
-                original = changes(original, deidentified, self._fields)
+        if original is deidentified:
+            raise UnusableDataset("the original and the de-identified dataset are one object")
+        with hide_foreign_errors(lambda name: UnusableDataset(f"{name} while comparing datasets")):
+            found = changes(original, deidentified, self._gate.settings.fields)
+        self.add_changes(found)
+
+    def add_changes(self, changes: Changes) -> None:
+        """Take in one instance by the ``changes`` that a worker process found.
+
+        Raises UnableToLog once the entry was made.
+        """
         with self._lock:
             if self._event or self._left:
                 raise UnableToLog(
-                    f"an instance came after the acquisition {self.log_id} was logged or left",
+                    f"an instance was added after the acquisition {self.log_id} was logged or left",
                     "open another acquisition for it",
                 )
-            self._gathered.append(original)
+            self._gathered.append(changes)
 
-    def event(self) -> PostDeid:
-        """The event of this acquisition, for a host that calls its own plugin manager.
+    def event(self, *, reuse: bool = False) -> PostDeid:
+        """Return the event of this acquisition, for a host that calls its own plugin manager.
 
-        Raises UnableToLog if there is nothing to log or the instances disagree on the patient.
-        Made once: a second attempt to log it must say the same, and nothing can be added any more.
+        The entry is made once: every attempt to log it logs the same, and nothing can be added any
+        more. With ``reuse``, the event is that of an equal entry if the log holds one; ``log_id``
+        is its id from then on. Raises UnableToLog if there is nothing to log, if the instances
+        disagree on the patient, or if the log can't be searched for an equal entry.
         """
-        with self._lock, _only_our_errors(UnableToLog, "making the entry"):
+        with (
+            self._lock,
+            hide_foreign_errors(lambda name: UnableToLog(f"{name} while making the entry")),
+        ):
             if self._event is None:
-                self._event = self._make_event(self._gathered)
-            return self._event
+                self._event = self._make_event()
+            event = self._gate.reuse(self._event) if reuse else self._event
+            self.log_id = event.log_id
+            return event
 
     def post_deid(self, *, reuse: bool = False) -> str:
-        """Make the entry durable and tell every plugin; UnableToLog if either fails.
+        """Make the entry durable and call every plugin; raise UnableToLog if either fails.
 
-        With ``reuse``, an entry of the same content that the log has already stands for this one,
-        so that a retry leaves no second. Returns the id under which it is logged, and ``log_id``
-        is that id from then on.
+        With ``reuse``, an equal entry that the log holds already is used, so that a retry leaves
+        no second. Returns the id under which the acquisition is logged, as does ``log_id`` from
+        then on.
         """
-        self.log_id = self._log(self.event(), reuse)
-        return self.log_id
+        event = self.event(reuse=reuse)
+        self._gate.log(event)
+        return event.log_id
 
-    def _make_event(self, gathered: Sequence[Changes]) -> PostDeid:
-        if not gathered:
+    def _make_event(self) -> PostDeid:
+        if not self._gathered:
             what = "was left before it was logged" if self._left else "holds no instance"
             raise UnableToLog(f"the acquisition {self.log_id} {what}")
-        if self._refuse_mixed:
-            refuse_mixed_patients(gathered)
+        settings = self._gate.settings
+        if settings.mixed_patients == "refuse":
+            refuse_mixed_patients(self._gathered)
+        policy: Policy = "identifying" if settings.policy == "identifying" else "all"
         entry = assemble(
-            gathered,
+            self._gathered,
             self.log_id,
             self.project,
             self._uploader,
             self._secret,
-            self._fields,
-            self._policy,
+            settings.fields,
+            policy,
         )
-        not_kept = tuple(sorted({name for each in gathered for name in each.not_kept}))
+        not_kept = tuple(sorted({name for each in self._gathered for name in each.not_kept}))
         return PostDeid(self.log_id, self.project, self._uploader, entry, not_kept)
-
-
-@contextmanager
-def _only_our_errors(kind: type[DeidHooksError], doing: str) -> Iterator[None]:
-    """pydicom's errors quote values: of what isn't ours only the kind is told."""
-    try:
-        yield
-    except DeidHooksError:
-        raise
-    except Exception as error:  # noqa: BLE001 - see above
-        raise kind(f"{type(error).__name__} while {doing}") from None
-
-
-log = logging.getLogger("deid_hooks")
 
 
 class Upload:
     """What an uploader reports to while it sends. Made by :meth:`DeidHooks.uploading`.
 
-    Reported instances make the outcome; leaving by an exception is ``failed``, leaving without a
-    word stays ``pending``. ``outcome`` is None until the block is left.
+    The outcome follows from the instances that are reported. Leaving by an exception is
+    ``failed``; leaving without a report stays ``pending``. ``outcome`` is None until the block is
+    left.
     """
 
-    def __init__(
-        self,
-        log_id: str,
-        clear: Callable[[], Entry | Receipt | None],
-        conclude: Callable[[str, tuple[str, ...]], None],
-    ) -> None:
-        self.log_id = log_id
+    def __init__(self, gate: Gate, event: PreUpload) -> None:
+        self.log_id = event.log_id
         self.outcome: str | None = None
-        self._clear = clear
-        self._conclude = conclude
+        self._gate = gate
+        self._event = event
         self._expected: Counter[str] | None = None  # None where nothing is logged
         self._sent: Counter[str] = Counter()
         self._cleared = False
-        self._all = False
+        self._all_sent = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Upload:
-        """Resolve the entry and ask every plugin; UploadRefused with every reason."""
-        entry = self._clear()
+        """Resolve the entry and ask every plugin; raise UploadRefused with every reason."""
+        entry = self._gate.clear(self._event)
         if entry is not None:
             self._expected = Counter(entry.deid_uids)
         self._cleared = True
@@ -188,31 +170,26 @@ class Upload:
     def sent_all(self) -> None:
         """Report that every instance of the acquisition was delivered."""
         self._refuse_uncleared()
-        self._all = True
+        self._all_sent = True
 
     def missing(self) -> tuple[str, ...]:
-        """De-identified SOP Instance UIDs of the entry that were not reported as delivered."""
-        if self._all:
+        """Return the de-identified SOP Instance UIDs that were not reported as delivered."""
+        if self._all_sent:
             return ()
         if self._expected is None:
             return tuple(sorted(uid for uid, times in self._sent.items() if not times))
         return tuple(sorted((self._expected - self._sent).elements()))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._finish("failed")
-        elif self._sent or self._all:
-            self._finish(self._told())
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            self._conclude("failed")
+        elif self._sent or self._all_sent:
+            self._conclude(self._derive_outcome())
 
-    def _told(self) -> str:
+    def _derive_outcome(self) -> str:
         unknown = set() if self._expected is None else set(self._sent) - set(self._expected)
         if unknown:
-            log.error(
+            logger.error(
                 "%s: %d instances were reported that its entry does not hold",
                 self.log_id,
                 len(unknown),
@@ -221,9 +198,12 @@ class Upload:
             return "uploaded"
         return "partial" if any(self._sent.values()) else "failed"
 
-    def _finish(self, outcome: str) -> None:
+    def _conclude(self, outcome: str) -> None:
         self.outcome = outcome
-        self._conclude(outcome, self.missing())
+        event = self._event
+        self._gate.conclude(
+            PostUpload(event.log_id, event.destination, event.uploader, outcome, self.missing())
+        )
 
     def _refuse_uncleared(self) -> None:
         if not self._cleared:

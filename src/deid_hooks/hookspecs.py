@@ -24,7 +24,6 @@ from deid_hooks.records.model import Entry
 PROJECT_NAME = "deid_hooks"
 HOOKS = ("post_deid", "pre_upload", "post_upload")
 
-hookspec = pluggy.HookspecMarker(PROJECT_NAME)
 hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
 
 
@@ -33,6 +32,7 @@ class PostDeid:
     """An acquisition was de-identified. ``entry`` holds originals and is hidden from ``repr``.
 
     ``not_kept`` names what changed and is not in the log: pixel data, values too large to keep.
+    ``reused`` says that the log held this entry already, from an earlier attempt.
     """
 
     log_id: str
@@ -40,6 +40,7 @@ class PostDeid:
     uploader: str
     entry: Entry = field(repr=False)
     not_kept: tuple[str, ...] = ()
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class PreUpload:
 
 @dataclass(frozen=True, slots=True)
 class PostUpload:
-    """What became of an acquisition: ``uploaded``, ``partial`` or ``failed``.
+    """An acquisition was sent: its outcome is ``uploaded``, ``partial`` or ``failed``.
 
     ``missing`` holds the de-identified SOP Instance UIDs that were not delivered.
     """
@@ -72,10 +73,10 @@ class Hookspecs:
         """An acquisition was de-identified and its entry is durable. Raise to stop the upload."""
 
     def pre_upload(self, event: PreUpload) -> str | None:
-        """About to be sent. Return a reason to refuse, or None.
+        """An acquisition is about to be sent. Return a reason to refuse, or None.
 
-        Every reason is collected; anything but None refuses, so does any exception.
+        Every reason is collected; anything but None refuses, and so does any exception.
         """
 
     def post_upload(self, event: PostUpload) -> None:
-        """What became of it. A notification: an exception is reported, never raised."""
+        """An acquisition was sent. A notification: an exception is reported, never raised."""

@@ -1,7 +1,8 @@
 """Loading, verifying and calling plugins.
 
-In a log that must miss nothing, a plugin that silently doesn't run is an unlogged upload: whatever
-can't be loaded or would never be called is an error that names the plugin and its distribution.
+In a log that must miss nothing, a plugin that silently doesn't run is an unlogged upload. So a
+plugin that can't be loaded, or would never be called, is an error that names it and its
+distribution.
 """
 
 from __future__ import annotations
@@ -53,15 +54,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one plugin said to one event: a value, or how it failed, in words."""
+    """What one plugin returned for one event, or how it failed, in words.
 
-    plugin: str
+    ``who`` names the plugin within a sentence: ``the plugin quota``.
+    """
+
+    who: str
     value: object = None
     failure: str = ""
 
 
 def find_installed(group: str) -> dict[str, Found]:
-    """The entry points of a group by name, sorted.
+    """Return the entry points of a group by name, sorted.
 
     Raises PluginError if a name is claimed twice: one of the two would never run.
     """
@@ -78,16 +82,18 @@ def find_installed(group: str) -> dict[str, Found]:
 
 
 def find_all(group: str) -> list[Found]:
-    """Every entry point of a group, claims to one name included."""
-    points = [Found(point.name, _distribution(point), point) for point in entry_points(group=group)]
+    """Return every entry point of a group, also those that claim the same name."""
+    points = [
+        Found(point.name, _name_distribution(point), point) for point in entry_points(group=group)
+    ]
     return sorted(points, key=lambda each: (each.name, each.distribution))
 
 
 def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
-    """A plugin manager with every plugin that is installed and not disabled, each verified.
+    """Verify every plugin that is installed and not disabled, and return a manager that has them.
 
     Raises PluginError for one that can't be imported or breaks the rules, SettingsError for a
-    disabled name that is no plugin's.
+    disabled name that is not the name of a plugin.
     """
     manager = pluggy.PluginManager(PROJECT_NAME)
     manager.add_hookspecs(mark_specs(PROJECT_NAME))
@@ -126,7 +132,7 @@ def register(
 
 
 def find_problem(manager: pluggy.PluginManager, plugin: object) -> str:
-    """What is wrong with a plugin, as the end of a sentence; empty if nothing is."""
+    """Return what is wrong with a plugin, as the end of a sentence; empty if nothing is."""
     hooks = 0
     for name in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
@@ -156,41 +162,39 @@ def ask_each(
     event: PostDeid | PreUpload | PostUpload,
     seconds: float,
 ) -> Iterator[Answer]:
-    """Call each plugin's hook by itself, so that none hides another and each is named.
+    """Call the hook of one plugin after the other, and yield their answers.
 
-    Each gets an event of its own: what a plugin does to it changes nothing of what is logged.
+    Each is called by itself, so that none hides another and each is named. Each gets an event of
+    its own: what a plugin does to it changes nothing of what is logged.
     """
     for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
-        yield _ask(implementation, hook, replace(event), seconds)
+        yield _ask_one(implementation, hook, replace(event), seconds)
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` for a misspelt name, or nothing."""
+    """Return `` (did you mean X?)`` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _ask(implementation: Any, hook: str, event: object, seconds: float) -> Answer:
-    plugin = str(implementation.plugin_name)
-
-    def failed(how: str) -> Answer:
-        return Answer(plugin, failure=f"the plugin {plugin} {how}")
+def _ask_one(implementation: Any, hook: str, event: object, seconds: float) -> Answer:
+    who = f"the plugin {implementation.plugin_name}"
 
     def call() -> Answer:
         # Caught in the plugin's thread: a Ctrl-C while we wait is the user's, not the plugin's.
         try:
-            return Answer(plugin, implementation.function(event))
+            return Answer(who, implementation.function(event))
         except SystemExit:
-            return failed(f"called exit in {hook}")
+            return Answer(who, failure=f"{who} called exit in {hook}")
         except BaseException as error:  # noqa: BLE001 - its text may hold values, its kind does not
-            return failed(f"raised {type(error).__name__} in {hook}")
+            return Answer(who, failure=f"{who} raised {type(error).__name__} in {hook}")
 
     try:
         return call_within(Deadline(seconds), call)
     except NoAnswer:
-        return failed(f"did not answer {hook} within {seconds:g} s")
+        return Answer(who, failure=f"{who} did not answer {hook} within {seconds:g} s")
     except RuntimeError:
-        return failed(f"could not be asked {hook}: no thread could be started")
+        return Answer(who, failure=f"{who} could not be asked {hook}: no thread could be started")
 
 
 def _takes_event(function: Any) -> bool:
@@ -204,20 +208,20 @@ def _takes_event(function: Any) -> bool:
     )
 
 
-def _distribution(point: EntryPoint) -> str:
+def _name_distribution(point: EntryPoint) -> str:
     distribution = point.dist
     return f"{distribution.name} {distribution.version}" if distribution else "unknown"
 
 
 def mark_specs(project_name: str) -> type[Hookspecs]:
-    """The specs, marked for a plugin manager of this project name."""
+    """Return the specs, marked for a plugin manager of this project name."""
     marker = pluggy.HookspecMarker(project_name)
-    members = {name: marker(_copy_of(getattr(Hookspecs, name))) for name in HOOKS}
+    members = {name: marker(_copy_function(getattr(Hookspecs, name))) for name in HOOKS}
     return type("Hookspecs", (Hookspecs,), members)
 
 
-def _copy_of(function: FunctionType) -> FunctionType:
-    """Markers write on the function: each project name gets one of its own."""
+def _copy_function(function: FunctionType) -> FunctionType:
+    """Copy a function: a marker writes on it, so each project name needs one of its own."""
     return FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__
     )

@@ -30,7 +30,7 @@ def other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 def entries(desk: Desk) -> dict[str, Entry]:
     with DeidHooks.load("test", url=desk.url) as hooks:
         ids = [log_id for (log_id,) in desk.sql("SELECT id FROM deid_log")]
-        return {entry.log_id: entry for entry in hooks.recorder.entries(ids)}
+        return {entry.log_id: entry for entry in hooks.open_log().entries(ids)}
 
 
 def exported(desk: Desk, *words: str) -> Path:

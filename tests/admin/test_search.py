@@ -213,19 +213,19 @@ def test_a_very_long_answer_takes_bounded_memory(
     monkeypatch.setattr(reading, "_CHARACTERS_A_PAGE", 100_000)
     desk.upload(SERIES / "77654033" / "CR1")
     with desk.hooks() as hooks:
-        [log_id] = hooks.recorder.search(parse_terms(["Doe"]))
-        [entry] = hooks.recorder.entries([log_id])
+        [log_id] = hooks.open_log().search(parse_terms(["Doe"]))
+        [entry] = hooks.open_log().entries([log_id])
         for start in range(0, 3_000, 500):
-            hooks.recorder.append(
+            hooks.open_log().append(
                 [replace(entry, log_id=f"{n:032X}") for n in range(start, start + 500)]
             )
-        looker = AccessRecorder(hooks.recorder, "search", "")
+        looker = AccessRecorder(hooks.open_log(), "search", "")
 
         def consumed() -> int:
             tracemalloc.start()
-            ids: Iterator[str] = hooks.recorder.search(parse_terms(["Doe"]))
+            ids: Iterator[str] = hooks.open_log().search(parse_terms(["Doe"]))
             found = looker.recorded(ids, "Doe", lambda log_id: [log_id])
-            count = sum(1 for _ in searching.rows_of(hooks.recorder, found, {}))
+            count = sum(1 for _ in searching.rows_of(hooks.open_log(), found, {}))
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert count == 3_001

@@ -15,9 +15,9 @@ def test_the_numbers_are_those_of_the_log(delivered: Desk, monkeypatch: pytest.M
     delivered("withdrawn", "folder:delivered", "Doe", "Modality=CR")
     delivered("forget", "PatientID=77654033", "Modality=CT", "--reason", "r", "--yes")
     with delivered.hooks() as hooks:
-        counted = statistics(hooks.recorder)
+        counted = statistics(hooks.open_log())
         monkeypatch.delattr(SQLiteBackend, "statistics")
-        read = statistics(hooks.recorder)
+        read = statistics(hooks.open_log())
     assert counted == read
     assert counted.counts["forgotten"] == counted.counts["blocked"] == 1
     assert counted.counts["patients"] == 2

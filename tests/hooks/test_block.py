@@ -1,4 +1,4 @@
-"""A patient who is blocked: nothing of theirs leaves, in no message stands who it is."""
+"""Nothing of a blocked patient leaves, and no message identifies the patient."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ OUT = "folder:/out"
 def block(
     hooks: DeidHooks, log_id: str, number: int, project: str = "", lift: bool = False
 ) -> None:
-    entry = hooks.recorder.resolve(log_id)
+    entry = hooks.open_log().resolve(log_id)
     [patient] = entry.patients
-    hooks.recorder.append(
+    hooks.open_log().append(
         [Block(f"{number:032x}", read_clock(), patient, project, "x", "consent", lift)]
     )
 
@@ -42,7 +42,7 @@ def test_a_later_acquisition_of_a_blocked_patient_is_not_logged(
     assert len(store.entries) == 1
 
 
-def test_other_patients_and_other_projects_are_free(hooks: DeidHooks, store: Store) -> None:
+def test_other_patients_and_other_projects_are_not_blocked(hooks: DeidHooks, store: Store) -> None:
     block(hooks, logged(hooks)[0], 1, project="TRIAL7")
     with hooks.acquisition(project="TRIAL8") as acquisition:
         fill(acquisition, series(1))
@@ -56,7 +56,7 @@ def test_other_patients_and_other_projects_are_free(hooks: DeidHooks, store: Sto
             acquisition.post_deid()
 
 
-def test_a_lifted_block_lets_the_patient_through_again(hooks: DeidHooks) -> None:
+def test_after_a_block_was_lifted_the_patient_is_uploaded_again(hooks: DeidHooks) -> None:
     log_id, _ = logged(hooks)
     block(hooks, log_id, 1)
     block(hooks, log_id, 2, lift=True)
@@ -65,11 +65,9 @@ def test_a_lifted_block_lets_the_patient_through_again(hooks: DeidHooks) -> None
     assert hooks.outcome(log_id, OUT) == "uploaded"
 
 
-def test_the_log_holds_a_keyed_digest_in_place_of_who_is_blocked(
-    hooks: DeidHooks, store: Store
-) -> None:
+def test_a_block_holds_a_keyed_digest_of_the_patient(hooks: DeidHooks, store: Store) -> None:
     log_id, _ = logged(hooks)
-    entry = hooks.recorder.resolve(log_id)
+    entry = hooks.open_log().resolve(log_id)
     assert isinstance(entry, Entry)
     block(hooks, log_id, 1)
     assert entry.fields["PatientID"][0] not in str(store.records[-1])

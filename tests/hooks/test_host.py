@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pluggy
@@ -19,7 +20,7 @@ from deid_hooks import (
     UploadRefused,
     install,
 )
-from deid_hooks.records.model import make_log_id
+from deid_hooks.records.model import Erasure, make_log_id
 from tests.hooks.conftest import URL
 from tests.hooks.distributions import Distributions
 from tests.hooks.memory import Store
@@ -93,17 +94,136 @@ def test_a_host_logs_clears_and_concludes(host: Host, store: Store) -> None:
     ]
 
 
-def test_plugins_of_the_host_are_asked_whenever_they_came(host: Host, store: Store) -> None:
-    told: list[tuple[str, str, int]] = []
+def test_plugins_of_the_host_are_called_whenever_they_were_registered(
+    host: Host, store: Store
+) -> None:
+    received: list[tuple[str, str, int]] = []
 
-    def hears(name: str) -> Any:
-        return lambda event: told.append((name, event.log_id, len(store.entries)))
+    def keep(name: str) -> Any:
+        return lambda event: received.append((name, event.log_id, len(store.entries)))
 
-    host.plugin("early", "post_deid", hears("early"))
+    host.plugin("early", "post_deid", keep("early"))
     host.install()
-    host.plugin("late", "post_deid", hears("late"))
+    host.plugin("late", "post_deid", keep("late"))
     log_id = host.upload()
-    assert sorted(told) == [("early", log_id, 1), ("late", log_id, 1)]
+    assert sorted(received) == [("early", log_id, 1), ("late", log_id, 1)]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[], ["unavailable"], ["lost", "lost"], ["written", "written"], ["written", "unavailable"]],
+    ids=" then ".join,
+)
+def test_a_host_that_logs_an_event_twice_leaves_one_entry(
+    host: Host, store: Store, faults: list[str]
+) -> None:
+    host.install()
+    store.faults = list(faults)
+    with host.hooks.acquisition() as acquisition:
+        fill(acquisition, series())
+        event = acquisition.event()
+        if faults:
+            with pytest.raises(UnableToLog):
+                host.pm.hook.post_deid(event=event)
+        else:
+            host.pm.hook.post_deid(event=event)
+        host.pm.hook.post_deid(event=event)
+    assert [entry.log_id for entry in store.entries] == [event.log_id]
+
+
+def test_a_retry_after_a_plugin_of_the_host_failed_leaves_one_entry(
+    host: Host, store: Store
+) -> None:
+    failures = [ValueError]
+
+    def fails_once(event: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    host.install()
+    host.plugin("fails", "post_deid", fails_once)
+    with host.hooks.acquisition() as acquisition:
+        fill(acquisition, series())
+        with pytest.raises(UnableToLog):
+            host.pm.hook.post_deid(event=acquisition.event())
+        host.pm.hook.post_deid(event=acquisition.event())
+    assert len(store.entries) == 1
+
+
+def log_in_a_run_of_its_own(host: Host, reuse: bool) -> tuple[str, PostDeid]:
+    with host.hooks.acquisition() as acquisition:
+        fill(acquisition, series())
+        event = acquisition.event(reuse=reuse)
+        host.pm.hook.post_deid(event=event)
+    return acquisition.log_id, event
+
+
+def test_a_second_run_of_a_host_that_reuses_leaves_one_entry(
+    host: Host, distributions: Distributions, store: Store
+) -> None:
+    distributions.plugin(
+        "collects",
+        "ids = []\n@hookimpl\ndef post_deid(event): ids.append((event.log_id, event.reused))",
+    )
+    host.install()
+    ids: list[str] = []
+    host.plugin("mine", "post_deid", lambda event: ids.append(event.log_id))
+    first, _ = log_in_a_run_of_its_own(host, reuse=True)
+    second, event = log_in_a_run_of_its_own(host, reuse=True)
+    assert first == second == event.log_id == event.entry.log_id
+    assert [entry.log_id for entry in store.entries] == [first]
+    assert ids == [first, first]
+    plugin = host.hooks.gate.plugins.get_plugin("collects")
+    assert plugin.ids == [(first, False), (first, True)]  # type: ignore[union-attr]
+    host.pm.hook.pre_upload(event=PreUpload(second, OUT, "host/1.0"))
+
+
+def test_without_reuse_a_second_run_of_a_host_is_a_second_entry(host: Host, store: Store) -> None:
+    host.install()
+    for _ in range(2):
+        log_in_a_run_of_its_own(host, reuse=False)
+    assert len(store.entries) == 2
+
+
+def test_an_event_that_claims_to_be_logged_already_is_refused_if_it_is_not(
+    host: Host, store: Store
+) -> None:
+    host.install()
+    with host.hooks.acquisition() as acquisition:
+        fill(acquisition, series())
+        event = replace(acquisition.event(), reused=True)
+        with pytest.raises(UnableToLog, match="the log has no entry"):
+            host.pm.hook.post_deid(event=event)
+
+
+def test_a_log_that_cant_be_searched_for_an_equal_entry_refuses_and_a_retry_is_logged(
+    host: Host, store: Store
+) -> None:
+    host.install()
+    with host.hooks.acquisition() as acquisition:
+        fill(acquisition, series())
+        store.down = True
+        with pytest.raises(UnableToLog, match="the log can't be reached"):
+            acquisition.event(reuse=True)
+        store.down = False
+        host.pm.hook.post_deid(event=acquisition.event(reuse=True))
+    assert len(store.entries) == 1
+
+
+def test_an_entry_that_was_forgotten_since_is_logged_again_under_an_id_of_its_own(
+    host: Host, store: Store
+) -> None:
+    host.install()
+    first, _ = log_in_a_run_of_its_own(host, reuse=True)
+    with host.hooks.acquisition() as acquisition:
+        fill(acquisition, series())
+        event = acquisition.event(reuse=True)
+        erasure = Erasure("", "dpo", "asked for")
+        host.hooks.open_log().erase([first], erasure, 1)
+        with pytest.raises(UnableToLog, match="was forgotten"):
+            host.pm.hook.post_deid(event=event)
+        host.pm.hook.post_deid(event=acquisition.event(reuse=True))
+    assert [entry.log_id for entry in store.entries] == [acquisition.log_id] != [first]
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "hang", "driver"])
@@ -135,7 +255,7 @@ def test_a_plugin_of_ours_stops_a_careless_host(
     assert store.events == []
 
 
-def test_a_plugin_of_ours_stops_it_after_de_identification(
+def test_a_plugin_of_ours_that_fails_in_post_deid_stops_a_careless_host(
     host: Host, distributions: Distributions
 ) -> None:
     distributions.plugin("stops", "@hookimpl\ndef post_deid(event): raise OSError")
@@ -146,17 +266,21 @@ def test_a_plugin_of_ours_stops_it_after_de_identification(
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
-    [("consent was withdrawn", "consent was withdrawn"), ("", "a plugin refused")],
+    ("answer", "message"),
+    [
+        ("consent was withdrawn.", "a plugin of the host refused: consent was withdrawn"),
+        ("", "a plugin of the host refused without a reason"),
+        (True, "a plugin of the host refused without a reason"),
+    ],
 )
 def test_a_reason_of_the_hosts_own_plugin_refuses(
-    host: Host, store: Store, answer: str, said: str
+    host: Host, store: Store, answer: object, message: str
 ) -> None:
     host.install()
     host.plugin("mine", "pre_upload", lambda event: answer)
     with pytest.raises(UploadRefused) as caught:
         host.upload()
-    assert caught.value.reasons == (said,)
+    assert caught.value.reasons == (message,)
     assert host.sent == []
     assert store.events == []
 
@@ -170,22 +294,26 @@ def test_every_reason_is_collected_ours_and_the_hosts(
     host.plugin("two", "pre_upload", lambda event: "second")
     with pytest.raises(UploadRefused) as caught:
         host.upload()
-    assert set(caught.value.reasons) == {"the plugin quota refused: no more", "first", "second"}
+    assert set(caught.value.reasons) == {
+        "the plugin quota refused: no more",
+        "a plugin of the host refused: first",
+        "a plugin of the host refused: second",
+    }
 
 
 @pytest.mark.parametrize(
-    ("hook", "error", "said"),
+    ("hook", "error", "message"),
     [
-        ("post_deid", UnableToLog, "a plugin raised ValueError in post_deid"),
-        ("pre_upload", UploadRefused, "a plugin raised ValueError in pre_upload"),
+        ("post_deid", UnableToLog, "a plugin of the host raised ValueError in post_deid"),
+        ("pre_upload", UploadRefused, "a plugin of the host raised ValueError in pre_upload"),
     ],
 )
 def test_a_plugin_of_the_host_that_raises_refuses(
-    host: Host, store: Store, hook: str, error: type[Exception], said: str
+    host: Host, store: Store, hook: str, error: type[Exception], message: str
 ) -> None:
     host.install()
     host.plugin("breaks", hook, raises)
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         host.upload()
     assert_hides_everything(shown(caught.value))
     assert host.sent == []
@@ -207,12 +335,12 @@ def test_an_exception_after_sending_is_reported_and_not_raised(
     host.plugin("breaks", "post_upload", raises)
     log_id = host.upload()
     assert host.sent == [log_id]
-    assert "a plugin raised ValueError in post_upload" in caplog.text
+    assert f"{log_id}: a plugin of the host raised ValueError in post_upload" in caplog.text
     assert_hides_everything(caplog.text)
     assert [event.event for event in store.events] == ["cleared", "uploaded"]
 
 
-# Wrappers and other ways round
+# Wrappers, and other ways around a refusal
 
 
 def swallows(event: object) -> Generator[None, Any, Any]:
@@ -243,7 +371,7 @@ def test_a_wrapper_cant_turn_a_refusal_into_an_approval(
     assert host.sent == []
 
 
-def test_a_wrapper_that_was_there_before_us_cant_either(host: Host) -> None:
+def test_a_wrapper_that_was_registered_before_install_is_refused(host: Host) -> None:
     host.plugin("wraps", "pre_upload", swallows, wrapper=True, tryfirst=True)
     host.install()
     with pytest.raises(UploadRefused, match="the plugin wraps wraps pre_upload"):
@@ -251,16 +379,16 @@ def test_a_wrapper_that_was_there_before_us_cant_either(host: Host) -> None:
     assert host.sent == []
 
 
-def test_a_wrapper_around_the_notification_harms_nobody(host: Host, store: Store) -> None:
+def test_a_wrapper_of_post_upload_is_allowed(host: Host, store: Store) -> None:
     host.install()
     host.plugin("wraps", "post_upload", swallows, wrapper=True)
     host.upload()
     assert [event.event for event in store.events] == ["cleared", "uploaded"]
 
 
-def test_a_host_that_takes_the_recorder_out_cant_upload(host: Host) -> None:
+def test_a_host_that_unregisters_the_gate_cant_upload(host: Host) -> None:
     host.install()
-    host.pm.unregister(name="deid-hooks recorder")
+    host.pm.unregister(name="deid-hooks gate")
     with pytest.raises(UnableToLog, match="was taken out of post_deid"):
         host.upload()
     log_id, _ = logged(host.hooks)
@@ -268,9 +396,9 @@ def test_a_host_that_takes_the_recorder_out_cant_upload(host: Host) -> None:
         host.pm.hook.pre_upload(event=PreUpload(log_id, OUT, "host/1.0"))
 
 
-def test_a_host_that_blocks_the_recorder_is_told(host: Host) -> None:
-    host.pm.set_blocked("deid-hooks recorder")
-    with pytest.raises(PluginError, match="blocks the plugin deid-hooks recorder"):
+def test_installing_where_the_host_blocks_the_gate_is_an_error(host: Host) -> None:
+    host.pm.set_blocked("deid-hooks gate")
+    with pytest.raises(PluginError, match="blocks the plugin deid-hooks gate"):
         host.install()
 
 
@@ -317,9 +445,9 @@ def test_an_event_for_another_hook_is_refused(host: Host, store: Store) -> None:
             host.pm.hook.pre_upload(event=acquisition.event())
 
 
-def test_an_id_that_is_none_is_refused(host: Host) -> None:
+def test_what_is_not_a_log_id_is_refused(host: Host) -> None:
     host.install()
-    with pytest.raises(UploadRefused, match="no de-id log id"):
+    with pytest.raises(UploadRefused, match="not a de-id log id"):
         host.pm.hook.pre_upload(event=PreUpload("nonsense", OUT, "host/1.0"))
 
 
@@ -336,29 +464,31 @@ def test_a_wrong_event_after_sending_is_reported_and_not_raised(
 ) -> None:
     host.install()
     assert host.pm.hook.post_upload(event=event) == []
-    assert "post_upload got no PostUpload event" in caplog.text
+    assert "without a PostUpload event: no outcome was recorded" in caplog.text
     assert store.events == []
 
 
-def test_what_a_host_calls_its_destination_is_masked_in_the_log(host: Host, store: Store) -> None:
+def test_a_password_in_the_destination_of_a_host_is_masked_in_the_log(
+    host: Host, store: Store
+) -> None:
     host.install()
     host.upload("dicomweb+https://me:hunter2@pacs/studies")
     assert {event.destination for event in store.events} == {"dicomweb+https://me:***@pacs/studies"}
 
 
-def test_plugins_of_ours_see_the_event_of_the_log(
+def test_our_plugins_get_the_event_as_the_log_records_it(
     host: Host, distributions: Distributions, store: Store
 ) -> None:
     distributions.plugin(
-        "tells",
-        "told = []\n"
+        "collects",
+        "received = []\n"
         + "".join(
-            f"@hookimpl\ndef {hook}(event): told.append(event)\n"
+            f"@hookimpl\ndef {hook}(event): received.append(event)\n"
             for hook in ("post_deid", "pre_upload", "post_upload")
         ),
     )
     host.install()
     host.upload("dicomweb+https://me:hunter2@pacs/studies")
-    told = host.hooks.manager.get_plugin("tells").told  # type: ignore[union-attr]
-    assert [type(event) for event in told] == [PostDeid, PreUpload, PostUpload]
-    assert "hunter2" not in repr(told)
+    received = host.hooks.gate.plugins.get_plugin("collects").received  # type: ignore[union-attr]
+    assert [type(event) for event in received] == [PostDeid, PreUpload, PostUpload]
+    assert "hunter2" not in repr(received)

@@ -1,4 +1,4 @@
-"""``none:``, logging switched off on purpose, and loud about it."""
+"""``none:``: logging is switched off on purpose, and every use warns of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from deid_hooks import DeidHooks, PreUpload, UploadRefused, hookimpl
-from deid_hooks.hooks import NOT_LOGGED
+from deid_hooks.gate import NOT_LOGGED
 from tests.hooks.series import fill, logged, series
 
 
@@ -23,14 +23,14 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_check_says_that_nothing_is_logged(
+def test_check_warns_that_nothing_is_logged(
     unlogged: DeidHooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     unlogged.check()
     assert warnings(caplog) == [NOT_LOGGED]
 
 
-def test_every_upload_says_that_nothing_is_logged(
+def test_every_upload_warns_that_nothing_is_logged(
     unlogged: DeidHooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_every_upload_says_that_nothing_is_logged(
     assert warnings(caplog) == [NOT_LOGGED] * 2
 
 
-def test_what_was_not_delivered_is_known_from_the_reports_alone(unlogged: DeidHooks) -> None:
+def test_the_outcome_follows_from_the_reports_alone(unlogged: DeidHooks) -> None:
     log_id, uids = logged(unlogged)
     with unlogged.uploading(log_id, "folder:/out") as upload:
         upload.sent(uids[0], ok=False)
@@ -56,14 +56,14 @@ def test_what_was_not_delivered_is_known_from_the_reports_alone(unlogged: DeidHo
     assert upload.outcome == "uploaded"
 
 
-def test_reuse_finds_nothing_and_does_not_mind(unlogged: DeidHooks) -> None:
+def test_reuse_finds_nothing_and_raises_nothing(unlogged: DeidHooks) -> None:
     with unlogged.acquisition() as acquisition:
         fill(acquisition, series())
         assert acquisition.post_deid(reuse=True) == acquisition.log_id
     assert unlogged.outcome(acquisition.log_id, "folder:/out") is None
 
 
-def test_plugins_are_asked_all_the_same(unlogged: DeidHooks) -> None:
+def test_plugins_are_called_all_the_same(unlogged: DeidHooks) -> None:
     class Refuses:
         @hookimpl
         def pre_upload(self, event: PreUpload) -> str:

@@ -1,4 +1,4 @@
-"""post_deid fails closed: what can't be logged raises, says why, and identifies nobody."""
+"""post_deid fails closed: what can't be logged raises, with the cause and without values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(acquisition: Acquisition) -> UnableToLog:
 
 
 @pytest.mark.parametrize(
-    ("faults", "said"),
+    ("faults", "message"),
     [
         (["unavailable"], "503 Service Unavailable. Start the service."),
         (["lost", "lost"], "the reply to the commit was lost."),
@@ -59,10 +59,10 @@ def refused(acquisition: Acquisition) -> UnableToLog:
     ],
 )
 def test_a_log_that_fails_stops_the_acquisition(
-    hooks: DeidHooks, store: Store, faults: list[str], said: str
+    hooks: DeidHooks, store: Store, faults: list[str], message: str
 ) -> None:
     store.faults = list(faults)
-    assert str(attempt(hooks)) == OPENING + said
+    assert str(attempt(hooks)) == OPENING + message
     assert store.faults == []
 
 
@@ -82,26 +82,28 @@ def test_an_unknown_append_is_repeated_with_the_same_id(
 def test_nothing_leaves_between_an_unknown_append_and_its_repetition(
     hooks: DeidHooks, store: Store
 ) -> None:
-    entries_when_told: list[int] = []
+    entries_when_called: list[int] = []
 
     class Watches:
         @hookimpl
         def post_deid(self, event: PostDeid) -> None:
-            entries_when_told.append(len(store.entries))
+            entries_when_called.append(len(store.entries))
 
     hooks.register(Watches(), "watches")
     store.faults = ["lost", "lost"]
     with hooks.acquisition() as acquisition:
         fill(acquisition, series())
         refused(acquisition)
-        assert entries_when_told == []
+        assert entries_when_called == []
         with pytest.raises(UploadRefused), hooks.uploading(acquisition.log_id, "folder:/out"):
             pytest.fail("it must not be sent")
         acquisition.post_deid()
-    assert entries_when_told == [1]
+    assert entries_when_called == [1]
 
 
-def test_a_service_that_is_down_is_said_with_its_status(hooks: DeidHooks, store: Store) -> None:
+def test_the_status_of_a_service_that_is_down_is_in_the_message(
+    hooks: DeidHooks, store: Store
+) -> None:
     store.faults = ["unavailable"]
     error = attempt(hooks)
     assert (error.cause, error.remedy) == ("503 Service Unavailable", "start the service")
@@ -118,7 +120,7 @@ def test_a_forgotten_id_does_not_come_back(hooks: DeidHooks, store: Store) -> No
     with hooks.acquisition() as acquisition:
         fill(acquisition, series())
         acquisition.post_deid()
-        backend = hooks.recorder.backend
+        backend = hooks.open_log().backend
         backend.erase([acquisition.log_id], Erasure("", "dpo", "asked for"), deadline=None)  # type: ignore[arg-type]
         assert "was forgotten" in str(refused(acquisition))
     assert store.entries == []
@@ -148,13 +150,13 @@ def test_instances_of_two_patients_are_logged_where_the_site_wants_it(load: Load
     with hooks.acquisition() as acquisition:
         fill(acquisition, [*series(1), *series(1, patient="CANARY-OTHER")])
         acquisition.post_deid()
-    entry = hooks.recorder.resolve(acquisition.log_id)
+    entry = hooks.open_log().resolve(acquisition.log_id)
     assert isinstance(entry, Entry)
     assert set(entry.fields["PatientID"]) == {CANARIES["PatientID"], "CANARY-OTHER"}
     assert len(entry.patients) == 2
 
 
-def test_an_error_of_our_own_making_is_told_by_its_kind(
+def test_of_an_unexpected_error_only_the_kind_is_in_the_message(
     hooks: DeidHooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*arguments: object) -> None:
@@ -181,7 +183,7 @@ def answers(event: object) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("does", "said"),
+    ("does", "message"),
     [
         (raises, "the plugin mine raised ValueError in post_deid"),
         (exits, "the plugin mine called exit in post_deid"),
@@ -190,7 +192,7 @@ def answers(event: object) -> Any:
     ],
 )
 def test_a_plugin_stops_an_acquisition_that_is_logged(
-    hooks: DeidHooks, store: Store, does: Callable[[object], Any], said: str
+    hooks: DeidHooks, store: Store, does: Callable[[object], Any], message: str
 ) -> None:
     class Mine:
         @hookimpl
@@ -200,11 +202,11 @@ def test_a_plugin_stops_an_acquisition_that_is_logged(
             return does(event)
 
     hooks.register(Mine(), "mine")
-    assert said in str(attempt(hooks))
+    assert message in str(attempt(hooks))
     assert len(store.entries) == 1
 
 
-def test_every_plugin_that_stops_it_is_named(hooks: DeidHooks) -> None:
+def test_every_plugin_that_stops_an_acquisition_is_named(hooks: DeidHooks) -> None:
     class Stops:
         @hookimpl
         def post_deid(self, event: PostDeid) -> None:
@@ -216,23 +218,23 @@ def test_every_plugin_that_stops_it_is_named(hooks: DeidHooks) -> None:
     assert all(f"the plugin plugin-{number} raised OSError" in str(error) for number in range(3))
 
 
-def test_no_plugin_hears_of_an_acquisition_that_is_not_logged(
+def test_no_plugin_is_called_for_an_acquisition_that_is_not_logged(
     hooks: DeidHooks, store: Store
 ) -> None:
-    told = []
+    received = []
 
     class Mine:
         @hookimpl
         def post_deid(self, event: PostDeid) -> None:
-            told.append(event)
+            received.append(event)
 
     hooks.register(Mine(), "mine")
     store.down = True
     attempt(hooks)
-    assert told == []
+    assert received == []
 
 
-def test_check_says_what_is_wrong_before_a_file_is_touched(hooks: DeidHooks, store: Store) -> None:
+def test_check_raises_what_is_wrong_with_the_log(hooks: DeidHooks, store: Store) -> None:
     hooks.check()
     store.down = True
     with pytest.raises(LogUnavailable, match=r"the log can't be reached\. Start it\."):

@@ -1,4 +1,4 @@
-"""What an uploader does, as the documentation shows it."""
+"""An uploader that does what the documentation shows."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_what_was_logged_brings_the_original_back(hooks: DeidHooks, store: Store
         with acquisition.deidentifying(dataset):
             engine(dataset)
         acquisition.post_deid()
-    entry = hooks.recorder.resolve(acquisition.log_id)
+    entry = hooks.open_log().resolve(acquisition.log_id)
     assert isinstance(entry, Entry)
     restored = restore(dataset, entry)
     assert restored.dataset == original
@@ -113,7 +113,7 @@ def test_the_log_id_is_there_before_anything_is_logged(hooks: DeidHooks, store: 
     assert [entry.log_id for entry in store.entries] == [first]
 
 
-def test_several_acquisitions_at_once_stay_apart(hooks: DeidHooks, store: Store) -> None:
+def test_several_acquisitions_at_once_are_not_mixed(hooks: DeidHooks, store: Store) -> None:
     barrier = threading.Barrier(4)
 
     def one(number: int) -> tuple[str, list[str]]:
@@ -153,7 +153,7 @@ def test_worker_processes_make_the_changes(hooks: DeidHooks, store: Store) -> No
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool, hooks.acquisition() as acquisition:
         made = pool.submit(changes_in_a_worker, TEST_FILES / "CT_small.dcm").result()
-        acquisition.add(made)
+        acquisition.add_changes(made)
         acquisition.post_deid()
     assert store.entries[0].fields["PatientName"] == (str(read().PatientName),)
 
@@ -181,7 +181,7 @@ def test_an_engine_may_return_a_new_dataset(hooks: DeidHooks, store: Store) -> N
     assert store.entries[0].fields["PatientID"] == (CANARIES["PatientID"],)
 
 
-def test_one_dataset_as_both_sides_is_refused(hooks: DeidHooks) -> None:
+def test_one_dataset_as_original_and_deidentified_is_refused(hooks: DeidHooks) -> None:
     dataset = series(1)[0]
     engine(dataset)
     with (
@@ -232,7 +232,7 @@ def test_an_instance_that_comes_after_post_deid_is_refused(hooks: DeidHooks, sto
     with hooks.acquisition() as acquisition:
         fill(acquisition, [first])
         acquisition.post_deid()
-        with pytest.raises(UnableToLog, match="came after"):
+        with pytest.raises(UnableToLog, match="added after"):
             fill(acquisition, [late])
     assert len(store.entries[0].instances) == 1
 
@@ -240,7 +240,7 @@ def test_an_instance_that_comes_after_post_deid_is_refused(hooks: DeidHooks, sto
 def test_an_instance_that_comes_after_the_block_is_refused(hooks: DeidHooks) -> None:
     with hooks.acquisition() as acquisition:
         pass
-    with pytest.raises(UnableToLog, match="came after"):
+    with pytest.raises(UnableToLog, match="added after"):
         fill(acquisition, series(1))
 
 
@@ -261,7 +261,7 @@ def test_a_retry_after_a_failure_writes_the_same_entry(hooks: DeidHooks, store: 
     assert [entry.log_id for entry in store.entries] == [acquisition.log_id]
 
 
-def test_reuse_finds_the_entry_that_stands(hooks: DeidHooks, store: Store) -> None:
+def test_reuse_uses_an_equal_entry(hooks: DeidHooks, store: Store) -> None:
     ids = []
     for _ in range(2):
         with hooks.acquisition(project="TRIAL7") as acquisition:
@@ -282,13 +282,13 @@ def test_reuse_keeps_projects_apart(hooks: DeidHooks, store: Store) -> None:
     assert len(store.entries) == 2
 
 
-def test_reuse_takes_no_entry_of_other_content_whatever_the_log_says(
+def test_reuse_takes_no_entry_of_other_content_whatever_the_store_answers(
     hooks: DeidHooks, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with hooks.acquisition(project="TRIAL7") as acquisition:
         fill(acquisition, series())
         other = acquisition.post_deid()
-    monkeypatch.setattr(type(hooks.recorder.backend), "with_digest", lambda *_: other)
+    monkeypatch.setattr(type(hooks.open_log().backend), "with_digest", lambda *_: other)
     with hooks.acquisition(project="TRIAL8") as acquisition:
         fill(acquisition, series())
         with pytest.raises(UnableToLog, match="and that is another entry"):
@@ -304,16 +304,16 @@ def test_without_reuse_a_second_attempt_is_a_second_entry(hooks: DeidHooks, stor
     assert len(store.entries) == 2
 
 
-def test_reuse_does_not_get_around_a_plugin_that_stopped_the_first_attempt(
+def test_reuse_does_not_bypass_a_plugin_that_stopped_the_first_attempt(
     hooks: DeidHooks, store: Store
 ) -> None:
-    told: list[str] = []
+    received: list[str] = []
 
     class Stops:
         @hookimpl
         def post_deid(self, event: PostDeid) -> None:
             assert event.entry.log_id == event.log_id
-            told.append(event.log_id)
+            received.append(event.log_id)
             raise ValueError
 
     hooks.register(Stops(), "stops")
@@ -322,10 +322,10 @@ def test_reuse_does_not_get_around_a_plugin_that_stopped_the_first_attempt(
             fill(acquisition, series())
             with pytest.raises(UnableToLog, match="the plugin stops raised ValueError"):
                 acquisition.post_deid(reuse=True)
-    assert told == [store.entries[0].log_id] * 2
+    assert received == [store.entries[0].log_id] * 2
 
 
-def test_what_is_not_in_the_log_is_said_by_name(
+def test_what_is_not_kept_in_the_log_is_named_in_a_warning(
     hooks: DeidHooks, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = series(1)[0]

@@ -1,4 +1,4 @@
-"""Cleared to leave or refused, and what became of it."""
+"""An acquisition is cleared or refused, and its outcome is recorded."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def events(store: Store) -> list[str]:
     return [event.event for event in store.events]
 
 
-class Hears:
-    """A plugin that keeps what it was told."""
+class Collects:
+    """A plugin that keeps the events it receives."""
 
     def __init__(self) -> None:
-        self.told: list[PostUpload] = []
+        self.received: list[PostUpload] = []
 
     @hookimpl
     def post_upload(self, event: PostUpload) -> None:
-        self.told.append(event)
+        self.received.append(event)
 
 
 @pytest.fixture
-def heard(hooks: DeidHooks) -> list[PostUpload]:
-    plugin = Hears()
-    hooks.register(plugin, "hears")
-    return plugin.told
+def received(hooks: DeidHooks) -> list[PostUpload]:
+    plugin = Collects()
+    hooks.register(plugin, "collects")
+    return plugin.received
 
 
 # Refusals
@@ -58,9 +58,9 @@ def test_an_id_the_log_does_not_know_is_refused(hooks: DeidHooks, store: Store) 
     assert events(store) == []
 
 
-def test_what_is_no_log_id_is_refused_and_not_repeated(hooks: DeidHooks) -> None:
-    assert "no de-id log id" in str(refused(hooks, CANARIES["PatientID"]))
-    assert "no de-id log id" in str(refused(hooks, None))  # type: ignore[arg-type]
+def test_what_is_not_a_log_id_is_refused_and_not_in_the_message(hooks: DeidHooks) -> None:
+    assert "not a de-id log id" in str(refused(hooks, CANARIES["PatientID"]))
+    assert "not a de-id log id" in str(refused(hooks, None))  # type: ignore[arg-type]
 
 
 def test_a_log_that_is_down_is_refused(hooks: DeidHooks, store: Store) -> None:
@@ -78,7 +78,7 @@ def test_a_lost_entry_is_refused(hooks: DeidHooks, store: Store) -> None:
 def test_a_forgotten_entry_is_refused(hooks: DeidHooks) -> None:
     log_id, _ = logged(hooks)
     erasure = Erasure("2026-01-01T00:00:00.000000Z", "dpo", "asked for")
-    hooks.recorder.backend.erase([log_id], erasure, deadline=None)  # type: ignore[arg-type]
+    hooks.open_log().backend.erase([log_id], erasure, deadline=None)  # type: ignore[arg-type]
     assert "was forgotten" in str(refused(hooks, log_id))
 
 
@@ -137,14 +137,16 @@ def test_what_cant_be_recorded_as_cleared_does_not_leave(
     assert events(store) == []
 
 
-def test_an_unknown_clearance_is_repeated(hooks: DeidHooks, store: Store) -> None:
+def test_an_append_of_cleared_whose_end_is_unknown_is_repeated(
+    hooks: DeidHooks, store: Store
+) -> None:
     log_id, _ = logged(hooks)
     store.faults = ["written"]
     with hooks.uploading(log_id, OUT):
         assert events(store) == ["cleared"]
 
 
-def test_a_drivers_error_while_resolving_is_told_by_its_kind(
+def test_of_a_drivers_error_while_resolving_only_the_kind_is_in_the_message(
     hooks: DeidHooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*arguments: object) -> None:
@@ -174,9 +176,7 @@ def test_the_id_may_be_written_in_any_way(hooks: DeidHooks, store: Store) -> Non
     assert hooks.outcome(dashed, OUT) == "uploaded"
 
 
-def test_that_it_is_cleared_stands_in_the_log_before_the_block(
-    hooks: DeidHooks, store: Store
-) -> None:
+def test_cleared_is_in_the_log_before_the_block_runs(hooks: DeidHooks, store: Store) -> None:
     log_id, _ = logged(hooks)
     with hooks.uploading(log_id, OUT):
         assert events(store) == ["cleared"]
@@ -196,7 +196,7 @@ def test_sending_without_the_block_is_refused_at_the_first_report(hooks: DeidHoo
 
 
 def test_all_instances_delivered_is_uploaded(
-    hooks: DeidHooks, store: Store, heard: list[PostUpload]
+    hooks: DeidHooks, store: Store, received: list[PostUpload]
 ) -> None:
     log_id, uids = logged(hooks)
     with hooks.uploading(log_id, OUT) as upload:
@@ -205,33 +205,33 @@ def test_all_instances_delivered_is_uploaded(
         assert upload.outcome is None
     assert upload.outcome == hooks.outcome(log_id, OUT) == "uploaded"
     assert events(store) == ["cleared", "uploaded"]
-    assert heard == [PostUpload(log_id, OUT, "tester/1.0", "uploaded", ())]
+    assert received == [PostUpload(log_id, OUT, "tester/1.0", "uploaded", ())]
 
 
-def test_sent_all_is_uploaded(hooks: DeidHooks, heard: list[PostUpload]) -> None:
+def test_sent_all_is_uploaded(hooks: DeidHooks, received: list[PostUpload]) -> None:
     log_id, _ = logged(hooks)
     with hooks.uploading(log_id, OUT) as upload:
         upload.sent_all()
-    assert heard[0].outcome == upload.outcome == "uploaded"
-    assert heard[0].missing == ()
+    assert received[0].outcome == upload.outcome == "uploaded"
+    assert received[0].missing == ()
 
 
-def test_some_instances_delivered_is_partial(hooks: DeidHooks, heard: list[PostUpload]) -> None:
+def test_some_instances_delivered_is_partial(hooks: DeidHooks, received: list[PostUpload]) -> None:
     log_id, uids = logged(hooks)
     with hooks.uploading(log_id, OUT) as upload:
         upload.sent(uids[0])
         upload.sent(uids[1], ok=False)
     assert hooks.outcome(log_id, OUT) == "partial"
-    assert heard[0].missing == tuple(sorted(uids[1:]))
+    assert received[0].missing == tuple(sorted(uids[1:]))
 
 
-def test_no_instance_delivered_is_failed(hooks: DeidHooks, heard: list[PostUpload]) -> None:
+def test_no_instance_delivered_is_failed(hooks: DeidHooks, received: list[PostUpload]) -> None:
     log_id, uids = logged(hooks)
     with hooks.uploading(log_id, OUT) as upload:
         for uid in uids:
             upload.sent(uid, ok=False)
     assert hooks.outcome(log_id, OUT) == "failed"
-    assert heard[0].missing == tuple(sorted(uids))
+    assert received[0].missing == tuple(sorted(uids))
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, SystemExit])
@@ -246,16 +246,16 @@ def test_leaving_by_an_exception_is_failed_and_it_passes_through(
     assert events(store) == ["cleared", "failed"]
 
 
-def test_leaving_without_a_word_stays_pending(
-    hooks: DeidHooks, store: Store, heard: list[PostUpload]
+def test_leaving_without_a_report_stays_pending(
+    hooks: DeidHooks, store: Store, received: list[PostUpload]
 ) -> None:
     log_id, _ = logged(hooks)
     with hooks.uploading(log_id, OUT) as upload:
         pass
     assert upload.outcome is None
     assert hooks.outcome(log_id, OUT) == "pending"
-    assert [event.log_id for event in hooks.recorder.pending()] == [log_id]
-    assert heard == []
+    assert [event.log_id for event in hooks.open_log().pending()] == [log_id]
+    assert received == []
 
 
 def test_what_was_never_cleared_has_no_outcome(hooks: DeidHooks) -> None:
@@ -264,7 +264,7 @@ def test_what_was_never_cleared_has_no_outcome(hooks: DeidHooks) -> None:
     assert hooks.outcome("nonsense", OUT) is None
 
 
-def test_outcomes_are_told_apart_by_destination(hooks: DeidHooks) -> None:
+def test_each_destination_has_its_own_outcome(hooks: DeidHooks) -> None:
     log_id, _ = logged(hooks)
     with hooks.uploading(log_id, "folder:/a") as upload:
         upload.sent_all()
@@ -288,11 +288,11 @@ def test_an_upload_may_be_retried(hooks: DeidHooks, store: Store) -> None:
         assert hooks.outcome(log_id, OUT) == "pending"
         upload.sent_all()
     assert events(store) == ["cleared", "failed", "cleared", "uploaded"]
-    assert hooks.recorder.pending() == []
+    assert hooks.open_log().pending() == []
 
 
 def test_two_instances_of_one_uid_are_two_deliveries(
-    hooks: DeidHooks, heard: list[PostUpload]
+    hooks: DeidHooks, received: list[PostUpload]
 ) -> None:
     twins = [*series(1), *series(1)]
     with hooks.acquisition() as acquisition:
@@ -306,7 +306,7 @@ def test_two_instances_of_one_uid_are_two_deliveries(
             for _ in range(times):
                 upload.sent(uid)
         assert upload.outcome == outcome
-    assert [event.missing for event in heard] == [(uid,), ()]
+    assert [event.missing for event in received] == [(uid,), ()]
 
 
 def test_an_instance_the_entry_does_not_hold_is_reported(
@@ -369,7 +369,7 @@ def test_every_reason_of_every_plugin_is_in_the_refusal(hooks: DeidHooks, store:
             return self.reason
 
     log_id, _ = logged(hooks)
-    said = {
+    answers = {
         "quota": "the trial has all the images it needs.",
         "consent": "consent was withdrawn",
         "broken": ValueError("Canary"),
@@ -377,7 +377,7 @@ def test_every_reason_of_every_plugin_is_in_the_refusal(hooks: DeidHooks, store:
         "yes": True,
         "happy": None,
     }
-    for name, reason in said.items():
+    for name, reason in answers.items():
         hooks.register(Refuses(reason), name)
     assert set(refused(hooks, log_id).reasons) == {
         "the plugin quota refused: the trial has all the images it needs",
@@ -395,14 +395,14 @@ def test_post_upload_is_a_notification(hooks: DeidHooks, caplog: pytest.LogCaptu
         def post_upload(self, event: PostUpload) -> None:
             raise SystemExit("Canary")
 
-    heard = Hears()
-    hooks.register(heard, "first")
+    collects = Collects()
+    hooks.register(collects, "first")
     hooks.register(Breaks(), "breaks")
-    hooks.register(Hears(), "last")
+    hooks.register(Collects(), "last")
     log_id, _ = logged(hooks)
     with hooks.uploading(log_id, OUT) as upload:
         upload.sent_all()
-    assert len(heard.told) == 1
+    assert len(collects.received) == 1
     assert [r.levelno for r in caplog.records] == [logging.ERROR]
     assert f"{log_id}: the plugin breaks called exit in post_upload" in caplog.text
     assert_hides_everything(caplog.text)

@@ -77,8 +77,8 @@ def verify(
 
     kept = head and "".join(read_arguments([head])).strip()
     with open_hooks(context) as hooks:
-        seen = _Counted(hooks.recorder.trail())
-        found = breaks(seen, trail_key(hooks.recorder.secret), kept or None)
+        seen = _Counted(hooks.open_log().trail())
+        found = breaks(seen, trail_key(hooks.open_log().secret), kept or None)
         rows = ({"row": each.row_id or "(the end)", "what": each.what} for each in found)
         if write_rows(rows, ["row", "what"], form, "row"):
             raise typer.Exit(FAILED)
@@ -93,7 +93,7 @@ def head(context: typer.Context) -> None:
     deid-hooks access head > head.txt
     """
     with open_hooks(context) as hooks:
-        typer.echo(hooks.recorder.trail_head())
+        typer.echo(hooks.open_log().trail_head())
 
 
 def _wanted(at: str, who: str, entry: str) -> Callable[[AccessRow], bool]:

@@ -127,7 +127,7 @@ def looking(context: typer.Context, action: str, reason: str) -> Iterator[Access
 
     with open_hooks(context) as hooks:
         refuse_without_reason(hooks, reason)
-        yield AccessRecorder(hooks.recorder, action, reason)
+        yield AccessRecorder(hooks.open_log(), action, reason)
 
 
 def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:

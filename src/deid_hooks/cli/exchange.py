@@ -113,7 +113,7 @@ def import_(
     with open_hooks(context) as hooks:
         hooks.check()
         try:
-            kind = import_history(hooks.recorder, file, project, counts)
+            kind = import_history(hooks.open_log(), file, project, counts)
         except OSError as error:
             raise typer.BadParameter(f"{file} can't be read: {error.strerror}") from None
         finally:
@@ -201,8 +201,10 @@ def copy(
         into = make_backend(target)
         try:
             into.create(Deadline(hooks.settings.deadline))
-            hooks.recorder.look(make_access_row("copy", f"to {mask_passwords(target)}", (), reason))
-            held = copy_log(hooks.recorder.backend, into, hooks.settings.deadline, _copied())
+            hooks.open_log().look(
+                make_access_row("copy", f"to {mask_passwords(target)}", (), reason)
+            )
+            held = copy_log(hooks.open_log().backend, into, hooks.settings.deadline, _copied())
         finally:
             into.close()
     if sys.stderr.isatty():

@@ -143,7 +143,7 @@ def _write_found(rows: Iterable[Row], columns: list[str], form: Format | None) -
 
 def _explain(context: typer.Context, query: Query, form: Format | None) -> None:
     with open_hooks(context) as hooks:
-        tell = getattr(hooks.recorder.backend, "explain", None)
+        tell = getattr(hooks.open_log().backend, "explain", None)
         if tell is None:
             typer.echo("This store does not say how it searches.", err=True)
             raise typer.Exit(NOTHING_FOUND)

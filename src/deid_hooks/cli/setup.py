@@ -167,7 +167,7 @@ def stats(context: typer.Context, form: FormatOption = None) -> None:
     from deid_hooks.admin.report import statistics
 
     with open_hooks(context) as hooks:
-        found = statistics(hooks.recorder)
+        found = statistics(hooks.open_log())
     numbers: list[dict[str, Any]] = [
         *({"what": name, "count": count} for name, count in found.counts.items()),
         {"what": "first entry", "count": found.first[:10]},

@@ -74,7 +74,7 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
                 "destination": event.destination,
                 "uploader": event.uploader,
             }
-            for event in hooks.recorder.pending()
+            for event in hooks.open_log().pending()
         ]
     if write_rows(rows, ["id", "cleared", "destination", "uploader"], form, "id") == 0:
         typer.echo("Nothing is pending.", err=True)

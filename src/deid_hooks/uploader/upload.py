@@ -168,7 +168,7 @@ def _log(
 ) -> _Logged:
     with hooks.acquisition(order.project) as acquisition:
         for each in staged:
-            acquisition.add(each.changes)
+            acquisition.add_changes(each.changes)
         log_id = acquisition.post_deid(reuse=True)
     if (kind := hooks.settings.stamp) != "none":
         for each in staged:
