@@ -78,7 +78,7 @@ def call_within(deadline: Deadline, function: Callable[[], T]) -> T:
 
 
 class Worker:
-    """One daemon thread that runs calls in order: a home for what can't cross threads.
+    """One daemon thread that runs calls in order: for what can't cross threads.
 
     After a :class:`NoAnswer` the thread may be stuck; throw the worker away and make another.
     """
@@ -104,28 +104,41 @@ class Worker:
             del call  # with what it returned
 
 
-Begin = Callable[[], None]
+class Turn:
+    """Decide between a job that is about to write, and its caller who gives up: the first wins."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
 
-def call_store(deadline: Deadline, job: Callable[[Begin], T], log: str) -> T:
-    """What ``job`` returns, by the deadline.
+    def take(self) -> bool:
+        """Return True for the first who asks, and False for every later one."""
+        return self._lock.acquire(blocking=False)
 
-    The job calls ``begin`` before the first thing that can't be undone. If it hangs, or fails with
-    an OSError, that is LogUnavailable before it began, and AppendUnknown after. A job that is given
-    up does not begin. ``log`` names the store in the message: a path, not a URL with a password.
-    """
-    turn = threading.Lock()  # whoever takes it: the job begins, or its caller gives up before
-
-    def begin() -> None:
-        if not turn.acquire(blocking=False):
+    def begin(self) -> None:
+        """Take the turn before the first thing that can't be undone; NoAnswer if it is taken."""
+        if not self.take():
             raise NoAnswer
 
+    def give_back(self) -> None:
+        """Let the turn be taken again: for certain, nothing was written."""
+        self._lock.release()
+
+
+def call_store(deadline: Deadline, call: Callable[[Turn], T], store: str, remedy: str = "") -> T:
+    """Return what ``call`` returns; say what it means for the log if it hangs or fails.
+
+    ``call`` waits at most until the deadline and raises NoAnswer then, as :func:`call_within` does;
+    the job behind it calls ``turn.begin()`` before the first thing that can't be undone. If it
+    gives no answer, or fails with an OSError, raises LogUnavailable before it began, and
+    AppendUnknown after. ``store`` names the store in the message: a path, no URL with a password.
+    """
+    turn = Turn()
     try:
-        return call_within(deadline, lambda: job(begin))
+        return call(turn)
     except NoAnswer:
-        why = f"gave no answer within {deadline.seconds:g} seconds"
+        cause = f"{store} gave no answer within {deadline.seconds:g} seconds"
     except OSError as error:
-        why = f"can't be used: {error.strerror or type(error).__name__}"
-    if turn.acquire(blocking=False):
-        raise LogUnavailable(f"the log {log} {why}")
-    raise AppendUnknown(f"the log {log} {why}; whether the last write is in it is unknown")
+        cause = f"{store} can't be used: {error.strerror or type(error).__name__}"
+    if turn.take():
+        raise LogUnavailable(cause, remedy)
+    raise AppendUnknown(f"{cause}; whether the last write is in it is unknown", remedy)

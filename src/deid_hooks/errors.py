@@ -13,7 +13,6 @@
         ├── AppendUnknown        all of it was written or none, now or later
         ├── IdConflict           the id is known with other content
         ├── Forgotten            the id was erased and must not come back
-        ├── TrailMoved           the access row does not follow the last one
         └── NotAllowed           the log is there, and its keeper does not let this user do it
 
 No message ever holds an identifying value: it names the keyword, the file or the log id.
@@ -126,16 +125,6 @@ class Forgotten(LogError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.log_id,)
-
-
-class TrailMoved(LogError):
-    """The access row follows one that is not the last of the trail any more; link it again."""
-
-    def __init__(self) -> None:
-        super().__init__("another look was recorded in the meantime", "try again")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()
 
 
 class NotAllowed(LogError):

@@ -119,7 +119,7 @@ class Gate:
         That it is equal is found out when it is logged. Raises UnableToLog.
         """
         with _convert_to_unable_to_log():
-            log_id = self.open_log().standing(event.entry)
+            log_id = self.open_log().find_equal(event.entry)
         if log_id is None:
             return event
         return replace(event, log_id=log_id, entry=replace(event.entry, log_id=log_id), reused=True)

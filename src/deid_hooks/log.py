@@ -11,7 +11,7 @@ from contextlib import ContextDecorator, suppress
 from itertools import islice
 from urllib.parse import unquote
 
-from deid_hooks.backends.contract import LogBackend, Receipt
+from deid_hooks.backends.contract import LogBackend, Receipt, Statistics
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.errors import (
     AppendUnknown,
@@ -24,7 +24,7 @@ from deid_hooks.errors import (
 )
 from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
 from deid_hooks.query.conditions import Query
-from deid_hooks.records.chain import linked, trail_key
+from deid_hooks.records.chain import commit_terms, derive_trail_key, seal_records
 from deid_hooks.records.keys import (
     SiteSecret,
     compute_content_digest,
@@ -33,7 +33,11 @@ from deid_hooks.records.keys import (
     read_secret,
 )
 from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.records.outcomes import Copy, find_copies
 from deid_hooks.settings import Settings, mask_passwords
+
+_SECONDS_TO_COUNT = 600.0
+_SECONDS_TO_UPGRADE = 6 * 3600.0
 
 
 def _foreign_errors_as(kind: type[LogError]) -> ContextDecorator:
@@ -50,6 +54,7 @@ class Log:
         self.backend = backend
         self.secret = secret
         self.seconds = seconds
+        self._trail_key = derive_trail_key(secret)
 
     @_foreign_errors_as(LogUnavailable)
     def create(self) -> None:
@@ -75,15 +80,15 @@ class Log:
         """Write records durably. After an AppendUnknown, once more with the same ids."""
         deadline = self._deadline()
         try:
-            self.backend.append(records, deadline)
+            self.backend.append(records, self._seal, deadline)
         except AppendUnknown:
             if deadline.passed:
                 raise
-            self.backend.append(records, deadline)
+            self.backend.append(records, self._seal, deadline)
 
     @_foreign_errors_as(LogUnavailable)
-    def standing(self, entry: Entry) -> str | None:
-        """The log id of the entry with the same content, if the log has one already."""
+    def find_equal(self, entry: Entry) -> str | None:
+        """Return the log id of the entry with the same content, if the log has one already."""
         if not self.backend.records:
             return None
         return self.backend.with_digest(entry.digest, self._deadline())
@@ -92,8 +97,8 @@ class Log:
     def resolve(self, log_id: str) -> Entry | Receipt:
         """Read an entry back from the store and find it equal to what was written.
 
-        Sealed where the store finds that itself, because this user may not read it. Raises LogError
-        with the cause if there is none, or it isn't.
+        Returns a Receipt where the store itself finds that, because this user may not read the
+        entry. Raises LogError with the cause if there is none, or it isn't.
         """
         found = self.backend.resolve(log_id, self._deadline())
         if found is None:
@@ -113,7 +118,7 @@ class Log:
 
     @_foreign_errors_as(LogUnavailable)
     def blocked(self, patients: Sequence[str], project: str) -> bool:
-        """Whether nothing of one of these patients may leave, in this project or in any."""
+        """Return whether nothing of one of these patients may leave, in this project or in any."""
         if not (self.backend.records and patients):
             return False
         latest: dict[tuple[str, str], bool] = {}
@@ -124,57 +129,52 @@ class Log:
 
     @_foreign_errors_as(LogUnavailable)
     def subject(self, project: str, patient: str) -> str | None:
-        """The label that a patient, by the keyed digest, has in this project already."""
+        """Return the label that a patient, by the keyed digest, has in this project already."""
         if not self.backend.records:
             return None
         return self.backend.subject(project, patient, self._deadline())
 
     @_foreign_errors_as(LogUnavailable)
     def outcome(self, log_id: str, destination: str) -> str | None:
-        """``pending`` or the latest outcome at this destination; None if it was never cleared."""
-        latest: str | None = None
-        if self.backend.records:
-            for event in self.backend.uploads([log_id], self._deadline()):
-                if event.destination == destination:
-                    latest = "pending" if event.event == "cleared" else event.event
-        return latest
+        """Return what is known of an entry at this destination; None if it was never cleared there.
 
-    def pending(self) -> list[UploadEvent]:
-        """What was cleared and has no outcome, at each destination, oldest first."""
-        latest: dict[tuple[str, str], UploadEvent] = {}
-        for event in self.backend.uploads(None, self._deadline()):
-            latest.pop((event.log_id, event.destination), None)
-            if event.event == "cleared":
-                latest[event.log_id, event.destination] = event
-        return list(latest.values())
+        ``pending``, ``uploaded``, ``partial``, ``failed`` or ``withdrawn``.
+        """
+        if not self.backend.records:
+            return None
+        copies = find_copies(self.backend.uploads([log_id], self._deadline()))
+        return next((copy.state for copy in copies if copy.destination == destination), None)
+
+    def pending(self) -> list[Copy]:
+        """Return what was cleared and has no outcome, at each destination, oldest first."""
+        copies = find_copies(self.backend.uploads(None, self._deadline()))
+        return [copy for copy in copies if copy.state == "pending"]
 
     def search(self, query: Query) -> Iterator[str]:
-        """The ids that match. The caller records the look: see :meth:`look`."""
+        """Yield the ids that match. The caller records the access: see :meth:`record_access`."""
         return self.backend.search(query, self._deadline())
 
     def entries(self, log_ids: Iterable[str]) -> Iterator[Entry]:
-        """The entries with these ids, in that order, some at a time."""
+        """Yield the entries with these ids, in that order, some at a time."""
         ids = iter(log_ids)
         while some := list(islice(ids, 100)):
             yield from self.backend.entries(some, self._deadline())
 
     def records(self) -> Iterator[Record]:
-        """All that the log holds, in its order. The caller records the look."""
+        """Yield all that the log holds, in its order. The caller records the access."""
         return self.backend.everything(self._deadline())
 
     def uploads(self, log_ids: Iterable[str]) -> Iterator[UploadEvent]:
-        """What became of these entries, oldest first."""
+        """Yield what became of these entries, oldest first."""
         return self.backend.uploads(list(log_ids), self._deadline())
 
-    @_foreign_errors_as(AppendUnknown)
-    def look(self, row: AccessRow) -> None:
-        """Record a look in the access trail, durably, before anything is shown."""
-        key = trail_key(self.secret)
-        self.backend.look(row, lambda row, head: linked(row, head, key), self._deadline())
+    def record_access(self, row: AccessRow) -> None:
+        """Write a row of the access trail, durably, before anything is shown."""
+        self.append([commit_terms(row, self._trail_key)])
 
     @_foreign_errors_as(LogUnavailable)
     def tombstone(self, log_id: str) -> Tombstone | None:
-        """What is left of an entry that was forgotten; None if it was not, or never was there."""
+        """Return what is left of an entry that was forgotten; None if it was not forgotten."""
         found = self.backend.resolve(log_id, self._deadline())
         return found if isinstance(found, Tombstone) else None
 
@@ -186,20 +186,30 @@ class Log:
         """
         self.backend.erase(log_ids, erasure, Deadline(seconds))
 
-    def trail(self) -> Iterator[AccessRow]:
-        """The access trail from its beginning. Who shows it records that, too."""
+    def trail(self) -> Iterator[tuple[AccessRow, str]]:
+        """Yield the access trail with its seals, from its beginning. The caller records that."""
         return self.backend.trail(self._deadline())
 
-    @_foreign_errors_as(LogUnavailable)
-    def trail_head(self) -> str:
-        """The seal of the last row of the access trail, ``""`` before the first look."""
-        return self.backend.trail_head(self._deadline())
+    def statistics(self) -> Statistics:
+        """Count what the log holds. A large log takes minutes."""
+        return self.backend.statistics(Deadline(_SECONDS_TO_COUNT))
+
+    def explain(self, query: Query) -> list[tuple[str, str]]:
+        """Return the attribute of each term and the indexes that serve it."""
+        return self.backend.explain(query, self._deadline())
+
+    def upgrade(self) -> str:
+        """Bring an older store to this version; return what was done. A large log takes hours."""
+        return self.backend.upgrade(Deadline(_SECONDS_TO_UPGRADE))
 
     def close(self) -> None:
         self.backend.close()
 
     def _deadline(self) -> Deadline:
         return Deadline(self.seconds)
+
+    def _seal(self, head: str, new: Sequence[Record]) -> list[str]:
+        return seal_records(head, new, self._trail_key)
 
     def _refuse_foreign(self, entry: Entry | Receipt) -> None:
         if entry.key != self.secret.name:

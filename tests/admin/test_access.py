@@ -69,7 +69,7 @@ def test_a_whole_trail_is_whole_and_its_head_is_the_last_seal(delivered: Desk) -
     delivered("search", "Doe")
     delivered("search", "Roe")
     assert delivered("access", "verify").code == 0
-    [(seal,)] = delivered.sql("SELECT seal FROM deid_log_access ORDER BY seq DESC LIMIT 1")
+    [(seal,)] = delivered.sql("SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1")
     assert delivered("access", "head").out.strip() == seal
     assert delivered("access", "verify", "--head", seal).code == 0
 
@@ -98,4 +98,4 @@ def test_the_csv_of_the_trail_has_every_column_and_no_formula(delivered: Desk) -
     delivered("search", "Doe", "--reason", "=1+1")
     [_, row, *_] = list(csv.DictReader(io.StringIO(delivered("access", "--format", "csv").out)))
     assert row["reason"] == "'=1+1"
-    assert {"at", "who", "where", "asked", "log_ids", "previous", "seal"} <= set(row)
+    assert {"at", "who", "where", "asked", "log_ids", "salt", "commitment", "seal"} <= set(row)

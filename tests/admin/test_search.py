@@ -210,7 +210,7 @@ def test_tables_fit_the_terminal_and_keep_the_ids_whole(delivered: Desk) -> None
 def test_a_very_long_answer_takes_bounded_memory(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_CHARACTERS_A_PAGE", 100_000)
+    monkeypatch.setattr(reading, "_BYTES_A_PAGE", 100_000)
     desk.upload(SERIES / "77654033" / "CR1")
     with desk.hooks() as hooks:
         [log_id] = hooks.open_log().search(parse_terms(["Doe"]))

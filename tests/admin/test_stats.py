@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from deid_hooks.admin.report import statistics
 from deid_hooks.backends.sqlite import SQLiteBackend
 from tests.admin.conftest import SERIES, Desk
 
@@ -15,13 +14,13 @@ def test_the_numbers_are_those_of_the_log(delivered: Desk, monkeypatch: pytest.M
     delivered("withdrawn", "folder:delivered", "Doe", "Modality=CR")
     delivered("forget", "PatientID=77654033", "Modality=CT", "--reason", "r", "--yes")
     with delivered.hooks() as hooks:
-        counted = statistics(hooks.open_log())
+        counted = hooks.open_log().statistics()
         monkeypatch.delattr(SQLiteBackend, "statistics")
-        read = statistics(hooks.open_log())
+        read = hooks.open_log().statistics()
     assert counted == read
     assert counted.counts["forgotten"] == counted.counts["blocked"] == 1
     assert counted.counts["patients"] == 2
-    assert counted.counts["looks"] == 3
+    assert counted.counts["accesses"] == 3
     assert {(event, count) for _, event, count in counted.copies} >= {("withdrawn", 3)}
 
 

@@ -12,9 +12,8 @@ from deid_hooks import Deadline, LogBackend, LogUnavailable
 from deid_hooks.backends.contract import Page
 from deid_hooks.copy_log import CopyFailed, compute_sum, copy_log
 from deid_hooks.log import make_backend
-from deid_hooks.records.chain import linked
 from deid_hooks.records.model import AccessRow, Block, Entry, Erasure, Record, UploadEvent
-from deid_hooks.testing.records import fresh_id, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
 
 ERASURE = Erasure("t", "who", "why")
 Make = Callable[[str], LogBackend]
@@ -33,8 +32,8 @@ def make(tmp_path: Path) -> Make:
 def a_bit_of_everything() -> list[Record]:
     entries = [make_entry(originals=text) for text in ("{}", "\0\ud800", "x" * 200_000)]
     events = [UploadEvent(e.log_id, "t", "cleared", "folder:/x", "sender/1") for e in entries]
-    first = linked(AccessRow(fresh_id(), "t", "who", "host", "show", "PatientID=1", ()), "", b"k")
-    second = linked(AccessRow(fresh_id(), "t", "who", "host", "show", "", ()), first.seal, b"k")
+    first = AccessRow(fresh_id(), "t", "who", "host", "show", "PatientID=1", ())
+    second = AccessRow(fresh_id(), "t", "who", "host", "show", "", ())
     return [*entries, first, *events, second, Block(fresh_id(), "t", "p", "", "who")]
 
 
@@ -46,16 +45,27 @@ def copied(source: LogBackend, target: LogBackend) -> int:
 def test_everything_arrives_in_its_order(make: Make, source: str, target: str) -> None:
     old, new = make(source), make(target)
     records = a_bit_of_everything()
-    old.append(records, Deadline())
+    old.append(records, chain_seals, Deadline())
     assert copied(old, new) == len(records)
     assert list(new.everything(Deadline())) == records
+    assert new.read(0, Deadline()).seals == tuple(chain_seals("", records))
+
+
+def test_a_target_whose_trail_goes_another_way_is_refused(make: Make) -> None:
+    old, new = make("sqlite"), make("sqlite")
+    rows = [AccessRow(fresh_id(), "t", "who", "host", "show", "", ()) for _ in range(2)]
+    old.append(rows[:1], chain_seals, Deadline())
+    new.append(rows[1:], chain_seals, Deadline())
+    with pytest.raises(CopyFailed, match="access trail"):
+        copied(old, new)
+    assert list(new.everything(Deadline())) == rows[1:]
 
 
 def test_a_copy_that_was_interrupted_goes_on(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     records: list[Record] = [make_entry() for _ in range(500)]
-    old.append(records, Deadline())
-    new.append(records[:250], Deadline())
+    old.append(records, leave_unsealed, Deadline())
+    new.append(records[:250], leave_unsealed, Deadline())
     heard: list[int] = []
     copy_log(old, new, 10, heard.append)
     assert list(new.everything(Deadline())) == records
@@ -65,10 +75,10 @@ def test_a_copy_that_was_interrupted_goes_on(make: Make) -> None:
 def test_a_copy_is_brought_up_to_date_with_what_came_and_what_was_forgotten(make: Make) -> None:
     old, new = make("sqlite"), make("jsonl")
     gone, left = make_entry(), make_entry()
-    old.append([gone, left], Deadline())
+    old.append([gone, left], leave_unsealed, Deadline())
     copied(old, new)
     old.erase([gone.log_id], ERASURE, Deadline())
-    old.append([make_entry()], Deadline())
+    old.append([make_entry()], leave_unsealed, Deadline())
     copied(old, new)
     assert compute_sum(old, 10) == compute_sum(new, 10)
     assert new.resolve(gone.log_id, Deadline()) == old.resolve(gone.log_id, Deadline())
@@ -77,7 +87,7 @@ def test_a_copy_is_brought_up_to_date_with_what_came_and_what_was_forgotten(make
 def test_what_was_forgotten_at_the_target_is_not_brought_back(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     entry = make_entry()
-    old.append([entry], Deadline())
+    old.append([entry], leave_unsealed, Deadline())
     copied(old, new)
     new.erase([entry.log_id], ERASURE, Deadline())
     with pytest.raises(CopyFailed, match="forgotten"):
@@ -88,22 +98,22 @@ def test_what_was_forgotten_at_the_target_is_not_brought_back(make: Make) -> Non
 def test_a_target_that_holds_more_or_something_else_is_no_copy(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     entry = make_entry()
-    old.append([entry], Deadline())
-    new.append([make_entry()], Deadline())
+    old.append([entry], leave_unsealed, Deadline())
+    new.append([make_entry()], leave_unsealed, Deadline())
     with pytest.raises(CopyFailed, match="does not hold what the source holds"):
         copied(old, new)
     other = make("sqlite")
-    other.append([replace(entry, project="other")], Deadline())
+    other.append([replace(entry, project="other")], leave_unsealed, Deadline())
     with pytest.raises(CopyFailed, match="another log"):
         copied(old, other)
 
 
 def test_a_target_that_changes_what_it_is_given_is_found_out(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
-    old.append([make_entry(originals="é")], Deadline())
+    old.append([make_entry(originals="é")], leave_unsealed, Deadline())
     write = new.append
-    new.append = lambda records, deadline: write(  # type: ignore[method-assign]
-        [replace(r, originals="e") if isinstance(r, Entry) else r for r in records], deadline
+    new.append = lambda records, seal, deadline: write(  # type: ignore[method-assign]
+        [replace(r, originals="e") if isinstance(r, Entry) else r for r in records], seal, deadline
     )
     with pytest.raises(CopyFailed):
         copied(old, new)
@@ -114,7 +124,7 @@ def test_a_source_that_goes_away_is_told_and_the_copy_goes_on_later(
 ) -> None:
     old, new = make("sqlite"), make("sqlite")
     records: list[Record] = [make_entry() for _ in range(450)]
-    old.append(records, Deadline())
+    old.append(records, leave_unsealed, Deadline())
     read, pages = old.read, 0
 
     def reads(after: int, deadline: Deadline) -> Page:

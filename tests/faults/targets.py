@@ -25,7 +25,7 @@ from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, make_log_id
 from deid_hooks.records.pseudonyms import Pseudonyms
 from deid_hooks.settings import load_settings
-from deid_hooks.testing.records import KEYWORDS, TEXTS, make_entry
+from deid_hooks.testing.records import KEYWORDS, TEXTS, leave_unsealed, make_entry
 from deid_hooks.uploader.prepare import Preparer, Refused, be_quiet_and_fast
 from tests.dicom.files import Leaves, leaves, sent
 
@@ -116,7 +116,7 @@ def _entries() -> list[Entry]:
 def _store() -> SQLiteBackend:
     store = SQLiteBackend(f"sqlite:///{_FOLDER}/log.db")
     store.create(Deadline())
-    store.append(_entries(), Deadline())
+    store.append(_entries(), leave_unsealed, Deadline())
     return store
 
 

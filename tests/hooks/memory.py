@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deid_hooks.backends.contract import LogBackend, Page
+from deid_hooks.backends.rules import Seal
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import AppendUnknown, Forgotten, IdConflict, LogUnavailable
 from deid_hooks.records.model import Entry, Erasure, Record, Tombstone, UploadEvent
@@ -61,7 +62,7 @@ class MemoryBackend(LogBackend):
     def check(self, deadline: Deadline) -> None:
         self._refuse_if_down()
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         self._store.attempts.append(tuple(records))
         self._refuse_if_down()
         fault = self._store.faults.pop(0) if self._store.faults else ""
@@ -80,7 +81,7 @@ class MemoryBackend(LogBackend):
         self._refuse_if_down()
         found = self._store.records[after : after + 5]
         records = [self._store.altered(r) if isinstance(r, Entry) else r for r in found]
-        return Page(tuple(records), after + len(found))
+        return Page(tuple(records), ("",) * len(found), after + len(found))
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
         with _lock:

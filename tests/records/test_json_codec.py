@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from deid_hooks.records.json_codec import decode_record, encode_record
 from deid_hooks.records.model import Record
 from deid_hooks.testing.records import (
+    any_access_rows,
     any_blocks,
     any_entries,
     any_events,
-    any_looks,
     any_tombstones,
     make_entry,
 )
 
 
-@given(any_entries | any_events | any_tombstones | any_blocks | any_looks)
+@given(any_entries | any_events | any_tombstones | any_blocks | any_access_rows)
 def test_a_record_comes_back_as_it_was(record: Record) -> None:
     written = json.dumps(encode_record(record), ensure_ascii=False).encode()
     assert decode_record(json.loads(written)) == record

@@ -21,7 +21,7 @@ from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import AccessRow, Erasure, Tombstone, make_log_id
-from deid_hooks.testing.records import make_entry
+from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_http import HTTPBackend
 
 
@@ -220,7 +220,7 @@ def test_an_answer_that_does_not_say_it_leaves_the_append_unknown(
     serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
 ) -> None:
     with pytest.raises(AppendUnknown):
-        serve(_says(text)).append([make_entry()], Deadline(3))
+        serve(_says(text)).append([make_entry()], leave_unsealed, Deadline(3))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_refusal_of_something_else_is_unavailable_and_names_the_status(
     serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
 ) -> None:
     with pytest.raises(LogUnavailable, match=text.split(b"\r\n")[0].decode()[9:]) as caught:
-        serve(_says(text)).append([make_entry()], Deadline(3))
+        serve(_says(text)).append([make_entry()], leave_unsealed, Deadline(3))
     assert "Qxname" not in str(caught.value)
 
 
@@ -281,7 +281,7 @@ def test_an_answer_that_comes_by_drops_ends_at_the_deadline(
     backend = serve(drip)
     deadline = Deadline(0.5)
     with pytest.raises(AppendUnknown):
-        backend.append([make_entry()], deadline)
+        backend.append([make_entry()], leave_unsealed, deadline)
     with pytest.raises(LogUnavailable):
         list(backend.search(parse_terms(["PatientID=1"]), Deadline(0.5)))
     assert gone.wait(5), "the thread that read it goes on for ever"
@@ -342,7 +342,7 @@ def test_a_lost_reply_is_asked_for_again_and_the_entry_is_there_once(
     backend = serve(relay)
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
     entry = make_entry()
-    backend.append([entry], Deadline())
+    backend.append([entry], leave_unsealed, Deadline())
     assert site.recorder.backend.resolve(entry.log_id, Deadline()) == entry
 
 
@@ -378,7 +378,7 @@ def test_a_proxy_that_keeps_answers_vouches_for_no_entry(
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
     entry = make_entry()
-    site.backend().append([entry], Deadline())
+    site.backend().append([entry], leave_unsealed, Deadline())
     through = HTTPBackend(caching)
     assert through.resolve(entry.log_id, Deadline()) == entry
     site.backend().erase([entry.log_id], Erasure("t", "alice", "asked to"), Deadline())
@@ -390,7 +390,7 @@ def test_nobody_there_is_unavailable_at_once(monkeypatch: pytest.MonkeyPatch) ->
     backend = HTTPBackend(f"deidlog+http://127.0.0.1:{free_port()}")
     deadline = Deadline(30)
     with pytest.raises(LogError, match="can't be reached"):
-        backend.append([make_entry()], deadline)
+        backend.append([make_entry()], leave_unsealed, deadline)
     assert deadline.left() > 20
 
 

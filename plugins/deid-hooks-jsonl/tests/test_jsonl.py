@@ -8,7 +8,7 @@ import pytest
 
 from deid_hooks import Deadline, LogUnavailable
 from deid_hooks.testing import BackendConformance
-from deid_hooks.testing.records import make_entry
+from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_jsonl import JSONLinesBackend
 
 
@@ -34,11 +34,11 @@ def test_an_append_that_a_crash_cut_short_is_no_record_and_in_nobodys_way(
     log: JSONLinesBackend, path: Path
 ) -> None:
     first, cut, last = make_entry(), make_entry(), make_entry()
-    log.append([first], Deadline())
-    log.append([cut], Deadline())
+    log.append([first], leave_unsealed, Deadline())
+    log.append([cut], leave_unsealed, Deadline())
     path.write_bytes(path.read_bytes()[:-5])
     assert list(log.everything(Deadline())) == [first]
-    log.append([last], Deadline())
+    log.append([last], leave_unsealed, Deadline())
     assert list(log.everything(Deadline())) == [first, last]
 
 
@@ -52,17 +52,17 @@ def test_a_file_that_is_no_log_is_refused_and_left_as_it_is(path: Path, content:
     path.write_bytes(content)
     log = JSONLinesBackend(f"jsonl:///{path}")
     with pytest.raises(LogUnavailable, match="no de-id log"):
-        log.append([make_entry()], Deadline())
+        log.append([make_entry()], leave_unsealed, Deadline())
     assert path.read_bytes() == content
 
 
 def test_a_log_that_was_replaced_while_in_use_is_read_anew(
     log: JSONLinesBackend, path: Path, tmp_path: Path
 ) -> None:
-    log.append([make_entry()], Deadline())
+    log.append([make_entry()], leave_unsealed, Deadline())
     other = JSONLinesBackend(f"jsonl:///{tmp_path}/other.jsonl")
     other.create(Deadline())
     entry = make_entry()
-    other.append([entry], Deadline())
+    other.append([entry], leave_unsealed, Deadline())
     (tmp_path / "other.jsonl").replace(path)
     assert list(log.everything(Deadline())) == [entry]

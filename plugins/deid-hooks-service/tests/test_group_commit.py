@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from deid_hooks.backends.rules import Seal
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
 from deid_hooks.log import Log
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, Erasure, Record
-from deid_hooks.testing.records import make_entry
+from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.flywheel import records_of
 
@@ -34,10 +35,10 @@ class Store(SQLiteBackend):
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         self.transactions.append(len(records))
         self.before()
-        super().append(records, deadline)
+        super().append(records, leave_unsealed, deadline)
         self.after()
 
 
@@ -87,7 +88,7 @@ def test_what_comes_at_once_shares_transactions(store: Store) -> None:
 
 def test_one_bad_entry_fails_no_other(store: Store) -> None:
     known = make_entry()
-    store.append([known], Deadline())
+    store.append([known], leave_unsealed, Deadline())
     good = [make_entry() for _ in range(10)]
     bad = replace(known, project="other")
     answers = run(store, at_once(*[[entry] for entry in good[:5]], [bad], *[[e] for e in good[5:]]))
@@ -166,7 +167,7 @@ def test_an_entry_that_the_store_can_not_take_fails_no_other(store: Store) -> No
     def append(records: Sequence[Record], deadline: Deadline) -> None:
         if large in records:
             raise LogUnavailable("a value is too large for the log")
-        SQLiteBackend.append(store, records, deadline)
+        SQLiteBackend.append(store, records, leave_unsealed, deadline)
 
     store.append = append  # type: ignore[method-assign]
     answers = run(store, at_once(*[[entry] for entry in (*good[:3], large, *good[3:])]))

@@ -17,7 +17,7 @@ from tests.hooks.series import read
 from tests.whole.site import Site, rows
 
 from deid_hooks import AppendUnknown, Deadline, LogUnavailable
-from deid_hooks.testing.records import make_entry
+from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend
 
 _SERIES = 60
@@ -77,10 +77,13 @@ def _delivered(site: Site) -> set[str]:
 def test_a_standby_is_refused_as_not_writable(standby: PostgreSQLServer, url: str) -> None:
     with_both = PostgreSQLBackend(url)
     with_both.create(Deadline())
-    with_both.append([make_entry()], Deadline())
+    with_both.append([make_entry()], leave_unsealed, Deadline())
     with_both.close()
     alone = PostgreSQLBackend(standby.url(url.rpartition("/")[2]))
-    for call in (alone.check, lambda deadline: alone.append([make_entry()], deadline)):
+    for call in (
+        alone.check,
+        lambda deadline: alone.append([make_entry()], leave_unsealed, deadline),
+    ):
         with pytest.raises(LogUnavailable, match="is a standby, not writable"):
             call(Deadline())
     alone.close()
@@ -96,14 +99,14 @@ def test_what_did_not_reach_the_standby_is_not_acknowledged_not_even_when_it_is_
         cancel = threading.Thread(target=_cancel_a_wait, args=(primary,))
         cancel.start()
         with pytest.raises(AppendUnknown, match="not to its standby"):
-            backend.append([entry], Deadline())
+            backend.append([entry], leave_unsealed, Deadline())
         cancel.join()
         assert backend.resolve(entry.log_id, Deadline()) == entry  # on the primary alone
         with pytest.raises(AppendUnknown):
-            backend.append([entry], Deadline(0.7))
+            backend.append([entry], leave_unsealed, Deadline(0.7))
     finally:
         standby.send(signal.SIGCONT)
-    backend.append([entry], Deadline())
+    backend.append([entry], leave_unsealed, Deadline())
     backend.close()
 
 

@@ -15,8 +15,7 @@ from deid_hooks import Deadline, LogUnavailable
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import Forgotten, IdConflict, NotAllowed
 from deid_hooks.records.model import Block, Entry, Erasure, Tombstone, UploadEvent
-from deid_hooks.testing.process import TRAIL_KEY
-from deid_hooks.testing.records import fresh_id, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend
 from deid_hooks_sql.roles import script
 
@@ -54,8 +53,8 @@ def test_who_uploads_appends_and_learns_that_it_is_there_whole(
 ) -> None:
     uploader.check(Deadline())
     event = UploadEvent(entry.log_id, "t", "cleared", "folder:/x", "sender/1")
-    uploader.append([entry, event], Deadline())
-    uploader.append([entry, event], Deadline())
+    uploader.append([entry, event], leave_unsealed, Deadline())
+    uploader.append([entry, event], leave_unsealed, Deadline())
     assert owner.resolve(entry.log_id, Deadline()) == entry
     assert uploader.resolve(entry.log_id, Deadline()) == Receipt(
         *(entry.log_id, entry.project, entry.digest, entry.key, entry.patients, entry.deid_uids)
@@ -64,7 +63,7 @@ def test_who_uploads_appends_and_learns_that_it_is_there_whole(
     assert list(uploader.uploads([entry.log_id], Deadline())) == [event]
     other = make_entry(log_id=entry.log_id, project="other")
     with pytest.raises(IdConflict):
-        uploader.append([other], Deadline())
+        uploader.append([other], leave_unsealed, Deadline())
 
 
 def test_who_uploads_is_told_of_blocks_labels_and_what_was_forgotten(
@@ -72,19 +71,19 @@ def test_who_uploads_is_told_of_blocks_labels_and_what_was_forgotten(
 ) -> None:
     entry = make_entry(patients=("p",))
     block = Block(fresh_id(), "t", "p", "", "who", "why")
-    owner.append([entry, block], Deadline())
+    owner.append([entry, block], leave_unsealed, Deadline())
     assert list(uploader.blocks(["p"], Deadline())) == [block]
     assert uploader.subject("TRIAL7", "p", Deadline()) == "SUBJ-007"
     owner.erase([entry.log_id], Erasure("t", "who", "why"), Deadline())
     assert isinstance(uploader.resolve(entry.log_id, Deadline()), Tombstone)
     with pytest.raises(Forgotten):
-        uploader.append([entry], Deadline())
+        uploader.append([entry], leave_unsealed, Deadline())
 
 
 def test_who_uploads_can_not_read_what_identifies(
     owner: PostgreSQLBackend, uploader: PostgreSQLBackend
 ) -> None:
-    owner.append(_ENTRIES, Deadline())
+    owner.append(_ENTRIES, leave_unsealed, Deadline())
     for call in (
         lambda: uploader.read(0, Deadline()),
         lambda: list(uploader.entries([_ENTRIES[0].log_id], Deadline())),
@@ -126,7 +125,7 @@ def test_who_uploads_can_not_read_what_identifies(
 def test_an_entry_that_was_altered_is_not_vouched_for(
     owner: PostgreSQLBackend, uploader: PostgreSQLBackend, damage: str
 ) -> None:
-    owner.append(_ENTRIES[:1], Deadline())
+    owner.append(_ENTRIES[:1], leave_unsealed, Deadline())
     with psycopg.connect(owner.url, autocommit=True) as connection:
         connection.execute(damage)
     with pytest.raises(LogUnavailable, match="altered"):
@@ -136,17 +135,16 @@ def test_an_entry_that_was_altered_is_not_vouched_for(
 def test_who_searches_reads_and_adds_to_the_trail_and_nothing_else(
     owner: PostgreSQLBackend,
 ) -> None:
-    from deid_hooks.records.chain import linked
     from deid_hooks.records.model import AccessRow
 
-    owner.append(_ENTRIES, Deadline())
+    owner.append(_ENTRIES, leave_unsealed, Deadline())
     searcher = PostgreSQLBackend(owner.url.replace("postgres@", "its_search@"))
     row = AccessRow(fresh_id(), "t", "who", "host", "show", "", (), "")
-    searcher.look(row, lambda row, head: linked(row, head, TRAIL_KEY), Deadline())
+    searcher.append([row], chain_seals, Deadline())
     assert len(list(owner.trail(Deadline()))) == 1
     assert list(searcher.everything(Deadline())) == list(owner.everything(Deadline()))
     with pytest.raises(LogUnavailable):
-        searcher.append([make_entry()], Deadline())
+        searcher.append([make_entry()], leave_unsealed, Deadline())
     with psycopg.connect(searcher.url, autocommit=True) as connection:
         for sql in ("DELETE FROM deid_log_access", "UPDATE deid_log_access SET who = ''"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

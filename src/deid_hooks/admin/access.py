@@ -29,7 +29,7 @@ class AccessRecorder:
 
     def record(self, asked: str, log_ids: Sequence[str]) -> None:
         """Make a row of the trail durable, or raise LogError: then nothing may be shown."""
-        self.recorder.look(make_access_row(self._action, asked, log_ids, self._reason))
+        self.recorder.record_access(make_access_row(self._action, asked, log_ids, self._reason))
 
     def recorded(
         self, answers: Iterable[T], asked: str, ids_of: Callable[[T], Sequence[str]]

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any
 
 from deid_hooks.admin.access import PAGE
-from deid_hooks.admin.copies import group_copies
 from deid_hooks.log import Log
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.model import AccessRow, Entry, Record
+from deid_hooks.records.outcomes import group_copies
 
 JOIN_COLUMNS = [
     *("log_id", "subject", "project"),

@@ -93,7 +93,7 @@ def _entries(
         if isinstance(each, Pair):  # of which nobody knows to which instances it belongs
             entry = replace(entry, instances=(), uids=each.uids)
             entry = replace(entry, digest=compute_content_digest(entry, secret))
-        if recorder.standing(entry):
+        if recorder.find_equal(entry):
             counts["there already"] += 1
         else:
             yield replace(entry, log_id=_log_id(entry.digest, secret))

@@ -10,12 +10,14 @@ said here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from deid_hooks.backends.rules import Seal, iterate_pages
 from deid_hooks.deadline import Deadline
-from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable, TrailMoved
+from deid_hooks.errors import LogUnavailable
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -25,6 +27,7 @@ from deid_hooks.records.model import (
     Tombstone,
     UploadEvent,
 )
+from deid_hooks.records.outcomes import find_copies
 
 if TYPE_CHECKING:
     from deid_hooks.query.conditions import Query
@@ -32,9 +35,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records in the order of the store, and the cursor to go on from."""
+    """Some records in the order of the store, the seal of each, and the cursor to go on from."""
 
     records: tuple[Record, ...]
+    seals: tuple[str, ...]
     cursor: int
 
 
@@ -55,6 +59,22 @@ class Receipt:
     deid_uids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How much a log holds.
+
+    ``counts`` are by name: ``entries``, ``instances``, ``patients``, ``projects``, ``forgotten``,
+    ``blocked``, ``accesses``. ``copies`` are rows of a destination, the latest event there, and of
+    how many entries it is the latest, sorted. ``first`` and ``last`` are the ``created`` of the
+    oldest and the newest entry, ``""`` without one.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    copies: list[tuple[str, str, int]] = field(default_factory=list)
+    first: str = ""
+    last: str = ""
+
+
 class LogBackend(ABC):
     """A store of the log.
 
@@ -73,7 +93,7 @@ class LogBackend(ABC):
     """
 
     records: bool = True
-    """False for the backend that keeps nothing (``none:``), which is told loudly."""
+    """False for the backend that keeps nothing (``none:``), which users are warned of."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -85,8 +105,15 @@ class LogBackend(ABC):
         """
         return
 
+    def upgrade(self, deadline: Deadline) -> str:
+        """Bring a store of an older version to this one; return what was done, ``""`` for nothing.
+
+        May be repeated after a kill; of two at once one waits. Raises LogUnavailable.
+        """
+        return ""
+
     def exists(self) -> bool:
-        """Whether a store may be there. Only a store that is a file of ours can say no."""
+        """Return whether a store may be there. Only a store that is a file of ours can say no."""
         return True
 
     @abstractmethod
@@ -94,7 +121,7 @@ class LogBackend(ABC):
         """Return if the store is reachable, ours and writable; LogUnavailable otherwise."""
 
     @abstractmethod
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         """Write all records or none, durably, in the order given.
 
         Ends in one of three ways. Returned: all of it is durable, a crash of the process, of the
@@ -104,17 +131,21 @@ class LogBackend(ABC):
 
         A record that the store holds already is left as it is, so that an append can be repeated;
         the others of the call are written all the same. Held already means: an entry of the same
-        id and the same content (``created`` and ``uploader`` aside); an equal upload event or
-        block; an access row for which ``trail.same_row`` holds; an equal tombstone. IdConflict
-        if the id is known with other content, and for a tombstone of an entry that stands;
-        Forgotten for an entry whose id was erased; TrailMoved for a new access row whose
-        ``previous`` is not the ``seal`` of the last one (``""`` in a trail without rows). After
-        any of the three nothing was written.
+        id and the same content (``created`` and ``uploader`` aside); an equal upload event, block
+        or tombstone; an equal access row, or the same one erased since. IdConflict if the id is
+        known with other content, and for a tombstone of an entry that stands; Forgotten for an
+        entry whose id was erased. After either nothing was written. These rules are
+        :func:`~deid_hooks.backends.rules.select_new`.
+
+        While the store holds its order, it calls ``seal(head, new)`` once, with the last seal that
+        it keeps (``""`` before the first) and the records that are new, in their order; not at all
+        if none is. It returns one seal for each, ``""`` for a record that has none, which the store
+        keeps with the record. If ``seal`` raises, nothing is written and that error is raised.
         """
 
     @abstractmethod
     def read(self, after: int, deadline: Deadline) -> Page:
-        """Records that come after the cursor, 0 for the beginning, in the order of the store.
+        """Return records that come after the cursor, 0 for the beginning, in the store's order.
 
         An empty page means there are none now. The order never changes; a cursor never skips a
         record that becomes visible later, as one does whose number was drawn before, and whose
@@ -126,30 +157,27 @@ class LogBackend(ABC):
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
         """Make the identifying values of these entries unreadable; leave a tombstone for each.
 
-        ``trail.erased`` takes the place of access rows that returned one of the ids. Destinations
-        of a tombstone are those of the entry's upload events, in order, once each; the events
-        stay. Ids that the log does not know, or that were erased already, are passed over. Once
-        it returns no value can be read from the store's files either; LogError, not LogUnavailable,
-        if the entries are gone but traces may be left.
+        ``chain.erase_terms`` takes the place of access rows that returned one of the ids; their
+        seals stay. Destinations of a tombstone are those of the entry's upload events, in order,
+        once each; the events stay. Ids that the log does not know, or that were erased already,
+        are passed over. Once it returns no value can be read from the store's files either;
+        LogError, not LogUnavailable, if the entries are gone but traces may be left.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the store. Idempotent, never raises. A later call opens it again."""
+        """Close the store. Idempotent, never raises. A later call opens it again."""
 
     # What follows is right on any store, and slow on a large one.
 
     def everything(self, deadline: Deadline) -> Iterator[Record]:
-        """All records in the order of the store, page by page."""
-        cursor = 0
-        while (page := self.read(cursor, Deadline(deadline.seconds))).records:
-            yield from page.records
-            cursor = page.cursor
+        """Yield all records in the order of the store, page by page."""
+        return (record for record, _ in self._sealed(deadline))
 
     def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
-        """What the store itself, not a cache, holds under this id.
+        """Return what the store itself, not a cache, holds under this id.
 
-        Sealed only where the store does not let this user read what it holds.
+        A Receipt only where the store does not let this user read what it holds.
         """
         found: Entry | Tombstone | None = None
         for record in self.everything(deadline):
@@ -158,87 +186,103 @@ class LogBackend(ABC):
         return found
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
-        """The entries with these ids, in the order asked for; unknown ids are passed over."""
+        """Yield the entries with these ids, in the order asked for, without unknown ids."""
         for log_id in log_ids:
             found = self.resolve(log_id, deadline)
             if isinstance(found, Entry):
                 yield found
 
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
-        """The id of the oldest entry whose content has this keyed digest."""
-        for entry in self._standing(deadline):
+        """Return the id of the oldest entry whose content has this keyed digest."""
+        for entry in self._entries_left(deadline):
             if entry.digest == digest:
                 return entry.log_id
         return None
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
-        """The ids of the entries that match, oldest first: exactly what ``query.matches`` says."""
-        for entry in self._standing(deadline):
+        """Yield the ids of the entries that match, oldest first: as ``query.matches`` decides."""
+        for entry in self._entries_left(deadline):
             if query.matches(entry):
                 yield entry.log_id
 
+    def explain(self, query: Query, deadline: Deadline) -> list[tuple[str, str]]:
+        """Return the attribute of each term and the indexes that serve it, or that none does."""
+        names = (f"deid:{t.name}" if t.side == "deid" else t.name for t in query.terms)
+        return [(name, "none: every entry is read") for name in names]
+
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
-        """Upload events, oldest first: of these entries, or of all."""
+        """Yield upload events, oldest first: of these entries, or of all."""
         wanted = None if log_ids is None else set(log_ids)
         for record in self.everything(deadline):
             if isinstance(record, UploadEvent) and (wanted is None or record.log_id in wanted):
                 yield record
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
-        """Blocks of these patients, by their keyed digests, oldest first."""
+        """Yield blocks of these patients, by their keyed digests, oldest first."""
         for record in self.everything(deadline):
             if isinstance(record, Block) and record.patient in patients:
                 yield record
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
-        """The label of a patient within a project, by the keyed digest; None if none is known.
+        """Return the label of a patient, by the keyed digest, within a project; None without one.
 
         It is the de-identified PatientID of the oldest entry of this patient alone that has one.
         """
-        for entry in self._standing(deadline):
+        for entry in self._entries_left(deadline):
             if (entry.project, entry.patients) == (project, (patient,)):
                 label = entry.deid.get("PatientID", ("",))[0]
                 if label:
                     return label
         return None
 
-    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
-        """The access trail, from its beginning."""
-        for record in self.everything(deadline):
+    def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
+        """Yield the rows of the access trail with their seals, from its beginning."""
+        for record, seal in self._sealed(deadline):
             if isinstance(record, AccessRow):
-                yield record
+                yield record, seal
 
-    def trail_head(self, deadline: Deadline) -> str:
-        """The ``seal`` of the last row of the access trail; ``""`` if it has no rows."""
-        head = ""
-        for row in self.trail(deadline):
-            head = row.seal
-        return head
+    def statistics(self, deadline: Deadline) -> Statistics:
+        """Count what the log holds."""
+        counts: Counter[str] = Counter()
+        patients: set[tuple[str, ...]] = set()
+        projects: set[str] = set()
+        created: list[str] = []
+        events: list[UploadEvent] = []
+        blocks: dict[tuple[str, str], bool] = {}
+        for entry in self._entries_left(deadline):
+            counts.update(entries=1, instances=len(entry.instances))
+            patients.add(entry.patients)
+            projects.add(entry.project)
+            created = [*created[:1], entry.created]
+        for record in self.everything(deadline):
+            counts.update(accesses=isinstance(record, AccessRow))
+            counts.update(forgotten=isinstance(record, Tombstone))
+            if isinstance(record, UploadEvent):
+                events.append(record)
+            elif isinstance(record, Block):
+                blocks[record.patient, record.project] = not record.lifted
+        names = ("entries", "instances", "patients", "projects", "forgotten", "blocked", "accesses")
+        counts.update(patients=len(patients - {()}), projects=len(projects))
+        counts.update(blocked=sum(blocks.values()))
+        copies = Counter(
+            (copy.destination, "cleared" if copy.state == "pending" else copy.state)
+            for copy in find_copies(events)
+        )
+        return Statistics(
+            {name: counts[name] for name in names},
+            sorted((*key, count) for key, count in copies.items()),
+            created[0] if created else "",
+            created[-1] if created else "",
+        )
 
-    def look(
-        self, row: AccessRow, link: Callable[[AccessRow, str], AccessRow], deadline: Deadline
-    ) -> None:
-        """Add a row to the access trail, durably. ``link`` seals it over the head it is given.
+    def _sealed(self, deadline: Deadline) -> Iterator[tuple[Record, str]]:
+        def fetch(cursor: int) -> tuple[list[tuple[Record, str]], int]:
+            page = self.read(cursor, Deadline(deadline.seconds))
+            return list(zip(page.records, page.seals, strict=True)), page.cursor
 
-        Of two that add a row at once one is told TrailMoved, and links its row again.
-        """
-        unknown = False
-        while True:
-            try:
-                return self.append([link(row, self.trail_head(deadline))], deadline)
-            except TrailMoved:
-                if deadline.passed:
-                    raise LogUnavailable("many look into the log at once", "try again") from None
-            except AppendUnknown:
-                if deadline.passed:
-                    raise
-                unknown = True
-            except IdConflict:
-                if unknown:  # the first attempt was written after all
-                    return None
-                raise
+        return iterate_pages(fetch)
 
-    def _standing(self, deadline: Deadline) -> Iterator[Entry]:
+    def _entries_left(self, deadline: Deadline) -> Iterator[Entry]:
         erased = {r.log_id for r in self.everything(deadline) if isinstance(r, Tombstone)}
         for record in self.everything(deadline):
             if isinstance(record, Entry) and record.log_id not in erased:
@@ -253,7 +297,7 @@ class NoLog(LogBackend):
     def check(self, deadline: Deadline) -> None:
         return None
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         return None
 
     def read(self, after: int, deadline: Deadline) -> Page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = ["at", "who", "where", "action", "found", "asked", "reason"]
 _WHOLE = [
     *("id", "at", "who", "where", "action", "asked", "log_ids", "reason"),
-    *("salt", "commitment", "previous", "seal"),
+    *("salt", "commitment", "seal"),
 ]
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -49,11 +50,12 @@ def access(
     asked = " ".join(f"{k}={v}" for k, v in (("at", at), ("who", who), ("entry", entry)) if v)
     with looking(context, "access", reason) as looker:
         looker.record(asked, ())
-        rows = (row for row in looker.recorder.trail() if wanted(row))
+        rows = ((row, seal) for row, seal in looker.recorder.trail() if wanted(row))
         if chosen(form) is Format.TABLE:
-            count = write_rows(map(_short, rows), _SHOWN, form, "id")
+            count = write_rows((_short(row) for row, _ in rows), _SHOWN, form, "id")
         else:
-            count = write_rows(map(dataclasses.asdict, rows), _WHOLE, form, "id")
+            whole = ({**dataclasses.asdict(row), "seal": seal} for row, seal in rows)
+            count = write_rows(whole, _WHOLE, form, "id")
     if not count:
         typer.echo("Nobody looked.", err=True)
         raise typer.Exit(NOTHING_FOUND)
@@ -73,12 +75,12 @@ def verify(
     deid-hooks access verify --head @head.txt
     """
     from deid_hooks.cli.context import read_arguments
-    from deid_hooks.records.chain import breaks, trail_key
+    from deid_hooks.records.chain import derive_trail_key, find_breaks
 
     kept = head and "".join(read_arguments([head])).strip()
     with open_hooks(context) as hooks:
         seen = _Counted(hooks.open_log().trail())
-        found = breaks(seen, trail_key(hooks.open_log().secret), kept or None)
+        found = find_breaks(seen, derive_trail_key(hooks.open_log().secret), kept or None)
         rows = ({"row": each.row_id or "(the end)", "what": each.what} for each in found)
         if write_rows(rows, ["row", "what"], form, "row"):
             raise typer.Exit(FAILED)
@@ -93,7 +95,7 @@ def head(context: typer.Context) -> None:
     deid-hooks access head > head.txt
     """
     with open_hooks(context) as hooks:
-        typer.echo(hooks.open_log().trail_head())
+        typer.echo(next(iter(deque((seal for _, seal in hooks.open_log().trail()), maxlen=1)), ""))
 
 
 def _wanted(at: str, who: str, entry: str) -> Callable[[AccessRow], bool]:
@@ -124,11 +126,11 @@ def _short(row: AccessRow) -> dict[str, Any]:
 
 
 class _Counted:
-    def __init__(self, rows: Iterable[AccessRow]) -> None:
+    def __init__(self, rows: Iterable[tuple[AccessRow, str]]) -> None:
         self.count = 0
         self._rows = rows
 
-    def __iter__(self) -> Iterator[AccessRow]:
+    def __iter__(self) -> Iterator[tuple[AccessRow, str]]:
         for row in self._rows:
             self.count += 1
             yield row

@@ -201,7 +201,7 @@ def copy(
         into = make_backend(target)
         try:
             into.create(Deadline(hooks.settings.deadline))
-            hooks.open_log().look(
+            hooks.open_log().record_access(
                 make_access_row("copy", f"to {mask_passwords(target)}", (), reason)
             )
             held = copy_log(hooks.open_log().backend, into, hooks.settings.deadline, _copied())

@@ -143,9 +143,5 @@ def _write_found(rows: Iterable[Row], columns: list[str], form: Format | None) -
 
 def _explain(context: typer.Context, query: Query, form: Format | None) -> None:
     with open_hooks(context) as hooks:
-        tell = getattr(hooks.open_log().backend, "explain", None)
-        if tell is None:
-            typer.echo("This store does not say how it searches.", err=True)
-            raise typer.Exit(NOTHING_FOUND)
-        rows = [{"term": term, "served by": how} for term, how in tell(query)]
+        rows = [{"term": term, "served by": how} for term, how in hooks.open_log().explain(query)]
     write_rows(rows, ["term", "served by"], form, "term")

@@ -164,10 +164,9 @@ def stats(context: typer.Context, form: FormatOption = None) -> None:
     \b
     deid-hooks stats
     """
-    from deid_hooks.admin.report import statistics
 
     with open_hooks(context) as hooks:
-        found = statistics(hooks.open_log())
+        found = hooks.open_log().statistics()
     numbers: list[dict[str, Any]] = [
         *({"what": name, "count": count} for name, count in found.counts.items()),
         {"what": "first entry", "count": found.first[:10]},

@@ -1,8 +1,8 @@
-"""The access trail: each row is sealed with a key, over the seal of the row before it.
+"""The seals of the access trail: each access row is sealed with a key, over the seal before it.
 
 Who has the store but not the key can't change, remove or insert a row without breaking the chain;
-rows cut off at its end are missed by who kept its head. What was asked and why stand in the chain
-by a salted commitment only, so that they can be erased when a patient is forgotten.
+rows cut off at its end are missed by who kept its head. What was asked and why are covered by a
+salted commitment only, so that they can be erased when a patient is forgotten.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from deid_hooks.records.keys import SiteSecret
-from deid_hooks.records.model import AccessRow
+from deid_hooks.records.model import AccessRow, Record
 
 _PURPOSE = "access trail"
 
@@ -27,57 +27,67 @@ class Break:
     what: str
 
 
-def trail_key(secret: SiteSecret) -> bytes:
-    """The key of the trail, made from the site secret."""
+def derive_trail_key(secret: SiteSecret) -> bytes:
+    """Derive the key of the trail from the site secret."""
     return secret.derive(_PURPOSE)
 
 
-def linked(row: AccessRow, previous: str, key: bytes) -> AccessRow:
-    """``row`` as the one that follows the row whose seal is ``previous``, ``""`` for the first."""
-    salted = replace(row, salt=secrets.token_hex(16), previous=previous)
-    committed = replace(salted, commitment=_commitment(salted, key))
-    return replace(committed, seal=_seal(committed, key))
+def commit_terms(row: AccessRow, key: bytes) -> AccessRow:
+    """Return a new row with a salt, and the commitment that covers what was asked and why."""
+    salted = replace(row, salt=secrets.token_hex(16))
+    return replace(salted, commitment=_compute_commitment(salted, key))
 
 
-def erased(row: AccessRow) -> AccessRow:
-    """``row`` without what was asked and why. It keeps its place in the chain."""
+def seal_records(head: str, records: Sequence[Record], key: bytes) -> list[str]:
+    """Return a seal for each record, in their order; ``""`` for a kind that is not sealed.
+
+    ``head`` is the last seal of the store, ``""`` before the first. Today access rows are sealed.
+    """
+    seals = []
+    for record in records:
+        seal = _compute_seal(record, head, key) if isinstance(record, AccessRow) else ""
+        head = seal or head
+        seals.append(seal)
+    return seals
+
+
+def erase_terms(row: AccessRow) -> AccessRow:
+    """Return ``row`` without what was asked and why. Its seal still holds."""
     return replace(row, asked="", reason="", salt="")
 
 
-def same_row(known: AccessRow, row: AccessRow) -> bool:
-    """Whether the store holds ``row`` as ``known``, whole or erased since it was written."""
-    return known == row or known == erased(row)
-
-
-def breaks(rows: Iterable[AccessRow], key: bytes, head: str | None = None) -> Iterator[Break]:
-    """Every break of a trail read from its beginning, in order; none if it is whole.
+def find_breaks(
+    trail: Iterable[tuple[AccessRow, str]], key: bytes, head: str | None = None
+) -> Iterator[Break]:
+    """Yield every break of a trail, its rows with their seals in order; none if it is whole.
 
     ``head`` is a seal that was kept elsewhere: it must still be in the trail.
     """
-    previous, found = "", head in (None, "")
-    for row in rows:
-        if row.previous != previous:
-            yield Break(row.id, "the row before it was removed, or rows were put in another order")
-        if not hmac.compare_digest(row.seal, _seal(row, key)):
-            yield Break(row.id, "it was changed, or sealed with another key")
-        elif row.salt and not hmac.compare_digest(row.commitment, _commitment(row, key)):
+    before, found = "", head in (None, "")
+    for row, seal in trail:
+        if not hmac.compare_digest(seal, _compute_seal(row, before, key)):
+            yield Break(
+                row.id,
+                "it was changed, a row before it was removed or moved, or another key sealed it",
+            )
+        elif row.salt and not hmac.compare_digest(row.commitment, _compute_commitment(row, key)):
             yield Break(row.id, "what was asked, or the reason, was changed")
         elif not row.salt and (row.asked or row.reason):
-            yield Break(row.id, "what was asked, or the reason, was put in later")
-        previous = row.seal
-        found = found or row.seal == head
+            yield Break(row.id, "what was asked, or the reason, was added later")
+        before = seal
+        found = found or seal == head
     if not found:
-        yield Break("", "the head that was kept elsewhere is gone: the end was cut off, or changed")
+        yield Break("", "the head that was kept elsewhere is missing: the end was cut, or changed")
 
 
-def _commitment(row: AccessRow, key: bytes) -> str:
-    return _keyed(key, "commitment", row.salt, row.asked, row.reason)
+def _compute_commitment(row: AccessRow, key: bytes) -> str:
+    return _compute_keyed(key, "commitment", row.salt, row.asked, row.reason)
 
 
-def _seal(row: AccessRow, key: bytes) -> str:
+def _compute_seal(row: AccessRow, before: str, key: bytes) -> str:
     plain = (row.id, row.at, row.who, row.where, row.action, json.dumps(row.log_ids))
-    return _keyed(key, "seal", row.previous, row.commitment, *plain)
+    return _compute_keyed(key, "seal", before, row.commitment, *plain)
 
 
-def _keyed(key: bytes, *texts: str) -> str:
+def _compute_keyed(key: bytes, *texts: str) -> str:
     return hmac.digest(key, json.dumps(texts).encode("ascii"), "sha256").hex()

@@ -94,8 +94,7 @@ def _event(event: UploadEvent) -> Json:
 
 def _access(row: AccessRow) -> Json:
     names = ("id", "at", "who", "where", "action", "asked", "reason")
-    chain = ("salt", "commitment", "previous", "seal")
-    texts = {name: encode_text(getattr(row, name)) for name in (*names, *chain)}
+    texts = {name: encode_text(getattr(row, name)) for name in (*names, "salt", "commitment")}
     return {**texts, "log_ids": _texts(row.log_ids)}
 
 

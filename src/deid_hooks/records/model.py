@@ -80,12 +80,11 @@ class UploadEvent:
 
 @dataclass(frozen=True, slots=True)
 class AccessRow:
-    """Who looked up what, from where, and why: one link of the access trail.
+    """Who accessed what, from where, and why: one row of the access trail.
 
-    ``asked`` and ``reason`` may identify a patient. ``commitment`` stands for the two in the
-    chain, so that they and ``salt`` can be erased (all three become ``""``) without breaking it.
-    ``previous`` is the ``seal`` of the row before, ``""`` for the first.
-    See ``deid_hooks.records.chain``.
+    ``asked`` and ``reason`` may identify a patient. ``commitment`` covers the two in the row's
+    seal, so that they and ``salt`` can be erased (all three become ``""``) and the seal still
+    holds. The seal itself is kept by the store beside the row. See ``deid_hooks.records.chain``.
     """
 
     id: str
@@ -98,8 +97,6 @@ class AccessRow:
     reason: str = field(repr=False, default="")
     salt: str = field(repr=False, default="")
     commitment: str = ""
-    previous: str = ""
-    seal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ It needs the extra ``testing``.
 
 from deid_hooks.testing.appending import Appending, Ordering
 from deid_hooks.testing.durability import Durability, Failing
-from deid_hooks.testing.erasing import Erasing, Trails
+from deid_hooks.testing.erasing import Erasing, Sealing
 from deid_hooks.testing.reading import Reading
 from deid_hooks.testing.searching import Searching
 
@@ -21,6 +21,6 @@ __all__ = ["BackendConformance"]
 
 
 class BackendConformance(
-    Reading, Appending, Ordering, Durability, Searching, Erasing, Trails, Failing
+    Reading, Appending, Ordering, Durability, Searching, Erasing, Sealing, Failing
 ):
     """Every rule of the contract. Subclass it and give it the fixture ``url``."""

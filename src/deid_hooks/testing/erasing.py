@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,13 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deid_hooks.backends.contract import LogBackend
+from deid_hooks.backends.rules import get_id
 from deid_hooks.deadline import Deadline
-from deid_hooks.errors import Forgotten, IdConflict, TrailMoved
+from deid_hooks.errors import Forgotten, IdConflict, LogError
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import breaks, erased, linked
-from deid_hooks.records.model import AccessRow, Entry, Erasure, Tombstone, UploadEvent
-from deid_hooks.testing.process import TRAIL_KEY
-from deid_hooks.testing.records import any_looks, fresh_id, make_entry
+from deid_hooks.records.chain import erase_terms
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    Tombstone,
+    UploadEvent,
+)
+from deid_hooks.testing.records import (
+    any_access_rows,
+    chain_seals,
+    fresh_id,
+    leave_unsealed,
+    make_entry,
+)
 from deid_hooks.testing.stores import Conformance, Open, Writer, many
 
 ERASURE = Erasure("2026-02-03T04:05:06.000000Z", "administrator", "consent withdrawn")
@@ -29,7 +44,7 @@ class Erasing(Conformance):
         self, backend: LogBackend, another: Open
     ) -> None:
         gone, left = make_entry(digest="gone", patients=("p",)), make_entry()
-        backend.append([gone, left, *_uploads(gone)], Deadline())
+        backend.append([gone, left, *_uploads(gone)], leave_unsealed, Deadline())
         reader = another()
         assert reader.resolve(gone.log_id, Deadline()) == gone
         backend.erase([gone.log_id], ERASURE, Deadline(30))
@@ -46,7 +61,7 @@ class Erasing(Conformance):
     ) -> None:
         gone, left = make_entry(), make_entry()
         events = _uploads(gone)
-        backend.append([gone, left, *events], Deadline())
+        backend.append([gone, left, *events], leave_unsealed, Deadline())
         cursor = backend.read(0, Deadline()).cursor
         backend.erase([gone.log_id], ERASURE, Deadline(30))
         [stone] = backend.read(cursor, Deadline()).records
@@ -56,19 +71,19 @@ class Erasing(Conformance):
 
     def test_an_erased_entry_never_comes_back(self, backend: LogBackend, another: Open) -> None:
         gone, new = make_entry(), make_entry()
-        backend.append([gone], Deadline())
+        backend.append([gone], leave_unsealed, Deadline())
         backend.erase([gone.log_id], ERASURE, Deadline(30))
         for each in (backend, another()):
             with pytest.raises(Forgotten):
-                each.append([new, gone], Deadline())
+                each.append([new, gone], leave_unsealed, Deadline())
             with pytest.raises(Forgotten):
-                each.append([replace(gone, project="other")], Deadline())
+                each.append([replace(gone, project="other")], leave_unsealed, Deadline())
         [only] = backend.everything(Deadline())
         assert isinstance(only, Tombstone)
 
     def test_unknown_and_erased_ids_are_passed_over(self, backend: LogBackend) -> None:
         first, second = make_entry(), make_entry()
-        backend.append([first, second], Deadline())
+        backend.append([first, second], leave_unsealed, Deadline())
         backend.erase([first.log_id], ERASURE, Deadline(30))
         again = replace(ERASURE, reason="again")
         unknown = (fresh_id(), "", "a\0b", "\ud800", "x" * 5000)
@@ -80,7 +95,7 @@ class Erasing(Conformance):
     def test_values_that_another_entry_has_too_stay_with_it(self, backend: LogBackend) -> None:
         large = {"d" * 64: b"x" * 10_000}
         gone, left = make_entry(large=large), make_entry(large=large)
-        backend.append([gone, left], Deadline())
+        backend.append([gone, left], leave_unsealed, Deadline())
         backend.erase([gone.log_id], ERASURE, Deadline(30))
         assert backend.resolve(left.log_id, Deadline()) == left
 
@@ -88,17 +103,20 @@ class Erasing(Conformance):
         self, backend: LogBackend
     ) -> None:
         gone, left = make_entry(), make_entry()
-        backend.append([gone, left], Deadline())
-        rows: list[AccessRow] = []
-        for ids in ((gone.log_id, left.log_id), (left.log_id,), ()):
-            row = AccessRow(fresh_id(), "t", "who", "host", "search", "PatientID=4711", ids, "why")
-            rows.append(linked(row, rows[-1].seal if rows else "", TRAIL_KEY))
-        backend.append(rows, Deadline())
+        backend.append([gone, left], chain_seals, Deadline())
+        rows = [
+            AccessRow(
+                fresh_id(), "t", "who", "host", "search", "PatientID=4711", ids, "why", "salt"
+            )
+            for ids in ((gone.log_id, left.log_id), (left.log_id,), ())
+        ]
+        backend.append(rows, chain_seals, Deadline())
+        before = list(backend.trail(Deadline()))
         backend.erase([gone.log_id], ERASURE, Deadline(30))
         trail = list(backend.trail(Deadline()))
-        assert trail == [erased(rows[0]), *rows[1:]]
-        assert list(breaks(trail, TRAIL_KEY)) == []
-        backend.append(rows, Deadline())  # a copy that was made before brings nothing back
+        assert [row for row, _ in trail] == [erase_terms(rows[0]), *rows[1:]]
+        assert [seal for _, seal in trail] == [seal for _, seal in before]
+        backend.append(rows, chain_seals, Deadline())  # a copy made before brings nothing back
         assert list(backend.trail(Deadline())) == trail
 
 
@@ -110,67 +128,107 @@ def _uploads(entry: Entry) -> list[UploadEvent]:
     ]
 
 
-class Trails(Conformance):
-    """Rows that follow one another."""
+class Sealing(Conformance):
+    """Seals, which the log gives and the store keeps, and the rows of the access trail."""
 
     @many
-    @given(st.lists(any_looks, max_size=3))
-    def test_rows_are_read_as_they_were_linked(
+    @given(st.lists(any_access_rows, max_size=3))
+    def test_access_rows_are_read_as_they_were_written(
         self, backend: LogBackend, rows: list[AccessRow]
     ) -> None:
-        before = list(backend.trail(Deadline()))
-        chain = before[:]
-        for row in rows:
-            chain.append(linked(row, chain[-1].seal if chain else "", TRAIL_KEY))
-        backend.append(chain[len(before) :], Deadline())
-        assert list(backend.trail(Deadline())) == chain
-        assert backend.trail_head(Deadline()) == (chain[-1].seal if chain else "")
+        before = [row for row, _ in backend.trail(Deadline())]
+        backend.append(rows, chain_seals, Deadline())
+        assert [row for row, _ in backend.trail(Deadline())] == [*before, *rows]
 
-    def test_a_row_that_does_not_follow_the_last_one_is_not_written(
-        self, backend: LogBackend, another: Open
-    ) -> None:
-        first = linked(_look(), "", TRAIL_KEY)
-        backend.append([first], Deadline())
-        for previous in ("", "elsewhere"):
-            with pytest.raises(TrailMoved):
-                another().append([linked(_look(), previous, TRAIL_KEY)], Deadline())
-        second = linked(_look(), first.seal, TRAIL_KEY)
-        backend.append([second], Deadline())
-        with pytest.raises(TrailMoved):
-            backend.append([linked(_look(), first.seal, TRAIL_KEY)], Deadline())
-        assert list(backend.trail(Deadline())) == [first, second]
-
-    def test_a_row_that_is_repeated_stands_once_and_is_never_changed(
+    def test_an_access_row_that_is_repeated_stands_once_and_is_never_changed(
         self, backend: LogBackend
     ) -> None:
-        first = linked(_look(), "", TRAIL_KEY)
-        second = linked(_look(), first.seal, TRAIL_KEY)
-        backend.append([first, second], Deadline())
-        backend.append([first], Deadline())
-        other = linked(AccessRow(first.id, "t", "another", "host", "show", "", ()), "", TRAIL_KEY)
+        first, second = _make_access_row(), _make_access_row()
+        backend.append([first, second], chain_seals, Deadline())
+        backend.append([first], chain_seals, Deadline())
         with pytest.raises(IdConflict):
-            backend.append([other], Deadline())
-        assert list(backend.trail(Deadline())) == [first, second]
+            backend.append([replace(first, who="another")], chain_seals, Deadline())
+        assert [row for row, _ in backend.trail(Deadline())] == [first, second]
 
-    def test_many_that_look_at_once_leave_one_chain(
+    def test_each_new_record_is_read_with_the_seal_that_the_log_gave_it(
+        self, backend: LogBackend, another: Open
+    ) -> None:
+        self.skip_if_store_seals()
+        entry = make_entry()
+        records: list[Record] = [
+            entry,
+            UploadEvent(entry.log_id, "t", "cleared", "d", "u"),
+            Block(fresh_id(), "t", "p", "", "who"),
+            _make_access_row(),
+            Tombstone(fresh_id(), "t", (), ERASURE),
+            make_entry(),
+        ]
+        backend.append(records[:2], chain_seals, Deadline())
+        another().append(records[2:4], leave_unsealed, Deadline())
+        backend.append(records[4:], chain_seals, Deadline())
+        page = another().read(0, Deadline())
+        first = chain_seals("", records[:2])
+        assert page.seals == (*first, "", "", *chain_seals(first[-1], records[4:]))
+
+    def test_the_log_is_asked_for_seals_once_with_the_last_one_and_what_is_new(
+        self, backend: LogBackend
+    ) -> None:
+        self.skip_if_store_seals()
+        known, new, last = make_entry(), make_entry(), _make_access_row()
+        asked: list[tuple[str, list[Record]]] = []
+
+        def seal(head: str, records: Sequence[Record]) -> list[str]:
+            asked.append((head, list(records)))
+            return [f"seal {len(asked)} of {number}" for number, _ in enumerate(records)]
+
+        backend.append([known], seal, Deadline())
+        backend.append([known, new, new, last, known], seal, Deadline())
+        backend.append([known, last], seal, Deadline())
+        backend.append([], seal, Deadline())
+        assert asked == [("", [known]), ("seal 1 of 0", [new, last])]
+
+    def test_nothing_is_written_if_the_log_gives_no_seals(self, backend: LogBackend) -> None:
+        self.skip_if_store_seals()
+        entry = make_entry()
+
+        def refuse(head: str, records: Sequence[Record]) -> list[str]:
+            raise IdConflict(entry.log_id)
+
+        with pytest.raises(IdConflict):
+            backend.append([entry], refuse, Deadline())
+        with pytest.raises(LogError):
+            backend.append([entry, make_entry()], lambda head, records: ["one"], Deadline())
+        assert list(backend.everything(Deadline())) == []
+        backend.append([entry], chain_seals, Deadline())
+        assert list(backend.everything(Deadline())) == [entry]
+
+    def test_many_that_append_at_once_leave_one_chain(
         self, backend: LogBackend, another: Open, url: str
     ) -> None:
-        def look(backend: LogBackend) -> None:
-            for _ in range(8):
-                backend.look(_look(), lambda row, head: linked(row, head, TRAIL_KEY), Deadline(30))
+        self.skip_if_store_seals()
 
-        threads = [threading.Thread(target=look, args=(each,)) for each in (backend, another())]
-        with Writer(backend, url, job="looks", count=8) as writer:
+        def append(backend: LogBackend) -> None:
+            for _ in range(8):
+                backend.append([_make_access_row(), make_entry()], chain_seals, Deadline(30))
+
+        threads = [threading.Thread(target=append, args=(each,)) for each in (backend, another())]
+        with Writer(backend, url, job="access rows", count=8) as writer:
             for thread in threads:
                 thread.start()
             elsewhere = writer.all_said()
             for thread in threads:
                 thread.join()
-        trail = list(backend.trail(Deadline()))
-        assert len(trail) == 24
-        assert {row.id for row in trail} >= set(elsewhere)
-        assert list(breaks(trail, TRAIL_KEY, backend.trail_head(Deadline()))) == []
+        records: list[Record] = []
+        seals: list[str] = []
+        cursor = 0
+        while (page := backend.read(cursor, Deadline())).records:
+            records += page.records
+            seals += page.seals
+            cursor = page.cursor
+        assert len(records) == 48
+        assert {get_id(record) for record in records} >= set(elsewhere)
+        assert seals == chain_seals("", records), "a record was sealed over another head"
 
 
-def _look() -> AccessRow:
-    return AccessRow(fresh_id(), "t", "who", "host", "show", "PatientName=Doe", ("a",), "why")
+def _make_access_row() -> AccessRow:
+    return AccessRow(fresh_id(), "t", "who", "host", "show", "PatientName=Doe", ("a",), "why", "s")

@@ -14,18 +14,15 @@ from typing import Any
 from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogError
-from deid_hooks.records.chain import linked
 from deid_hooks.records.model import AccessRow, read_clock
-from deid_hooks.testing.records import fresh_id, make_entry
-
-TRAIL_KEY = b"trail of the kit"
+from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
 
 
 def main() -> None:
     order: dict[str, Any] = json.loads(sys.stdin.readline())
     kind = getattr(importlib.import_module(order["module"]), order["name"])
     backend: LogBackend = kind(order["url"])
-    job = {"entries": _entry, "looks": _look, "fork": _forked}[order["job"]]
+    job = {"entries": _entry, "access rows": _append_access_row, "fork": _forked}[order["job"]]
     done = 0
     while not order["count"] or done < order["count"]:
         print(job(backend), flush=True)
@@ -35,24 +32,24 @@ def main() -> None:
 
 def _entry(backend: LogBackend) -> str:
     entry = make_entry()
-    backend.append([entry], Deadline(30))
+    backend.append([entry], leave_unsealed, Deadline(30))
     return entry.log_id
 
 
-def _look(backend: LogBackend) -> str:
+def _append_access_row(backend: LogBackend) -> str:
     row = AccessRow(fresh_id(), read_clock(), "who", "host", "search", "PatientID=4711", ())
-    backend.look(row, lambda row, head: linked(row, head, TRAIL_KEY), Deadline(30))
+    backend.append([row, make_entry()], chain_seals, Deadline(30))
     return row.id
 
 
 def _forked(backend: LogBackend) -> str:
     """What came of an append in a child of the process that uses the log, and of one after it."""
-    backend.append([make_entry()], Deadline())
+    backend.append([make_entry()], leave_unsealed, Deadline())
     child = os.fork()
     if child == 0:
         entry = make_entry()
         try:
-            backend.append([entry], Deadline(5))
+            backend.append([entry], leave_unsealed, Deadline(5))
             said = "returned"
         except LogError as error:
             said = type(error).__name__
@@ -62,7 +59,7 @@ def _forked(backend: LogBackend) -> str:
         os._exit(0)
     os.waitpid(child, 0)
     entry = make_entry()
-    backend.append([entry], Deadline())
+    backend.append([entry], leave_unsealed, Deadline())
     return f"{entry.log_id} returned"
 
 

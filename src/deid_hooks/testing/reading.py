@@ -14,6 +14,7 @@ from deid_hooks.testing.records import (
     any_events,
     any_tombstones,
     fresh_id,
+    leave_unsealed,
     make_entry,
 )
 from deid_hooks.testing.stores import Conformance, Open, many
@@ -28,7 +29,7 @@ class Reading(Conformance):
         self, backend: LogBackend, records: list[Record]
     ) -> None:
         before = list(backend.everything(Deadline()))
-        backend.append(records, Deadline())
+        backend.append(records, leave_unsealed, Deadline())
         assert list(backend.everything(Deadline())) == [*before, *records]
         for record in records:
             if isinstance(record, Entry | Tombstone):
@@ -37,13 +38,13 @@ class Reading(Conformance):
     def test_a_new_store_holds_nothing(self, backend: LogBackend) -> None:
         assert backend.read(0, Deadline()).records == ()
         assert backend.resolve(fresh_id(), Deadline()) is None
-        assert backend.trail_head(Deadline()) == ""
+        assert list(backend.trail(Deadline())) == []
 
     def test_creating_a_store_that_exists_leaves_it_as_it_is(
         self, backend: LogBackend, another: Open
     ) -> None:
         entry = make_entry()
-        backend.append([entry], Deadline())
+        backend.append([entry], leave_unsealed, Deadline())
         another().create(Deadline())
         assert list(backend.everything(Deadline())) == [entry]
 
@@ -57,19 +58,19 @@ class Reading(Conformance):
     ) -> None:
         instances = tuple(Instance(f"1.2.{n}", f"2.25.{n}", f'{{"n":{n}}}') for n in range(10_000))
         entry = make_entry(instances=instances)
-        backend.append([entry], Deadline(60))
+        backend.append([entry], leave_unsealed, Deadline(60))
         assert backend.resolve(entry.log_id, Deadline(60)) == entry
 
     def test_values_of_megabytes_are_kept_whole(self, backend: LogBackend) -> None:
         large = {"d" * 64: bytes(range(256)) * 4096}
         text = "Doe^John山田\0\ud800" * 100_000
         entry = make_entry(large=large, originals=text, fields={"StudyDescription": (text,)})
-        backend.append([entry], Deadline(60))
+        backend.append([entry], leave_unsealed, Deadline(60))
         assert backend.resolve(entry.log_id, Deadline(60)) == entry
 
     def test_another_backend_reads_the_same(self, backend: LogBackend, another: Open) -> None:
         entry = make_entry(originals='{"a":"\0\ud800"}')
-        backend.append([entry], Deadline())
+        backend.append([entry], leave_unsealed, Deadline())
         backend.close()
         assert another().resolve(entry.log_id, Deadline()) == entry
 
@@ -79,16 +80,16 @@ class Reading(Conformance):
         entry, event = make_entry(), make_entry()
         assert backend.resolve(entry.log_id, Deadline()) is None
         other = another()
-        other.append([entry], Deadline())
+        other.append([entry], leave_unsealed, Deadline())
         assert backend.resolve(entry.log_id, Deadline()) == entry
-        other.append([event], Deadline())
+        other.append([event], leave_unsealed, Deadline())
         assert list(backend.everything(Deadline())) == [entry, event]
 
     def test_entries_come_in_the_order_asked_for_without_the_unknown(
         self, backend: LogBackend
     ) -> None:
         entries = [make_entry() for _ in range(5)]
-        backend.append(entries, Deadline())
+        backend.append(entries, leave_unsealed, Deadline())
         wanted = [entries[3], entries[0], entries[4]]
         ids = [wanted[0].log_id, fresh_id(), *(entry.log_id for entry in wanted[1:])]
         assert list(backend.entries(ids, Deadline())) == wanted
@@ -104,7 +105,7 @@ class Reading(Conformance):
             for log_id in ids
         ]
         for event in events:
-            backend.append([event], Deadline())
+            backend.append([event], leave_unsealed, Deadline())
         assert list(backend.uploads(None, Deadline())) == events
         some = [event for event in events if event.log_id != ids[1]]
         assert list(backend.uploads([ids[2], ids[0], fresh_id()], Deadline())) == some
@@ -114,7 +115,7 @@ class Reading(Conformance):
         self, backend: LogBackend
     ) -> None:
         entries = [make_entry(digest="a"), make_entry(digest="b"), make_entry(digest="a")]
-        backend.append(entries, Deadline())
+        backend.append(entries, leave_unsealed, Deadline())
         assert backend.with_digest("a", Deadline()) == entries[0].log_id
         assert backend.with_digest("b", Deadline()) == entries[1].log_id
         assert backend.with_digest("A", Deadline()) is None
@@ -126,7 +127,7 @@ class Reading(Conformance):
             Block(fresh_id(), f"t{n}", patient, "TRIAL7", "who", "why", n == 2)
             for n, patient in enumerate(("p", "q", "p", "r"))
         ]
-        backend.append(blocks, Deadline())
+        backend.append(blocks, leave_unsealed, Deadline())
         assert list(backend.blocks(["p", "r"], Deadline())) == [blocks[0], blocks[2], blocks[3]]
         assert list(backend.blocks(["P"], Deadline())) == []
 
@@ -137,10 +138,14 @@ class Reading(Conformance):
             return make_entry(deid={"PatientID": (label,)}, patients=patients, project=project)
 
         backend.append(
-            [of("", "p"), of("both", "p", "q"), of("other", "p", project="TRIAL8")], Deadline()
+            [of("", "p"), of("both", "p", "q"), of("other", "p", project="TRIAL8")],
+            leave_unsealed,
+            Deadline(),
         )
         assert backend.subject("TRIAL7", "p", Deadline()) is None
-        backend.append([of("SUBJ-1", "p"), of("SUBJ-2", "p"), of("SUBJ-3", "q")], Deadline())
+        backend.append(
+            [of("SUBJ-1", "p"), of("SUBJ-2", "p"), of("SUBJ-3", "q")], leave_unsealed, Deadline()
+        )
         assert backend.subject("TRIAL7", "p", Deadline()) == "SUBJ-1"
         assert backend.subject("TRIAL7", "q", Deadline()) == "SUBJ-3"
         assert backend.subject("TRIAL8", "p", Deadline()) == "other"

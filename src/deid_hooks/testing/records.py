@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
+from deid_hooks.backends.rules import get_id
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import (
     AccessRow,
@@ -15,6 +18,7 @@ from deid_hooks.records.model import (
     Entry,
     Erasure,
     Instance,
+    Record,
     Tombstone,
     UploadEvent,
 )
@@ -25,8 +29,24 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=8) | st.sample
 """NUL, lone surrogates, nothing and a lot among it."""
 
 
+def leave_unsealed(head: str, new: Sequence[Record]) -> list[str]:
+    """Give no seal to any record."""
+    return [""] * len(new)
+
+
+def chain_seals(head: str, new: Sequence[Record]) -> list[str]:
+    """Give each record a seal that follows from the one before, of the last record or ``head``."""
+    seals = []
+    for record in new:
+        head = hashlib.sha256(
+            f"{head} {get_id(record)}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
+        seals.append(head)
+    return seals
+
+
 def fresh_id() -> str:
-    """An id that no other record has."""
+    """Return an id that no other record has."""
     return uuid.uuid4().hex.upper()
 
 
@@ -83,7 +103,9 @@ any_tombstones = st.builds(
     Tombstone, _ids, any_text, st.lists(any_text).map(tuple), st.builds(Erasure, *[any_text] * 3)
 )
 any_blocks = st.builds(Block, _ids, *[any_text] * 5, st.booleans())
-any_looks = st.builds(AccessRow, _ids, *[any_text] * 5, st.lists(any_text).map(tuple), any_text)
+any_access_rows = st.builds(
+    AccessRow, _ids, *[any_text] * 5, st.lists(any_text).map(tuple), any_text
+)
 """Access rows that are not linked yet."""
 
 NAMES = (

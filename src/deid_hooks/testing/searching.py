@@ -30,6 +30,7 @@ from deid_hooks.testing.records import (
     TEXTS,
     UIDS,
     findable_entries,
+    leave_unsealed,
     make_entry,
 )
 from deid_hooks.testing.stores import Conformance, many
@@ -89,7 +90,7 @@ class Searching(Conformance):
     def test_search_finds_what_the_reference_finds(
         self, backend: LogBackend, entries: list[Entry], asked: list[Query]
     ) -> None:
-        backend.append(entries, Deadline())
+        backend.append(entries, leave_unsealed, Deadline())
         for query in asked:
             _assert_as_the_reference(backend, entries, query)
 
@@ -114,7 +115,7 @@ class Searching(Conformance):
             query = parse_terms([f"{side}{name}{sign}{value}"])
         except TermError:
             return
-        backend.append(entries, Deadline())
+        backend.append(entries, leave_unsealed, Deadline())
         _assert_as_the_reference(backend, entries, query)
 
     @pytest.mark.parametrize(
@@ -132,19 +133,21 @@ class Searching(Conformance):
     ) -> None:
         known = make_entry(fields={"PatientName": (name,)})
         other = make_entry(fields={"PatientName": ("Roe^Richard",)})
-        backend.append([known, other], Deadline())
+        backend.append([known, other], leave_unsealed, Deadline())
         assert list(backend.search(parse_terms([text]), Deadline())) == [known.log_id]
 
     def test_other_text_is_found_in_its_own_case_only(self, backend: LogBackend) -> None:
         known = make_entry(fields={"PatientID": ("abc",)})
-        backend.append([known, make_entry(fields={"PatientID": ("ABC",)})], Deadline())
+        backend.append(
+            [known, make_entry(fields={"PatientID": ("ABC",)})], leave_unsealed, Deadline()
+        )
         assert list(backend.search(parse_terms(["PatientID=abc"]), Deadline())) == [known.log_id]
 
     def test_hundreds_of_values_in_one_term_are_searched_for_at_once(
         self, backend: LogBackend
     ) -> None:
         known = [make_entry(fields={"SeriesInstanceUID": (f"1.2.{n}",)}) for n in (1, 499, 700)]
-        backend.append(known, Deadline())
+        backend.append(known, leave_unsealed, Deadline())
         conditions = tuple(Equal(f"1.2.{n}") for n in range(500))
         query = Query((Term("original", "SeriesInstanceUID", conditions),))
         assert list(backend.search(query, Deadline())) == [known[0].log_id, known[1].log_id]
@@ -152,7 +155,7 @@ class Searching(Conformance):
     def test_many_results_come_oldest_first(self, backend: LogBackend) -> None:
         entries = [make_entry() for _ in range(300)]
         for start in range(0, 300, 100):
-            backend.append(entries[start : start + 100], Deadline(30))
+            backend.append(entries[start : start + 100], leave_unsealed, Deadline(30))
         found = list(backend.search(parse_terms(["PatientID=4711"]), Deadline(30)))
         assert found == [entry.log_id for entry in entries]
 

@@ -36,6 +36,14 @@ many = settings(
 class Conformance:
     """Fixtures of the kit."""
 
+    store_seals = False
+    """True for a store behind a service, which seals what it appends itself."""
+
+    def skip_if_store_seals(self) -> None:
+        """Skip a test of the seals that the caller gives."""
+        if self.store_seals:
+            pytest.skip("the service behind this store gives the seals")
+
     @pytest.fixture
     def url(self) -> str:
         """The URL of a store that does not exist yet. Override it."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deid_hooks.backends.contract import LogBackend, Page
+from deid_hooks.backends.rules import Seal, get_key
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import (
@@ -26,10 +27,10 @@ from deid_hooks.errors import (
     IdConflict,
     LogError,
     LogUnavailable,
-    TrailMoved,
 )
 from deid_hooks.query.conditions import Query, collect_values
-from deid_hooks.records.model import Entry, Erasure, Record, Tombstone
+from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone
+from deid_hooks.testing.records import leave_unsealed
 
 MUST_FAIL: dict[type[LogBackend], tuple[str, ...]] = {}
 
@@ -49,22 +50,22 @@ class Sqlite(SQLiteBackend):
 
 @must_fail("test_an_entry_that_is_repeated_stands_once_and_the_others_are_written")
 class LosesOnDuplicate(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         for record in records:
             if isinstance(record, Entry) and self.resolve(record.log_id, deadline) == record:
                 return
-        super().append(records, deadline)
+        super().append(records, seal, deadline)
 
 
 @must_fail(
     "test_nothing_of_an_append_is_written_if_one_of_it_is_a_conflict",
-    "test_nothing_of_an_append_is_written_if_its_row_does_not_follow_the_trail",
+    "test_nothing_is_written_if_the_log_gives_no_seals",
     "test_two_of_one_id_in_one_append_are_a_conflict_if_they_differ",
 )
 class NotAtomic(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         for record in records:
-            super().append([record], deadline)
+            super().append([record], seal, deadline)
 
 
 @must_fail(
@@ -74,7 +75,7 @@ class NotAtomic(Sqlite):
 class WrongOrder(Sqlite):
     def read(self, after: int, deadline: Deadline) -> Page:
         page = super().read(after, deadline)
-        return Page(tuple(sorted(page.records, key=repr)), page.cursor)
+        return replace(page, records=tuple(sorted(page.records, key=repr)))
 
 
 @must_fail(
@@ -83,25 +84,25 @@ class WrongOrder(Sqlite):
     "test_a_child_of_the_process_is_refused_and_takes_nothing_along",
 )
 class SwallowsErrors(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         with suppress(LogError):
-            super().append(records, deadline)
+            super().append(records, seal, deadline)
 
 
 @must_fail("test_values_of_megabytes_are_kept_whole")
 class Truncates(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         cut = [
             replace(r, originals=r.originals[:65_535]) if isinstance(r, Entry) else r
             for r in records
         ]
-        super().append(cut, deadline)
+        super().append(cut, seal, deadline)
 
 
 @must_fail("test_another_backend_reads_the_same")
 class MangleCharacters(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
-        super().append([self._mangled(record) for record in records], deadline)
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        super().append([self._mangled(record) for record in records], seal, deadline)
 
     def _mangled(self, record: Record) -> Record:
         if not isinstance(record, Entry):
@@ -130,13 +131,14 @@ class ForgetsOnReopen(Sqlite):
         super().__init__(url)
         self._kept: list[Record] = []
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         self.check(deadline)
         self._kept += records
 
     def read(self, after: int, deadline: Deadline) -> Page:
         super().read(0, deadline)
-        return Page(tuple(self._kept[after : after + 50]), min(after + 50, len(self._kept)))
+        found = tuple(self._kept[after : after + 50])
+        return Page(found, ("",) * len(found), after + len(found))
 
     resolve = LogBackend.resolve  # type: ignore[assignment]
     search = LogBackend.search
@@ -160,11 +162,11 @@ class LeaksADriverException(Sqlite):
 
 @must_fail("test_a_process_that_was_stopped_in_the_middle_keeps_nobody_waiting")
 class Hangs(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         lock = Path(f"{self._path}.lock")
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            super().append(records, deadline)
+            super().append(records, seal, deadline)
 
 
 @must_fail(
@@ -172,14 +174,14 @@ class Hangs(Sqlite):
     "test_what_is_read_is_not_remembered_from_before",
 )
 class AcknowledgesBeforeCommit(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         self.check(deadline)
         later = super().append
 
         def write() -> None:
             time.sleep(0.05)
             with suppress(LogError):
-                later(records, Deadline())
+                later(records, seal, Deadline())
 
         threading.Thread(target=write).start()
 
@@ -201,9 +203,9 @@ class ReadsBackFromACache(Sqlite):
 
 @must_fail("test_other_content_under_a_known_id_is_a_conflict_whatever_its_digest[fields0]")
 class IgnoresAnIdConflict(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         with suppress(IdConflict):
-            super().append(records, deadline)
+            super().append(records, seal, deadline)
 
 
 @must_fail(
@@ -211,50 +213,47 @@ class IgnoresAnIdConflict(Sqlite):
     "test_an_entry_with_a_tombstone_from_elsewhere_is_forgotten",
 )
 class ResurrectsAForgottenId(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         try:
-            super().append(records, deadline)
+            super().append(records, seal, deadline)
         except Forgotten as error:
             connection = self.connection()
             connection.execute("DELETE FROM deid_log_tombstone WHERE id = ?", (error.log_id,))
             connection.close()
-            super().append(records, deadline)
+            super().append(records, seal, deadline)
 
 
 @must_fail(
     "test_what_is_said_not_to_be_written_never_appears",
 )
 class ReportsAnUnknownCommitAsNothing(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         write = super().append
         try:
-            call_within(deadline, lambda: write(records, Deadline()))
+            call_within(deadline, lambda: write(records, seal, Deadline()))
         except NoAnswer:
             raise LogUnavailable("the log gave no answer in time") from None
 
 
 @must_fail(
-    "test_a_row_that_does_not_follow_the_last_one_is_not_written",
-    "test_many_that_look_at_once_leave_one_chain",
+    "test_the_log_is_asked_for_seals_once_with_the_last_one_and_what_is_new",
+    "test_many_that_append_at_once_leave_one_chain",
 )
-class ForksTheTrailsChain(Sqlite):
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
-        try:
-            super().append(records, deadline)
-        except TrailMoved:
-            with self._unchained() as connection:
-                head = "SELECT seal FROM deid_log_access ORDER BY seq DESC LIMIT 1"
-                (seal,) = connection.execute(head).fetchone()
-            moved: Any = {"previous": seal}
-            super().append([replace(record, **moved) for record in records], deadline)
+class AsksForSealsBeforeItHoldsItsOrder(Sqlite):
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        head = ["", *self.read(0, deadline).seals][-1]
+        time.sleep(0.02)  # for another to append meanwhile
+        seals = dict(zip(map(get_key, records), seal(head, records), strict=True))
+        super().append(records, lambda _, new: [seals[get_key(r)] for r in new], deadline)
 
-    def trail_head(self, deadline: Deadline) -> str:
-        head = super().trail_head(deadline)
-        time.sleep(0.02)  # for another to look meanwhile
-        return head
 
-    def _unchained(self) -> sqlite3.Connection:
-        return self.connection()
+@must_fail("test_each_new_record_is_read_with_the_seal_that_the_log_gave_it")
+class KeepsSealsOfAccessRowsOnly(Sqlite):
+    def read(self, after: int, deadline: Deadline) -> Page:
+        page = super().read(after, deadline)
+        pairs = zip(page.records, page.seals, strict=True)
+        seals = (seal if isinstance(record, AccessRow) else "" for record, seal in pairs)
+        return replace(page, seals=tuple(seals))
 
 
 @must_fail("test_what_was_asked_about_an_erased_entry_is_erased_from_the_trail")
@@ -263,7 +262,7 @@ class KeepsWhatWasAskedAboutTheForgotten(Sqlite):
         rows = list(self.trail(deadline))
         super().erase(log_ids, erasure, deadline)
         connection = self.connection()
-        for row in rows:
+        for row, _ in rows:
             restored = (row.asked, row.reason, row.salt, row.id)
             connection.execute(
                 "UPDATE deid_log_access SET asked = ?, reason = ?, salt = ? WHERE id = ?", restored
@@ -298,7 +297,7 @@ class SkipsLateCommits(LogBackend):
     def check(self, deadline: Deadline) -> None:
         self.read(0, deadline)
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         for record in records:
             with (self._folder / "numbers").open("a+b") as numbers:
                 fcntl.flock(numbers, fcntl.LOCK_EX)
@@ -315,10 +314,12 @@ class SkipsLateCommits(LogBackend):
         paths = sorted(self._folder.glob("*.record"))
         records = [(int(path.stem), path) for path in paths if int(path.stem) > after]
         found = tuple(pickle.loads(path.read_bytes()) for _, path in records)
-        return Page(found, records[-1][0] if records else after)
+        return Page(found, ("",) * len(found), records[-1][0] if records else after)
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        self.append([Tombstone(log_id, "", (), erasure) for log_id in log_ids], deadline)
+        self.append(
+            [Tombstone(log_id, "", (), erasure) for log_id in log_ids], leave_unsealed, deadline
+        )
 
     def close(self) -> None:
         return None

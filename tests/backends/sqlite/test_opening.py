@@ -16,7 +16,7 @@ import pytest
 from deid_hooks.backends.sqlite import SQLiteBackend, schema
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.testing.records import make_entry
+from deid_hooks.testing.records import leave_unsealed, make_entry
 
 
 def backend(path: Path) -> SQLiteBackend:
@@ -79,7 +79,7 @@ def test_nothing_is_opened_or_made_before_the_first_call(tmp_path: Path) -> None
 
 def test_making_a_log_that_exists_changes_nothing(store: SQLiteBackend, path: Path) -> None:
     entry = make_entry()
-    store.append([entry], Deadline())
+    store.append([entry], leave_unsealed, Deadline())
     store.create(Deadline())
     backend(path).create(Deadline())
     assert store.resolve(entry.log_id, Deadline()) == entry
@@ -126,7 +126,11 @@ def test_somebody_elses_database_is_refused_and_left_as_it_is(path: Path) -> Non
     connection.close()
     before = path.read_bytes()
     store = backend(path)
-    for call in (store.check, store.create, lambda d: store.append([make_entry()], d)):
+    for call in (
+        store.check,
+        store.create,
+        lambda d: store.append([make_entry()], leave_unsealed, d),
+    ):
         with pytest.raises(LogUnavailable, match="not a de-id log"):
             call(Deadline())
     store.close()
@@ -155,7 +159,7 @@ def test_a_log_behind_a_link_is_used_and_a_link_that_leads_elsewhere_is_noticed(
     link.symlink_to(path)
     linked = backend(link)
     entry = make_entry()
-    linked.append([entry], Deadline())
+    linked.append([entry], leave_unsealed, Deadline())
     assert store.resolve(entry.log_id, Deadline()) == entry
     other = backend(path.with_name("other.db"))
     other.create(Deadline())
@@ -163,14 +167,14 @@ def test_a_log_behind_a_link_is_used_and_a_link_that_leads_elsewhere_is_noticed(
     link.unlink()
     link.symlink_to(path.with_name("other.db"))
     with pytest.raises(LogUnavailable, match="replaced"):
-        linked.append([make_entry()], Deadline())
+        linked.append([make_entry()], leave_unsealed, Deadline())
     linked.close()
 
 
 def test_a_log_that_becomes_newer_while_it_is_open_is_written_no_more(
     store: SQLiteBackend, path: Path
 ) -> None:
-    store.append([make_entry()], Deadline())
+    store.append([make_entry()], leave_unsealed, Deadline())
     update = f"UPDATE deid_log_store SET version = {schema.VERSION + 1}"
     subprocess.run(
         [sys.executable, "-c", "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
@@ -178,14 +182,14 @@ def test_a_log_that_becomes_newer_while_it_is_open_is_written_no_more(
         check=True,
     )  # fmt: skip
     with pytest.raises(LogUnavailable, match="newer version"):
-        store.append([make_entry()], Deadline())
+        store.append([make_entry()], leave_unsealed, Deadline())
 
 
 def test_an_older_log_is_brought_up_to_date_when_it_is_opened(
     store: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = make_entry()
-    store.append([entry], Deadline())
+    store.append([entry], leave_unsealed, Deadline())
     store.close()
 
     def next_step(database: object) -> None:
@@ -194,7 +198,7 @@ def test_an_older_log_is_brought_up_to_date_when_it_is_opened(
     monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, next_step))
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     assert store.resolve(entry.log_id, Deadline()) == entry
-    store.append([make_entry()], Deadline())
+    store.append([make_entry()], leave_unsealed, Deadline())
     store.close()
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT Later FROM deid_log").fetchall() == [(None,), (None,)]
@@ -206,7 +210,7 @@ def test_a_wal_that_lost_its_log_is_not_thrown_away_by_making_a_new_one(
     store: SQLiteBackend, path: Path, tmp_path: Path
 ) -> None:
     entry = make_entry()
-    store.append([entry], Deadline())
+    store.append([entry], leave_unsealed, Deadline())
     copied = tmp_path / "after a crash" / "log.db"
     copied.parent.mkdir()
     for end in ("", "-wal"):
@@ -229,7 +233,7 @@ def test_a_backup_in_another_journal_mode_is_a_log_like_any_other(
     store: SQLiteBackend, path: Path
 ) -> None:
     entry = make_entry()
-    store.append([entry], Deadline())
+    store.append([entry], leave_unsealed, Deadline())
     store.close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = DELETE")
@@ -241,7 +245,7 @@ def test_what_others_could_read_is_theirs_no_more(store: SQLiteBackend, path: Pa
     store.close()
     path.chmod(0o664)
     with umask(0):
-        store.append([make_entry()], Deadline())
+        store.append([make_entry()], leave_unsealed, Deadline())
     files = sorted(path.parent.iterdir())
     assert {file.name: file.stat().st_mode & 0o777 for file in files} == {
         "log.db": 0o600,
@@ -263,7 +267,7 @@ def test_a_folder_where_nothing_may_be_made_is_told(tmp_path: Path) -> None:
 
 
 def test_the_last_to_close_leaves_one_file(store: SQLiteBackend, path: Path) -> None:
-    store.append([make_entry()], Deadline())
+    store.append([make_entry()], leave_unsealed, Deadline())
     store.read(0, Deadline())
     store.close()
     store.close()
@@ -271,7 +275,7 @@ def test_the_last_to_close_leaves_one_file(store: SQLiteBackend, path: Path) -> 
 
 
 def test_closing_a_log_that_is_gone_raises_nothing(store: SQLiteBackend, path: Path) -> None:
-    store.append([make_entry()], Deadline())
+    store.append([make_entry()], leave_unsealed, Deadline())
     shutil.rmtree(path.parent)
     store.close()
     path.parent.mkdir()

@@ -11,7 +11,7 @@ from deid_hooks.backends.sqlite import SQLiteBackend, reading
 from deid_hooks.deadline import Deadline
 from deid_hooks.records.model import AccessRow, Record, Tombstone, UploadEvent
 from deid_hooks.records.model import Erasure as Erased
-from deid_hooks.testing.records import any_text, fresh_id, make_entry
+from deid_hooks.testing.records import any_text, fresh_id, leave_unsealed, make_entry
 
 ids = st.builds(fresh_id)
 events = st.builds(UploadEvent, ids, *[any_text] * 4)
@@ -24,7 +24,7 @@ rows = st.builds(AccessRow, ids, *[any_text] * 5, st.lists(any_text).map(tuple),
 def test_large_values_are_kept_once_for_all_entries(store: SQLiteBackend, path: Path) -> None:
     value = bytes(range(256)) * 4096
     entries = [make_entry(large={"d" * 64: value}) for _ in range(10)]
-    store.append(entries, Deadline())
+    store.append(entries, leave_unsealed, Deadline())
     assert list(store.everything(Deadline())) == entries
     store.close()
     assert path.stat().st_size < 3 * len(value)
@@ -32,7 +32,7 @@ def test_large_values_are_kept_once_for_all_entries(store: SQLiteBackend, path: 
 
 def test_two_values_that_claim_one_digest_are_both_kept(store: SQLiteBackend) -> None:
     entries = [make_entry(large={"d" * 64: value}) for value in (b"one", b"other")]
-    store.append(entries, Deadline())
+    store.append(entries, leave_unsealed, Deadline())
     assert list(store.everything(Deadline())) == entries
 
 
@@ -41,15 +41,15 @@ def test_pages_of_any_size_give_everything_once_and_in_order(
     store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch, records_a_page: int, characters: int
 ) -> None:
     monkeypatch.setattr(reading, "_RECORDS_A_PAGE", records_a_page)
-    monkeypatch.setattr(reading, "_CHARACTERS_A_PAGE", characters)
-    monkeypatch.setattr(reading, "_EVENTS_A_PAGE", records_a_page)
+    monkeypatch.setattr(reading, "_BYTES_A_PAGE", characters)
+    monkeypatch.setattr(reading, "_ROWS_A_PAGE", records_a_page)
     entries = [make_entry() for _ in range(8)]
     records: list[Record] = []
     for entry in entries:
         event = UploadEvent(entry.log_id, "t", "cleared", "folder:/x", "test/1")
         row = AccessRow(fresh_id(), "t", "who", "host", "show", "", (entry.log_id,))
         records += [row, entry, event]
-        store.append([row, entry, event], Deadline())
+        store.append([row, entry, event], leave_unsealed, Deadline())
     assert list(store.everything(Deadline())) == records
     assert list(store.entries([entry.log_id for entry in entries], Deadline())) == entries
     events = [record for record in records if isinstance(record, UploadEvent)]
@@ -61,14 +61,14 @@ def test_pages_of_any_size_give_everything_once_and_in_order(
 
 def test_a_cursor_goes_on_where_it_stopped_also_after_an_erasure(store: SQLiteBackend) -> None:
     first, last = make_entry(), make_entry()
-    store.append([first, last], Deadline())
+    store.append([first, last], leave_unsealed, Deadline())
     cursor = store.read(0, Deadline()).cursor
     assert store.read(cursor, Deadline()).records == ()
     store.erase([last.log_id], Erased("t", "who", "why"), Deadline())
     page = store.read(cursor, Deadline())
     assert [type(record) for record in page.records] == [Tombstone]
     later = make_entry()
-    store.append([later], Deadline())
+    store.append([later], leave_unsealed, Deadline())
     assert store.read(page.cursor, Deadline()).records == (later,)
 
 
@@ -76,6 +76,6 @@ def test_uploads_of_more_entries_than_one_question_can_name_keep_their_order(
     store: SQLiteBackend,
 ) -> None:
     events = [UploadEvent(fresh_id(), "t", "cleared", "d", "u") for _ in range(1_200)]
-    store.append(events, Deadline())
+    store.append(events, leave_unsealed, Deadline())
     wanted = [event.log_id for event in reversed(events[1:])]
     assert list(store.uploads(wanted, Deadline())) == events[1:]

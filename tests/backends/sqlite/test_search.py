@@ -18,6 +18,7 @@ from deid_hooks.records.model import Entry
 from deid_hooks.testing.records import (
     KEYWORDS,
     findable_entries,
+    leave_unsealed,
     make_entry,
 )
 from deid_hooks.testing.searching import SOME_VALUES, queries
@@ -46,7 +47,7 @@ def test_search_finds_what_the_reference_finds(
     new_store: NewStore, entries: list[Entry], asked: list[Query]
 ) -> None:
     store = new_store()
-    store.append(entries, Deadline())
+    store.append(entries, leave_unsealed, Deadline())
     for query in asked:
         wanted = expected(entries, query)
         event("some" if 0 < len(wanted) < len(entries) else "all or none")
@@ -81,7 +82,7 @@ def test_terms_as_people_write_them_find_what_the_reference_finds(
     except TermError:
         return
     store = new_store()
-    store.append(entries, Deadline())
+    store.append(entries, leave_unsealed, Deadline())
     assert found(store, query) == expected(entries, query)
 
 
@@ -107,7 +108,7 @@ def test_terms_as_people_write_them_find_what_the_reference_finds(
 def test_what_is_asked_most_is_found_without_reading_the_whole_log(
     store: SQLiteBackend, text: str
 ) -> None:
-    store.append([make_entry()], Deadline())
+    store.append([make_entry()], leave_unsealed, Deadline())
     where = translate(parse_terms([text]), scan=False)
     assert where.indexed
     assert not any(
@@ -126,7 +127,7 @@ def plan(store: SQLiteBackend, where: str, values: tuple[str | bytes, ...]) -> l
 
 def test_thousands_of_values_in_one_term_are_searched_for_at_once(store: SQLiteBackend) -> None:
     known = [make_entry(fields={"SeriesInstanceUID": (f"1.2.{n}",)}) for n in (1, 4_999, 7_000)]
-    store.append(known, Deadline())
+    store.append(known, leave_unsealed, Deadline())
     conditions = tuple(Equal(f"1.2.{n}") for n in range(5_000))
     query = Query((Term("original", "SeriesInstanceUID", conditions),))
     assert found(store, query) == [known[0].log_id, known[1].log_id]
@@ -134,7 +135,7 @@ def test_thousands_of_values_in_one_term_are_searched_for_at_once(store: SQLiteB
 
 def test_thousands_of_names_in_one_term_are_searched_for_at_once(store: SQLiteBackend) -> None:
     known = make_entry()
-    store.append([known, make_entry(fields={"PatientName": ("Roe",)})], Deadline())
+    store.append([known, make_entry(fields={"PatientName": ("Roe",)})], leave_unsealed, Deadline())
     conditions = (*(Words((f"name{n}",)) for n in range(5_000)), Words(("doe",)))
     assert found(store, Query((Term("original", "PatientName", conditions),))) == [known.log_id]
 
@@ -145,16 +146,16 @@ def test_more_than_an_index_should_give_at_once_comes_by_pages(
     monkeypatch.setattr(search, "_MOST_BY_INDEX", 10)
     monkeypatch.setattr(search, "_ENTRIES_A_SCAN", 7)
     entries = [make_entry() for _ in range(50)]
-    store.append(entries, Deadline())
+    store.append(entries, leave_unsealed, Deadline())
     query = parse_terms(["PatientID=4711"])
     assert found(store, query) == [entry.log_id for entry in entries]
 
 
 def test_a_search_that_is_given_up_holds_nothing_up(store: SQLiteBackend) -> None:
     entries = [make_entry() for _ in range(3)]
-    store.append(entries, Deadline())
+    store.append(entries, leave_unsealed, Deadline())
     results = store.search(Query((Term("original", "PatientID", (UNIVERSAL,)),)), Deadline())
     assert next(results) == entries[0].log_id
     another = make_entry()
-    store.append([another], Deadline(5))
+    store.append([another], leave_unsealed, Deadline(5))
     assert store.resolve(another.log_id, Deadline(5)) == another

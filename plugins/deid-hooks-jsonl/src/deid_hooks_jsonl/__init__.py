@@ -10,24 +10,32 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
 from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import Key, get_key, unwritten
-from deid_hooks.deadline import Begin, Deadline, call_store
+from deid_hooks.backends.rules import (
+    Key,
+    Seal,
+    get_key,
+    make_tombstone,
+    seal_new,
+    select_new,
+)
+from deid_hooks.deadline import Deadline, Turn, call_store, call_within
 from deid_hooks.errors import ForkedProcess, LogUnavailable
 from deid_hooks.files import put_file
-from deid_hooks.records.chain import erased
+from deid_hooks.records.chain import erase_terms
 from deid_hooks.records.json_codec import decode_record, encode_record
 from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
 
 T = TypeVar("T")
+Rows = dict[int, tuple[Record, str]]
 
-_HEADER = b'{"deid-hooks":"log","version":1}\n'
+_HEADER = b'{"deid-hooks":"log","version":2}\n'
 _RECORDS_A_PAGE = 200
 
 
@@ -46,7 +54,7 @@ class JSONLinesBackend(LogBackend):
         self._forget()
 
     def create(self, deadline: Deadline) -> None:
-        def make(begin: Begin) -> None:
+        def make(turn: Turn) -> None:
             with suppress(FileExistsError):
                 put_file(self._path, _HEADER)
 
@@ -56,14 +64,15 @@ class JSONLinesBackend(LogBackend):
         return self._path.exists()
 
     def check(self, deadline: Deadline) -> None:
-        self.append([], deadline)
+        self.append([], lambda head, new: [], deadline)
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
-        def write(begin: Begin) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        def write(turn: Turn) -> None:
             with self._opened(deadline, lock=True) as file:
-                new = unwritten(records, self._known.get, self._head)
-                line = _line(self._numbered(new)) if new else b""
-                begin()
+                new = select_new(records, self._known.get)
+                seals = seal_new(seal, self._head, new)
+                line = _line(self._numbered(new, seals)) if new else b""
+                turn.begin()
                 os.ftruncate(file, self._end)  # what a crash cut short
                 while line:
                     line = line[os.write(file, line) :]
@@ -72,35 +81,42 @@ class JSONLinesBackend(LogBackend):
         self._in_time(deadline, write)
 
     def read(self, after: int, deadline: Deadline) -> Page:
-        def look(begin: Begin) -> Page:
+        def read(turn: Turn) -> Page:
             with self._opened(deadline, anew=after == 0):
                 numbers = [n for n in self._records if n > after][:_RECORDS_A_PAGE]
                 found = tuple(self._records[number] for number in numbers)
-                return Page(found, numbers[-1] if numbers else after)
+                seals = tuple(self._seals[number] for number in numbers)
+                return Page(found, seals, numbers[-1] if numbers else after)
 
-        return self._in_time(deadline, look)
+        return self._in_time(deadline, read)
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        def rewrite(begin: Begin) -> None:
+        def rewrite(turn: Turn) -> None:
             with self._opened(deadline, lock=True, anew=True):
                 entries = {r.log_id: r for r in self._records.values() if isinstance(r, Entry)}
                 gone = {i: entries[i] for i in dict.fromkeys(log_ids) if i in entries}
                 left = {n: r for n, r in self._records.items() if r not in gone.values()}
                 kept = {n: _without_terms(r, gone) for n, r in left.items()}
-                stones = self._numbered(self._stone(e, erasure) for e in gone.values())
-                begin()
-                put_file(self._path, _HEADER + _line(kept | stones), os.replace)
+                rows = {n: (record, self._seals[n]) for n, record in kept.items()}
+                stones = [self._bury(entry, erasure) for entry in gone.values()]
+                turn.begin()
+                rows |= self._numbered(stones, [""] * len(stones))
+                put_file(self._path, _HEADER + _line(rows), os.replace)
 
         self._in_time(deadline, rewrite)
 
     def close(self) -> None:
         return None  # nothing stays open between two calls
 
-    def _in_time(self, deadline: Deadline, job: Callable[[Begin], T]) -> T:
+    def _in_time(self, deadline: Deadline, job: Callable[[Turn], T]) -> T:
         if os.getpid() != self._process:
             raise ForkedProcess
         try:
-            return call_store(deadline, job, str(self._path))
+            return call_store(
+                deadline,
+                lambda turn: call_within(deadline, lambda: job(turn)),
+                f"the log {self._path}",
+            )
         except ValueError:  # its text quotes what stands in the file
             raise LogUnavailable(f"{self._path} is no de-id log", "check its URL") from None
 
@@ -125,6 +141,7 @@ class JSONLinesBackend(LogBackend):
         self._inode = self._end = 0
         self._head = ""
         self._records: dict[int, Record] = {}
+        self._seals: dict[int, str] = {}
         self._known: dict[Key, Record] = {}
 
     def _read_on(self, file: int, anew: bool) -> None:
@@ -140,19 +157,21 @@ class JSONLinesBackend(LogBackend):
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
-                for number, document in json.loads(line):
+                for number, document, seal in json.loads(line):
                     self._records[number] = record = decode_record(document)
+                    self._seals[number] = seal
                     self._known[get_key(record)] = record
-                    self._head = record.seal if isinstance(record, AccessRow) else self._head
+                    self._head = seal or self._head
                 self._end += len(line)
 
-    def _numbered(self, records: Iterable[Record]) -> dict[int, Record]:
-        return dict(enumerate(records, max(self._records, default=0) + 1))
+    def _numbered(self, records: Sequence[Record], seals: Sequence[str]) -> Rows:
+        first = max(self._records, default=0) + 1
+        return dict(enumerate(zip(records, seals, strict=True), first))
 
-    def _stone(self, entry: Entry, erasure: Erasure) -> Tombstone:
+    def _bury(self, entry: Entry, erasure: Erasure) -> Tombstone:
         events = (r for r in self._records.values() if isinstance(r, UploadEvent))
-        sent_to = dict.fromkeys(e.destination for e in events if e.log_id == entry.log_id)
-        return Tombstone(entry.log_id, entry.created, tuple(sent_to), erasure)
+        sent_to = (e.destination for e in events if e.log_id == entry.log_id)
+        return make_tombstone(entry.log_id, entry.created, sent_to, erasure)
 
 
 def _locked(file: int, path: Path) -> bool:
@@ -163,12 +182,12 @@ def _locked(file: int, path: Path) -> bool:
     return os.fstat(file).st_ino == path.stat().st_ino
 
 
-def _line(records: Mapping[int, Record]) -> bytes:
-    numbered = [[number, encode_record(record)] for number, record in records.items()]
+def _line(rows: Rows) -> bytes:
+    numbered = [[number, encode_record(record), seal] for number, (record, seal) in rows.items()]
     return json.dumps(numbered, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _without_terms(record: Record, gone: Mapping[str, Entry]) -> Record:
     if isinstance(record, AccessRow) and gone.keys() & set(record.log_ids):
-        return erased(record)
+        return erase_terms(record)
     return record

@@ -17,7 +17,6 @@ from deid_hooks.errors import (
     LogError,
     LogUnavailable,
     NotAllowed,
-    TrailMoved,
 )
 from deid_hooks.log import Log
 from deid_hooks.records.model import Entry, Record, UploadEvent
@@ -136,7 +135,7 @@ class Committer:
                 return
             self._recorder.append([record for job in jobs for record in job.records])
             self._read_back(jobs)
-        except (IdConflict, Forgotten, TrailMoved) as error:
+        except (IdConflict, Forgotten) as error:
             self._one_by_one(jobs, answers, error)
         except LogUnavailable as error:
             if len(jobs) > 1 and self._takes_others(jobs):
@@ -202,7 +201,7 @@ class Committer:
             # Once more under the same id, where an earlier attempt may yet come into the log.
             known = first.get(entry.digest) or self._in_doubt(entry.digest)
             if known is None:
-                log_id = self._recorder.standing(entry)
+                log_id = self._recorder.find_equal(entry)
                 try:
                     known = entry if log_id is None else self._found(log_id)
                 except LogError as error:  # that entry was altered in the store, say

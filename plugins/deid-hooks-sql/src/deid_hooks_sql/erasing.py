@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from deid_hooks.deadline import Turn
 from deid_hooks.errors import LogError, LogUnavailable
-from deid_hooks.records.chain import erased
+from deid_hooks.records.chain import erase_terms
 from deid_hooks.records.model import AccessRow, Erasure, Tombstone, UploadEvent
 from deid_hooks_sql.database import Statement
 from deid_hooks_sql.links import Link
@@ -14,7 +15,7 @@ from deid_hooks_sql.reading import select_of
 from deid_hooks_sql.records import columns_of, record_of, row_of
 from deid_hooks_sql.rows import plain, texts_of
 from deid_hooks_sql.schema import IDENTIFYING, PARTS, TEXTS
-from deid_hooks_sql.transactions import Turn, Writing
+from deid_hooks_sql.transactions import Writing
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ def _erase_terms(link: Link, log_id: str) -> None:
     for row in rows:
         look = record_of("deid_log_access", row)
         if isinstance(look, AccessRow) and log_id in look.log_ids:
-            *_, exact = row_of(row[0], erased(look))
+            *_, exact = row_of(row[0], erase_terms(look))
             link.rows(
                 "UPDATE deid_log_access SET asked = '', reason = '', salt = '', exact = %s"
                 " WHERE seq = %s",

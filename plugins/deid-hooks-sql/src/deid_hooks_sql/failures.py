@@ -88,6 +88,10 @@ _WORDS = {
 }
 
 
+NO_ANSWER = "look at the server, the network to it, and for somebody who holds its locks"
+"""What to do when nobody answered in time."""
+
+
 class Failed(Exception):
     """A job that failed in the driver. Holds none of the driver's words."""
 
@@ -113,12 +117,4 @@ def unknown(failure: Failure, where: str) -> AppendUnknown:
     known = unavailable(failure, where)
     return AppendUnknown(
         f"{known.cause}, and whether the last write is in it is unknown", known.remedy
-    )
-
-
-def no_answer(where: str, seconds: float) -> LogUnavailable:
-    """Nobody answered within this time."""
-    return LogUnavailable(
-        f"{where} gave no answer within {seconds:g} seconds",
-        "look at the server, the network to it, and for somebody who holds its locks",
     )

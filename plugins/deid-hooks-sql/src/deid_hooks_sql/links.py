@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from deid_hooks.deadline import Deadline, NoAnswer, Worker
-from deid_hooks.errors import Forgotten, IdConflict, LogError, TrailMoved
+from deid_hooks.errors import Forgotten, IdConflict, LogError
 from deid_hooks_sql.database import Database, Rows, Statement
 from deid_hooks_sql.failures import Failed
 
@@ -96,7 +96,7 @@ class Link:
                 self._connection = self.database.connect(deadline, self._watch)
             self.bound(deadline.seconds)
             answer = self._answer(job)
-        except (IdConflict, Forgotten, TrailMoved):
+        except (IdConflict, Forgotten):
             raise  # the log's answer, not a failure
         except (LogError, Failed):
             raise
@@ -109,7 +109,7 @@ class Link:
     def _answer(self, job: Callable[[Link], T]) -> T:
         try:
             return job(self)
-        except (IdConflict, Forgotten, TrailMoved):
+        except (IdConflict, Forgotten):
             self.rows("ROLLBACK")
             raise
 

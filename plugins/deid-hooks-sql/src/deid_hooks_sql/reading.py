@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from deid_hooks.backends.contract import Page, Receipt
+from deid_hooks.backends.rules import count_fitting
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
-from deid_hooks_sql.database import Rows, Statement
+from deid_hooks_sql.database import Statement
 from deid_hooks_sql.entries import SELECT_ENTRY, entries_within, made_of, parts_of
 from deid_hooks_sql.failures import not_allowed
 from deid_hooks_sql.links import Link
@@ -19,7 +20,7 @@ from deid_hooks_sql.schema import SHORT, TEXTS
 from deid_hooks_sql.transactions import reading, snapshot
 
 _RECORDS_A_PAGE = 200
-_CHARACTERS_A_PAGE = 4_000_000
+_BYTES_A_PAGE = 4_000_000
 _ROWS_A_PAGE = 1_000
 _KINDS = tuple(TABLES.values())
 
@@ -40,7 +41,7 @@ def page_after(link: Link, after: int) -> Page:
     _require(link)
     with reading(link):
         places = link.rows(f"{_PLACES} ORDER BY 1 LIMIT {_RECORDS_A_PAGE}", *[after] * 5)
-        places = places[: _fitting([size for _, _, size in places])]
+        places = places[: count_fitting((size for _, _, size in places), _BYTES_A_PAGE)]
         by_kind: defaultdict[int, list[int]] = defaultdict(list)
         for seq, kind, _ in places:
             by_kind[kind].append(seq)
@@ -51,7 +52,10 @@ def page_after(link: Link, after: int) -> Page:
         ]
         for kind, rows in zip(by_kind, link.fetch(small) if small else (), strict=True):
             found |= {row[0]: record_of(_KINDS[kind - 1], row) for row in rows}
-    return Page(tuple(found[seq] for seq, _, _ in places), places[-1][0] if places else after)
+        last = places[-1][0] if places else after
+        seals = _read_seals(link, after, last) if places else {}
+    seqs = [seq for seq, _, _ in places]
+    return Page(tuple(map(found.__getitem__, seqs)), tuple(seals.get(s, "") for s in seqs), last)
 
 
 def resolve(link: Link, log_id: str) -> Entry | Receipt | Tombstone | None:
@@ -116,23 +120,28 @@ def events_after(
     return [e for e in events if isinstance(e, UploadEvent)], rows[-1][0] if rows else after
 
 
-def looks_after(link: Link, after: int) -> tuple[list[AccessRow], int]:
-    """Some access rows after the cursor, and the next cursor."""
+def read_trail(link: Link, after: int) -> tuple[list[tuple[AccessRow, str]], int]:
+    """Return some access rows after the cursor with their seals, and the next cursor."""
     _require(link)
     rows = link.rows(
         f"{select_of('deid_log_access')} WHERE seq > %s ORDER BY seq LIMIT {_ROWS_A_PAGE}", after
     )
-    looks = [record_of("deid_log_access", row) for row in rows]
-    return [row for row in looks if isinstance(row, AccessRow)], rows[-1][0] if rows else after
+    if not rows:
+        return [], after
+    seals = _read_seals(link, after, rows[-1][0])
+    records = [(record_of("deid_log_access", row), seals.get(row[0], "")) for row in rows]
+    return [(row, seal) for row, seal in records if isinstance(row, AccessRow)], rows[-1][0]
 
 
-HEAD: Statement = (f"{select_of('deid_log_access')} ORDER BY seq DESC LIMIT 1", ())
+def _read_seals(link: Link, after: int, last: int) -> dict[int, str]:
+    rows = link.rows(
+        "SELECT seq, seal FROM deid_log_chain WHERE seq > %s AND seq <= %s", after, last
+    )
+    return dict(rows)
 
 
-def head_of(rows: Rows) -> str:
-    """The seal of the last access row, from what :data:`HEAD` gives."""
-    looks = [record_of("deid_log_access", row) for row in rows]
-    return looks[0].seal if looks and isinstance(looks[0], AccessRow) else ""
+HEAD: Statement = ("SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1", ())
+"""Gives the last seal."""
 
 
 def blocks_of(link: Link, patients: Collection[str]) -> list[Block]:
@@ -196,17 +205,7 @@ def _sealed(link: Link, log_id: str) -> Receipt | Tombstone | None:
 
 
 def _some(link: Link, places: Sequence[tuple[int, int] | None]) -> tuple[list[Entry], int]:
-    looked_at = _fitting([0 if place is None else place[1] for place in places])
+    looked_at = count_fitting((0 if p is None else p[1] for p in places), _BYTES_A_PAGE)
     seqs = [place[0] for place in places[:looked_at] if place is not None]
     found = entries_within(link, seqs)
     return [found[seq] for seq in seqs], looked_at
-
-
-def _fitting(sizes: Sequence[int]) -> int:
-    """How many of so large records make a page: at least one."""
-    whole = 0
-    for count, size in enumerate(sizes, 1):
-        whole += size
-        if whole > _CHARACTERS_A_PAGE:
-            return count
-    return len(sizes)

@@ -58,7 +58,7 @@ def _of_event(event: UploadEvent) -> list[str]:
 
 def _of_access(row: AccessRow) -> list[str]:
     asked = [row.who, row.where, row.action, row.asked, _list(row.log_ids), row.reason]
-    return [row.id, row.at, *asked, row.salt, row.commitment, row.previous, row.seal]
+    return [row.id, row.at, *asked, row.salt, row.commitment]
 
 
 def _of_tombstone(stone: Tombstone) -> list[str]:

@@ -65,10 +65,11 @@ GRANT SELECT, UPDATE (last) ON deid_log_store TO deid_upload, deid_search;
 GRANT INSERT ON deid_log, deid_instance, deid_uid, deid_value, deid_word, deid_large, deid_log_large,
     deid_log_upload TO deid_upload;
 GRANT SELECT (seq, id, project, digest, patients, deid_PatientID, odd, seal) ON deid_log TO deid_upload;
-GRANT SELECT ON deid_log_upload, deid_log_tombstone, deid_log_block TO deid_upload;
+GRANT SELECT ON deid_log_upload, deid_log_tombstone, deid_log_block, deid_log_chain TO deid_upload;
+GRANT INSERT ON deid_log_chain TO deid_upload;
 GRANT EXECUTE ON FUNCTION deid_log_sealed(text) TO deid_upload;
 
 GRANT SELECT ON deid_log, deid_instance, deid_uid, deid_value, deid_word, deid_large, deid_log_large,
-    deid_log_upload, deid_log_access, deid_log_tombstone, deid_log_block, deid_log_instance,
+    deid_log_upload, deid_log_access, deid_log_chain, deid_log_tombstone, deid_log_block, deid_log_instance,
     deid_log_uid, deid_log_value, deid_log_word, deid_log_subject TO deid_search;
-GRANT INSERT ON deid_log_access TO deid_search;
+GRANT INSERT ON deid_log_access, deid_log_chain TO deid_search;

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deid_hooks.backends.rules import estimate_size
 from deid_hooks.backends.sqlite.searchable import collect_words, split_parts
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance, make_readable
@@ -33,6 +34,7 @@ class EntryRows:
     values: list[Row]
     words: list[Row]
     seal: bytes
+    entry: Entry
 
 
 def plain(text: str, limit: int | None = SHORT) -> str:
@@ -86,8 +88,7 @@ def rows_of(entry: Entry) -> EntryRows:
     words = sorted(collect_words(entry))
     odd = odd or any(plain(text) != text for text in (*words, *(part for _, part in parts)))
     values += [(plain(keyword, KEYWORD), plain(part), None, 1) for keyword, part in parts]
-    size = len(entry.originals) + sum(len(i.originals) + 200 for i in entry.instances)
-    size += sum(map(len, entry.large.values()))
+    size = estimate_size(entry)
     return EntryRows(
         (*shown, exact, int(odd), size, seal),
         instances,
@@ -95,6 +96,7 @@ def rows_of(entry: Entry) -> EntryRows:
         values,
         [(word,) for word in dict.fromkeys(map(plain, words))],
         seal,
+        entry,
     )
 
 

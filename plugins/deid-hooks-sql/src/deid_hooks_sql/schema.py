@@ -61,7 +61,7 @@ RECORDS = {
     "deid_log_upload": ("log_id", "at", "event", "destination", "uploader"),
     "deid_log_access": (
         *("id", "at", "who", "origin", "action", "asked", "log_ids", "reason"),
-        *("salt", "commitment", "previous", "seal"),
+        *("salt", "commitment"),
     ),
     "deid_log_tombstone": ("id", "created", "destinations", "at", "who", "reason"),
     "deid_log_block": ("id", "at", "patient", "project", "who", "reason"),
@@ -137,6 +137,7 @@ def tables(dialect: Dialect, collation: str) -> MetaData:
         values += [_number("lifted")] if name == "deid_log_block" else []
         indexes = [["id"], ["patient"]] if name == "deid_log_block" else [[columns[0]]]
         table(name, _big("seq", primary=True), *values, _blob("exact"), indexes=indexes)
+    table("deid_log_chain", _big("seq", primary=True), Column("seal", kind("seal")))
     table("deid_log_store", Column("id", kind("id")), _number("version"), _big("last"))
     return made
 

@@ -7,11 +7,11 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import ClassVar, TypeVar
 
 from deid_hooks.backends.contract import LogBackend, Page, Receipt
-from deid_hooks.deadline import Deadline, NoAnswer
+from deid_hooks.backends.rules import Seal, iterate_entries, iterate_pages, iterate_uploads
+from deid_hooks.deadline import Deadline, NoAnswer, Turn, call_store
 from deid_hooks.errors import (
     AppendUnknown,
     Forgotten,
@@ -19,7 +19,6 @@ from deid_hooks.errors import (
     IdConflict,
     LogError,
     LogUnavailable,
-    TrailMoved,
 )
 from deid_hooks.query.conditions import Query
 from deid_hooks.records.model import (
@@ -33,15 +32,13 @@ from deid_hooks.records.model import (
 )
 from deid_hooks_sql import creation, erasing, reading, search, writing
 from deid_hooks_sql.database import Database
-from deid_hooks_sql.failures import Failed, Kind, no_answer, unavailable
+from deid_hooks_sql.failures import NO_ANSWER, Failed, Kind, unavailable
 from deid_hooks_sql.links import Link, Links
 from deid_hooks_sql.mysql import MySQL
 from deid_hooks_sql.postgresql import PostgreSQL
-from deid_hooks_sql.transactions import Turn
 
 T = TypeVar("T")
 
-_IDS_AT_ONCE = 500
 _PAUSE = (0.001, 0.02)
 
 
@@ -71,8 +68,8 @@ class SQLBackend(LogBackend):
         except AppendUnknown as error:
             raise LogUnavailable(error.cause, error.remedy) from None
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
-        self._write(deadline, partial(writing.append, records))
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        self._write(deadline, partial(writing.append, records, seal))
 
     def read(self, after: int, deadline: Deadline) -> Page:
         return self._read(deadline, partial(reading.page_after, after=after))
@@ -89,32 +86,24 @@ class SQLBackend(LogBackend):
         return self._read(deadline, partial(reading.resolve, log_id=log_id))
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
-        ids = iter(log_ids)
-        while some := list(islice(ids, _IDS_AT_ONCE)):
-            while some:
-                found, looked_at = self._page(deadline, partial(reading.entries_of, log_ids=some))
-                yield from found
-                some = some[looked_at:]
+        return iterate_entries(
+            lambda some: self._read_next(deadline, partial(reading.entries_of, log_ids=some)),
+            log_ids,
+        )
 
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
         return self._read(deadline, partial(reading.id_with_digest, digest=digest))
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
-        return search.search(query, partial(self._page, deadline), deadline)
+        return search.search(query, partial(self._read_next, deadline), deadline)
 
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
-        wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
-        if wanted == []:
-            return
-        few = wanted if wanted is None or len(wanted) <= _IDS_AT_ONCE else None
-        cursor, rest = 0, None if wanted is None else frozenset(wanted)
-        while True:
-            job = partial(reading.events_after, after=cursor, log_ids=few)
-            events, after = self._page(deadline, job)
-            yield from (event for event in events if rest is None or event.log_id in rest)
-            if after == cursor:
-                return
-            cursor = after
+        return iterate_uploads(
+            lambda cursor, few: self._read_next(
+                deadline, partial(reading.events_after, after=cursor, log_ids=few)
+            ),
+            log_ids,
+        )
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
         yield from self._read(deadline, partial(reading.blocks_of, patients=patients))
@@ -122,42 +111,31 @@ class SQLBackend(LogBackend):
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
         return self._read(deadline, partial(reading.label_of, project=project, patient=patient))
 
-    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
-        cursor = 0
-        while True:
-            rows, after = self._page(deadline, partial(reading.looks_after, after=cursor))
-            yield from rows
-            if after == cursor:
-                return
-            cursor = after
+    def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
+        return iterate_pages(
+            lambda cursor: self._read_next(deadline, partial(reading.read_trail, after=cursor))
+        )
 
-    def trail_head(self, deadline: Deadline) -> str:
-        return self._read(deadline, lambda link: reading.head_of(link.fetch([reading.HEAD])[0]))
-
-    def _page(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
-        """One page of many: each may take as long as the first."""
+    def _read_next(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
+        """Read one page of many: each may take as long as the first."""
         return self._read(Deadline(deadline.seconds), job)
 
     def _read(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
         return self._answer(deadline, lambda link: job(self._recognised(link)))
 
     def _answer(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
-        try:
-            return self._on_link(deadline, job)
-        except NoAnswer:
-            raise no_answer(self._database.where, deadline.seconds) from None
+        return self._call(deadline, lambda link, _: job(link))
 
     def _write(self, deadline: Deadline, job: Callable[[Link, Turn], None]) -> None:
-        turn = Turn()
-        try:
-            self._on_link(deadline, lambda link: job(self._recognised(link), turn))
-        except NoAnswer:
-            failure = no_answer(self._database.where, deadline.seconds)
-            if turn.take():
-                raise failure from None
-            raise AppendUnknown(
-                f"{failure.cause}; whether the last write is in it is unknown", failure.remedy
-            ) from None
+        self._call(deadline, lambda link, turn: job(self._recognised(link), turn))
+
+    def _call(self, deadline: Deadline, job: Callable[[Link, Turn], T]) -> T:
+        return call_store(
+            deadline,
+            lambda turn: self._on_link(deadline, lambda link: job(link, turn)),
+            self._database.where,
+            NO_ANSWER,
+        )
 
     def _on_link(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
         """What the job returns, tried again where that helps and nothing was written.
@@ -169,12 +147,12 @@ class SQLBackend(LogBackend):
             raise ForkedProcess
         while True:
             if deadline.passed:
-                raise no_answer(self._database.where, deadline.seconds)
+                raise NoAnswer
             link = self._links.take()
             used = link.used
             try:
                 answer = link.run(deadline, job)
-            except (IdConflict, Forgotten, TrailMoved):
+            except (IdConflict, Forgotten):
                 self._links.give_back(link)
                 raise
             except Failed as failed:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from deid_hooks.deadline import Turn
 from deid_hooks.errors import AppendUnknown, LogUnavailable
 from deid_hooks_sql.database import Committed, Rows, Statement
 from deid_hooks_sql.failures import Failed, Kind, unknown
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.schema import refuse_other
-
-
-class Turn:
-    """Whoever takes it first: the job commits, or its caller gives it up and nothing is written."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def take(self) -> bool:
-        return self._lock.acquire(blocking=False)
-
-    def give_back(self) -> None:
-        """The commit was rolled back for certain."""
-        self._lock.release()
 
 
 class Writing:

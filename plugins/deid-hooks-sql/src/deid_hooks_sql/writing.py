@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
-from deid_hooks.errors import Forgotten, IdConflict, LogUnavailable, TrailMoved
-from deid_hooks.records.chain import same_row
+from deid_hooks.backends.rules import Key, Seal, get_id, get_key, seal_new, select_new
+from deid_hooks.deadline import Turn
+from deid_hooks.errors import IdConflict, LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.entries import entry_at
 from deid_hooks_sql.links import Link
-from deid_hooks_sql.reading import HEAD, head_of, select_of
-from deid_hooks_sql.records import TABLES, Small, columns_of, record_of, row_of
+from deid_hooks_sql.reading import HEAD, select_of
+from deid_hooks_sql.records import TABLES, columns_of, record_of, row_of
 from deid_hooks_sql.rows import EntryRows, kept, plain, rows_of, texts_of
 from deid_hooks_sql.schema import ENTRY_COLUMNS, PARTS, SHORT
-from deid_hooks_sql.transactions import Turn, Writing
+from deid_hooks_sql.transactions import Writing
 
 _PART_COLUMNS = {
     "deid_instance": ("entry", "key", *PARTS["deid_instance"], "exact"),
@@ -27,24 +27,32 @@ _PART_COLUMNS = {
 }
 
 
-def append(records: Sequence[Record], link: Link, turn: Turn) -> None:
+def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> None:
     """Write all records or none, as ``LogBackend.append`` says."""
     for record in records:
-        _refuse_id(record.log_id if hasattr(record, "log_id") else record.id)
-    written = {id(r): rows_of(r) for r in records if isinstance(r, Entry)}
+        _refuse_id(get_id(record))
+    made: dict[str, EntryRows] = {}
+    for record in records:
+        if isinstance(record, Entry) and record.log_id not in made:
+            made[record.log_id] = rows_of(record)
     larges = sum(len(record.large) for record in records if isinstance(record, Entry))
     writing = Writing(link, turn, len(records) + larges)
     asked = list(_questions(records, link))
     answers = writing.begin([statement for _, statement in asked])
-    held = _Held({name: rows for (name, _), rows in zip(asked, answers, strict=True)}, link)
-    rows = _Rows(writing.first + len(records), held)
-    for seq, record in enumerate(records, writing.first):
+    found = {name: rows for (name, _), rows in zip(asked, answers, strict=True)}
+    held = _Held(found, made, link)
+    new = select_new(records, held.find)
+    head = found["head"][0][0] if found.get("head") else ""
+    rows = _Rows(writing.first + len(records), found)
+    for seq, (record, its_seal) in enumerate(
+        zip(new, seal_new(seal, head, new), strict=True), writing.first
+    ):
         if isinstance(record, Entry):
-            made = written[id(record)]
-            if not held.has_entry(record, made):
-                rows.add_entry(seq, record, made)
-        elif not held.has(record):
+            rows.add_entry(seq, record, made[record.log_id])
+        else:
             rows.add(TABLES[type(record)], row_of(seq, record))
+        if its_seal:
+            rows.add("deid_log_chain", (seq, its_seal))
     statements = [
         statement
         for table, (columns, those) in rows.tables.items()
@@ -81,8 +89,8 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
     ):
         if ids := of(kind):
             yield table, (f"{select_of(table)} WHERE {column} {any_of}", (ids,))
-            if kind is AccessRow:
-                yield "head", HEAD
+    if records:
+        yield "head", HEAD
     digests = [plain(d) for r in records if isinstance(r, Entry) for d in r.large]
     if digests and link.may_read:  # who may not writes them once more
         large = f'SELECT "key", digest, exact, value FROM deid_log_large WHERE digest {any_of}'
@@ -90,81 +98,39 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
 
 
 class _Held:
-    """What the log holds of the records that are to be written, and what of them is new."""
+    """What the log holds of the records that are to be written."""
 
-    def __init__(self, found: dict[str, Rows], link: Link) -> None:
-        self._link = link
-        self._entries: dict[str, tuple[int, bytes] | Entry] = {
-            row[0]: (row[1], bytes(row[2])) for row in found.get("entry", ())
-        }
-        self._events: set[Small] = set()
-        self._others: dict[tuple[str, str], Small] = {}
-        for table in TABLES.values():
-            for row in found.get(table, ()):
-                self._note(record_of(table, row))
-        self._head = head_of(found.get("head", []))
-        self.large: dict[tuple[str, bytes], int] = {
-            (texts_of([row[1]], row[2])[0], bytes(row[3])): row[0] for row in found.get("large", ())
-        }
+    def __init__(self, found: dict[str, Rows], made: dict[str, EntryRows], link: Link) -> None:
+        self._link, self._made = link, made
+        self._entries = {row[0]: (row[1], bytes(row[2])) for row in found.get("entry", ())}
+        records = (record_of(t, row) for t in TABLES.values() for row in found.get(t, ()))
+        self._small: dict[Key, Record] = {get_key(record): record for record in records}
 
-    def has_entry(self, entry: Entry, made: EntryRows) -> bool:
-        """Whether the entry is there already. Raises Forgotten or IdConflict."""
-        if (TABLES[Tombstone], entry.log_id) in self._others:
-            raise Forgotten(entry.log_id)
-        known = self._entries.get(entry.log_id)
-        if known is None:
-            self._entries[entry.log_id] = entry
-            return False
-        if isinstance(known, tuple):
-            seq, seal = known
-            if seal == made.seal:
-                return True
-            if not self._link.may_read:
-                raise IdConflict(entry.log_id)
-            # The same content may have been written in another order, or under an odd stamp.
-            known = entry_at(self._link, seq)
-        # When and by whom it was written is a stamp, not content.
-        if known != replace(entry, created=known.created, uploader=known.uploader):
-            raise IdConflict(entry.log_id)
-        return True
-
-    def has(self, record: Small) -> bool:
-        """Whether the record is there already. Raises IdConflict or TrailMoved."""
-        if isinstance(record, UploadEvent):
-            known: Small | None = record if record in self._events else None
-        else:
-            id_ = record.log_id if isinstance(record, Tombstone) else record.id
-            if isinstance(record, Tombstone) and id_ in self._entries:
-                raise IdConflict(id_)  # appending never takes an entry away
-            known = self._others.get((TABLES[type(record)], id_))
-            same = known == record
-            if isinstance(known, AccessRow) and isinstance(record, AccessRow):
-                same = same_row(known, record)
-            if known is not None and not same:
-                raise IdConflict(id_)
-        if known is None:
-            if isinstance(record, AccessRow):
-                if record.previous != self._head:
-                    raise TrailMoved
-                self._head = record.seal
-            self._note(record)
-        return known is not None
-
-    def _note(self, record: Small) -> None:
-        if isinstance(record, UploadEvent):
-            self._events.add(record)
-        else:
-            id_ = record.log_id if isinstance(record, Tombstone) else record.id
-            self._others[TABLES[type(record)], id_] = record
+    def find(self, key: Key) -> Record | None:
+        """Return the record under a key. IdConflict for an entry that this user may not read."""
+        if isinstance(key, UploadEvent) or key[0] is not Entry:
+            return self._small.get(key)
+        if key[1] not in self._entries:
+            return None
+        seq, digest = self._entries[key[1]]
+        made = self._made.get(key[1])
+        if made is not None and digest == made.seal:
+            return made.entry
+        if not self._link.may_read:
+            raise IdConflict(key[1])
+        # The same content may have been written in another order, or under an odd stamp.
+        return entry_at(self._link, seq)
 
 
 class _Rows:
     """Rows to be inserted, by table."""
 
-    def __init__(self, next_large: int, held: _Held) -> None:
+    def __init__(self, next_large: int, found: dict[str, Rows]) -> None:
         self.tables: dict[str, tuple[Sequence[str], list[Sequence[Any]]]] = {}
         self._next_large = next_large
-        self._large = held.large
+        self._large: dict[tuple[str, bytes], int] = {
+            (texts_of([row[1]], row[2])[0], bytes(row[3])): row[0] for row in found.get("large", ())
+        }
 
     def add(self, table: str, row: Sequence[Any]) -> None:
         columns = self.tables.setdefault(table, (_columns_of(table), []))
@@ -196,6 +162,8 @@ class _Rows:
 def _columns_of(table: str) -> Sequence[str]:
     if table == "deid_log":
         return ENTRY_COLUMNS
+    if table == "deid_log_chain":
+        return ("seq", "seal")
     if table == "deid_log_large":
         return ("key", "digest", "exact", "value")
     return _PART_COLUMNS[table] if table in _PART_COLUMNS else columns_of(table)

@@ -7,17 +7,17 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.sqlite import connection, reading, search, trail, writing
+from deid_hooks.backends.contract import LogBackend, Page, Statistics
+from deid_hooks.backends.rules import Seal, iterate_entries, iterate_pages, iterate_uploads
+from deid_hooks.backends.sqlite import connection, reading, search, writing
 from deid_hooks.backends.sqlite.connection import Opened
 from deid_hooks.backends.sqlite.failures import DRIVER_ERRORS, make_unavailable
 from deid_hooks.backends.sqlite.open_files import Replaced
-from deid_hooks.deadline import Deadline, NoAnswer, Worker
+from deid_hooks.deadline import Deadline, NoAnswer, Turn, Worker, call_store
 from deid_hooks.errors import AppendUnknown, Forgotten, ForkedProcess, IdConflict, LogUnavailable
 from deid_hooks.query.conditions import Query
 from deid_hooks.records.model import (
@@ -32,9 +32,7 @@ from deid_hooks.records.model import (
 
 T = TypeVar("T")
 
-_IDS_AT_ONCE = 500
 _SECONDS_TO_CLOSE = 5.0
-_SECONDS_TO_COUNT = 600.0
 
 
 class SQLiteBackend(LogBackend):
@@ -66,13 +64,13 @@ class SQLiteBackend(LogBackend):
             self._write(deadline, writing.prove_writable)
         except AppendUnknown as error:
             raise LogUnavailable(error.cause, error.remedy) from None
-        self._afresh(deadline, lambda opened: None)
+        self._read_afresh(deadline, lambda opened: None)
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
-        self._write(deadline, partial(writing.append, records))
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        self._write(deadline, partial(writing.append, records, seal))
 
     def read(self, after: int, deadline: Deadline) -> Page:
-        return self._read(deadline, partial(reading.page_after, after=after))
+        return self._read(deadline, partial(reading.read_page, after=after))
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
         self._write(deadline, partial(writing.erase, log_ids, erasure))
@@ -86,73 +84,53 @@ class SQLiteBackend(LogBackend):
             sessions[name].end(Deadline(_SECONDS_TO_CLOSE))
 
     def resolve(self, log_id: str, deadline: Deadline) -> Entry | Tombstone | None:
-        return self._afresh(deadline, partial(reading.resolve, log_id=log_id))
+        return self._read_afresh(deadline, partial(reading.resolve, log_id=log_id))
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
-        ids = iter(log_ids)
-        while some := list(islice(ids, _IDS_AT_ONCE)):
-            while some:
-                found, looked_at = self._page(deadline, partial(reading.entries_of, log_ids=some))
-                yield from found
-                some = some[looked_at:]
-
-    def with_digest(self, digest: str, deadline: Deadline) -> str | None:
-        return self._read(deadline, partial(reading.id_with_digest, digest=digest))
-
-    def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
-        return search.search(query, partial(self._page, deadline))
-
-    def explain(self, query: Query) -> list[tuple[str, str]]:
-        """The attribute of each term and the indexes that serve it, or that none does."""
-        return self._read(Deadline(), partial(search.explain, query=query))
-
-    def statistics(self) -> tuple[dict[str, int], list[tuple[str, str, int]], str, str]:
-        """Counts by name, copies by destination and latest event, first and last ``created``."""
-        deadline = Deadline(_SECONDS_TO_COUNT)
-        return (
-            self._read(deadline, reading.counts),
-            self._read(deadline, reading.copies),
-            *self._read(deadline, reading.ends),
+        return iterate_entries(
+            lambda some: self._read_next(deadline, partial(reading.read_entries, log_ids=some)),
+            log_ids,
         )
 
+    def with_digest(self, digest: str, deadline: Deadline) -> str | None:
+        return self._read(deadline, partial(reading.find_digest, digest=digest))
+
+    def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
+        return search.search(query, partial(self._read_next, deadline))
+
+    def explain(self, query: Query, deadline: Deadline) -> list[tuple[str, str]]:
+        return self._read(deadline, partial(search.explain, query=query))
+
+    def statistics(self, deadline: Deadline) -> Statistics:
+        return self._read(deadline, reading.count)
+
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
-        wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
-        few = wanted if wanted is None or len(wanted) <= _IDS_AT_ONCE else None
-        cursor, rest = 0, None if wanted is None else frozenset(wanted)
-        while True:
-            job = partial(reading.events_after, after=cursor, log_ids=few)
-            events, after = self._page(deadline, job)
-            yield from (event for event in events if rest is None or event.log_id in rest)
-            if after == cursor:
-                return
-            cursor = after
+        return iterate_uploads(
+            lambda cursor, few: self._read_next(
+                deadline, partial(reading.read_events, after=cursor, log_ids=few)
+            ),
+            log_ids,
+        )
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
-        yield from self._read(deadline, partial(reading.blocks_of, patients=patients))
+        yield from self._read(deadline, partial(reading.read_blocks, patients=patients))
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
-        return self._read(deadline, partial(reading.label_of, project=project, patient=patient))
+        return self._read(deadline, partial(reading.find_label, project=project, patient=patient))
 
-    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
-        cursor = 0
-        while True:
-            rows, after = self._page(deadline, partial(trail.rows_of_trail, after=cursor))
-            yield from rows
-            if after == cursor:
-                return
-            cursor = after
+    def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
+        return iterate_pages(
+            lambda cursor: self._read_next(deadline, partial(reading.read_trail, after=cursor))
+        )
 
-    def trail_head(self, deadline: Deadline) -> str:
-        return self._read(deadline, trail.head_of_trail)
-
-    def _page(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
-        """One page of many: each may take as long as the first."""
+    def _read_next(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
+        """Read one page of many: each may take as long as the first."""
         return self._read(Deadline(deadline.seconds), job)
 
     def _read(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
         return self._answer("reader", deadline, lambda session: session.run(deadline, job))
 
-    def _afresh(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
+    def _read_afresh(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
         """Do a job on a connection opened now, by path: what is written must be found there."""
 
         def on_fresh() -> T:
@@ -172,29 +150,19 @@ class SQLiteBackend(LogBackend):
             "reader", deadline, lambda session: session.run_apart(deadline, on_fresh)
         )
 
-    def _write(self, deadline: Deadline, job: Callable[[Opened, Callable[[], bool]], None]) -> None:
-        turn = threading.Lock()  # whoever takes it: the job begins, or its caller gives up before
-
-        def take_turn() -> bool:
-            return turn.acquire(blocking=False)
-
-        try:
-            self._in_session(
-                "writer", deadline, lambda s: s.run(deadline, lambda o: job(o, take_turn))
-            )
-        except NoAnswer:
-            if take_turn():
-                raise self._no_answer(deadline) from None
-            failure = self._no_answer(deadline)
-            raise AppendUnknown(
-                f"{failure.cause}; whether the last write is in it is unknown", failure.remedy
-            ) from None
+    def _write(self, deadline: Deadline, job: Callable[[Opened, Turn], None]) -> None:
+        self._call(deadline, "writer", lambda s, turn: s.run(deadline, lambda o: job(o, turn)))
 
     def _answer(self, name: str, deadline: Deadline, ask: Callable[[Session], T]) -> T:
-        try:
-            return self._in_session(name, deadline, ask)
-        except NoAnswer:
-            raise self._no_answer(deadline) from None
+        return self._call(deadline, name, lambda session, _: ask(session))
+
+    def _call(self, deadline: Deadline, name: str, ask: Callable[[Session, Turn], T]) -> T:
+        return call_store(
+            deadline,
+            lambda turn: self._in_session(name, deadline, lambda session: ask(session, turn)),
+            f"the log {self._path}",
+            "look at its disk, and for another process that holds it",
+        )
 
     def _in_session(self, name: str, deadline: Deadline, ask: Callable[[Session], T]) -> T:
         if os.getpid() != self._process:
@@ -216,12 +184,6 @@ class SQLiteBackend(LogBackend):
             for each in tuple(self._sessions.values()):
                 each.release(deadline)
             raise
-
-    def _no_answer(self, deadline: Deadline) -> LogUnavailable:
-        return LogUnavailable(
-            f"the log {self._path} gave no answer within {deadline.seconds:g} seconds",
-            "look at its disk, and for another process that holds it",
-        )
 
 
 class Session:

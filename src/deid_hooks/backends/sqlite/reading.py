@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from deid_hooks.backends.contract import Page
+from deid_hooks.backends.contract import Page, Statistics
+from deid_hooks.backends.rules import Key, count_fitting, estimate_size
 from deid_hooks.backends.sqlite.connection import Opened
 from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, read_entry
-from deid_hooks.backends.sqlite.trail import access_of
 from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.records.model import (
     AccessRow,
@@ -22,61 +22,132 @@ from deid_hooks.records.model import (
     UploadEvent,
 )
 
+Small = UploadEvent | AccessRow | Tombstone | Block
+
 _RECORDS_A_PAGE = 200
-_CHARACTERS_A_PAGE = 4_000_000
-_EVENTS_A_PAGE = 1_000
-_KINDS = ("", "_upload", "_access", "_tombstone", "_block")
+_BYTES_A_PAGE = 4_000_000
+_ROWS_A_PAGE = 1_000
+
+RECORD_COLUMNS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
+    UploadEvent: ("deid_log_upload", ("log_id", "at", "event", "destination", "uploader")),
+    AccessRow: (
+        "deid_log_access",
+        (
+            *("id", "at", "who", "origin", "action", "asked", "log_ids", "reason"),
+            *("salt", "commitment"),
+        ),
+    ),
+    Tombstone: (
+        "deid_log_tombstone",
+        ("id", "created", "destinations", "at", "who", "reason"),
+    ),
+    Block: ("deid_log_block", ("id", "at", "patient", "project", "who", "reason", "lifted")),
+}
+"""The table of each small kind of record, and its columns in the order of :func:`make_row`."""
+
+_KINDS: tuple[type[Any], ...] = (Entry, *RECORD_COLUMNS)
+_SELECTS = {
+    kind: f"SELECT seq, {', '.join(columns)} FROM {table}"  # noqa: S608 - our constants
+    for kind, (table, columns) in RECORD_COLUMNS.items()
+}
 
 # The next places in the order of the log, and the kind of record that each one is.
 _PLACES = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT seq, {kind} FROM deid_log{name} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
-    for kind, name in enumerate(_KINDS)
+    f"SELECT * FROM (SELECT seq, {number} FROM {table} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
+    for number, table in enumerate(("deid_log", *(t for t, _ in RECORD_COLUMNS.values())))
 )
 
 
-def page_after(opened: Opened, after: int) -> Page:
-    """Some records after the cursor, all kinds in one order; at least one if there is one."""
+def make_row(record: Small) -> tuple[str | bytes | int, ...]:
+    """Return the row of a small record, without its place in the order of the log."""
+    if isinstance(record, UploadEvent):
+        texts = [record.log_id, record.at, record.event, record.destination, record.uploader]
+    elif isinstance(record, AccessRow):
+        texts = [record.id, record.at, record.who, record.where, record.action, record.asked]
+        texts += [_list(record.log_ids), record.reason, record.salt, record.commitment]
+    elif isinstance(record, Tombstone):
+        erasure = record.erasure
+        texts = [record.log_id, record.created, _list(record.destinations)]
+        texts += [erasure.at, erasure.who, erasure.reason]
+    else:
+        texts = [record.id, record.at, record.patient, record.project, record.who, record.reason]
+        return (*map(encode_cell, texts), int(record.lifted))
+    return tuple(map(encode_cell, texts))
+
+
+def read_row(kind: type[Any], row: Sequence[Any]) -> Small:
+    """Return the small record that a row holds, its place first."""
+    if kind is Block:
+        id_, at, patient, project, who, reason = map(decode_cell, row[1:-1])
+        return Block(id_, at, patient, project, who, reason, bool(row[-1]))
+    texts = list(map(decode_cell, row[1:]))
+    if kind is UploadEvent:
+        return UploadEvent(*texts)
+    if kind is AccessRow:
+        id_, at, who, where, action, asked, log_ids, *rest = texts
+        return AccessRow(id_, at, who, where, action, asked, tuple(json.loads(log_ids)), *rest)
+    return Tombstone(texts[0], texts[1], tuple(json.loads(texts[2])), Erasure(*texts[3:]))
+
+
+def read_page(opened: Opened, after: int) -> Page:
+    """Return some records after the cursor, all kinds in one order; at least one if there is."""
     records: list[Record] = []
-    size = 0
+    size, seqs = 0, []
     with reading(opened) as connection:
-        for seq, kind in connection.execute(
+        for seq, number in connection.execute(
             f"{_PLACES} ORDER BY 1 LIMIT ?2", (after, _RECORDS_A_PAGE)
         ).fetchall():
-            record = _READERS[kind](connection, seq)
+            record = _read_record(connection, _KINDS[number], seq)
             if record is None:
                 continue
             records.append(record)
-            after = seq
-            size += size_of(record) if isinstance(record, Entry) else 0
-            if size > _CHARACTERS_A_PAGE:
+            seqs.append(seq)
+            size += estimate_size(record) if isinstance(record, Entry) else 0
+            if size > _BYTES_A_PAGE:
                 break
-    return Page(tuple(records), after)
+        last = seqs[-1] if seqs else after
+        seals = dict(
+            connection.execute(
+                "SELECT seq, seal FROM deid_log_chain WHERE seq > ? AND seq <= ?", (after, last)
+            ).fetchall()
+        )
+    return Page(tuple(records), tuple(decode_cell(seals.get(seq, "")) for seq in seqs), last)
+
+
+def find_held(connection: sqlite3.Connection, key: Key) -> Record | None:
+    """Return the record that the log holds under a key, within a transaction that writes."""
+    if isinstance(key, UploadEvent):
+        table, columns = RECORD_COLUMNS[UploadEvent]
+        conditions = " AND ".join(f"{column} = ?" for column in columns)
+        sql = f"SELECT 1 FROM {table} WHERE {conditions}"  # noqa: S608 - our constants
+        return key if connection.execute(sql, make_row(key)).fetchone() else None
+    kind, id_ = key
+    table = "deid_log" if kind is Entry else RECORD_COLUMNS[kind][0]
+    seq = _find_seq(connection, table, id_)
+    return None if seq is None else _read_record(connection, kind, seq)
 
 
 def resolve(opened: Opened, log_id: str) -> Entry | Tombstone | None:
-    """The entry or tombstone under this id."""
+    """Return the entry or tombstone under this id."""
     with reading(opened) as connection:
-        seq = _seq_of(connection, "deid_log", log_id)
-        if seq is not None:
-            return read_entry(connection, seq)
-        seq = _seq_of(connection, "deid_log_tombstone", log_id)
-        return None if seq is None else _tombstone_at(connection, seq)
+        found = find_held(connection, (Entry, log_id)) or find_held(connection, (Tombstone, log_id))
+    return found if isinstance(found, Entry | Tombstone) else None
 
 
-def entries_of(opened: Opened, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
-    """The entries of some of these ids in that order, and how many of the ids were looked at."""
+def read_entries(opened: Opened, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
+    """Return entries of some of these ids in that order, and how many of the ids that took."""
     with reading(opened) as connection:
-        return _some(connection, [_seq_of(connection, "deid_log", log_id) for log_id in log_ids])
+        return _read_some(connection, [_find_seq(connection, "deid_log", i) for i in log_ids])
 
 
-def entries_at(opened: Opened, seqs: Sequence[int]) -> tuple[list[Entry], int]:
-    """The entries at some of these places, and how many of the places were looked at."""
+def read_entries_at(opened: Opened, seqs: Sequence[int]) -> tuple[list[Entry], int]:
+    """Return entries at some of these places, and how many of the places that took."""
     with reading(opened) as connection:
-        return _some(connection, seqs)
+        return _read_some(connection, seqs)
 
 
-def id_with_digest(opened: Opened, digest: str) -> str | None:
-    """The id of the oldest entry with this digest."""
+def find_digest(opened: Opened, digest: str) -> str | None:
+    """Return the id of the oldest entry with this digest."""
     with reading(opened) as connection:
         row = connection.execute(
             "SELECT id FROM deid_log WHERE digest = ? ORDER BY seq LIMIT 1", (encode_cell(digest),)
@@ -84,32 +155,34 @@ def id_with_digest(opened: Opened, digest: str) -> str | None:
         return None if row is None else decode_cell(row[0])
 
 
-def events_after(
+def read_events(
     opened: Opened, after: int, log_ids: Sequence[str] | None
 ) -> tuple[list[UploadEvent], int]:
-    """Some upload events after the cursor, of these entries or of all, and the next cursor."""
+    """Return some upload events after the cursor, of these entries or of all; the next cursor."""
     some = "" if log_ids is None else f" AND log_id IN ({', '.join('?' * len(log_ids))})"
     with reading(opened) as connection:
         rows = connection.execute(
-            f"SELECT * FROM deid_log_upload WHERE seq > ?{some} ORDER BY seq LIMIT ?",  # noqa: S608
-            (after, *map(encode_cell, log_ids or ()), _EVENTS_A_PAGE),
+            f"{_SELECTS[UploadEvent]} WHERE seq > ?{some} ORDER BY seq LIMIT ?",
+            (after, *map(encode_cell, log_ids or ()), _ROWS_A_PAGE),
         ).fetchall()
-    return [_event(row) for row in rows], rows[-1][0] if rows else after
+    events = [read_row(UploadEvent, row) for row in rows]
+    return [e for e in events if isinstance(e, UploadEvent)], rows[-1][0] if rows else after
 
 
-def blocks_of(opened: Opened, patients: Collection[str]) -> list[Block]:
-    """The blocks of these patients, oldest first."""
+def read_blocks(opened: Opened, patients: Collection[str]) -> list[Block]:
+    """Return the blocks of these patients, oldest first."""
     marks = ", ".join("?" * len(patients))
     with reading(opened) as connection:
         rows = connection.execute(
-            f"SELECT * FROM deid_log_block WHERE patient IN ({marks}) ORDER BY seq",  # noqa: S608
+            f"{_SELECTS[Block]} WHERE patient IN ({marks}) ORDER BY seq",
             tuple(map(encode_cell, patients)),
         ).fetchall()
-    return [_block(row) for row in rows]
+    blocks = [read_row(Block, row) for row in rows]
+    return [block for block in blocks if isinstance(block, Block)]
 
 
-def label_of(opened: Opened, project: str, patient: str) -> str | None:
-    """The de-identified PatientID of the oldest entry of this patient in this project."""
+def find_label(opened: Opened, project: str, patient: str) -> str | None:
+    """Return the de-identified PatientID of the oldest entry of this patient in this project."""
     with reading(opened) as connection:
         row = connection.execute(
             "SELECT deid_PatientID FROM deid_log WHERE patients = ? AND project = ?"
@@ -119,76 +192,55 @@ def label_of(opened: Opened, project: str, patient: str) -> str | None:
     return None if row is None else decode_cell(row[0])
 
 
-def size_of(entry: Entry) -> int:
-    """About how much memory an entry takes."""
-    return (
-        len(entry.originals)
-        + sum(len(instance.originals) + 200 for instance in entry.instances)
-        + sum(map(len, entry.large.values()))
-    )
+def read_trail(opened: Opened, after: int) -> tuple[list[tuple[AccessRow, str]], int]:
+    """Return some access rows after the cursor with their seals, and the next cursor."""
+    columns = ", ".join(RECORD_COLUMNS[AccessRow][1])
+    with reading(opened) as connection:
+        rows = connection.execute(
+            f"SELECT seq, seal, {columns} FROM deid_log_access"  # noqa: S608 - our constants
+            " LEFT JOIN deid_log_chain USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after, _ROWS_A_PAGE),
+        ).fetchall()
+    found = []
+    for seq, seal, *row in rows:
+        record = read_row(AccessRow, (seq, *row))
+        assert isinstance(record, AccessRow)
+        found.append((record, decode_cell(seal or "")))
+    return found, rows[-1][0] if rows else after
 
 
-def _some(connection: sqlite3.Connection, seqs: Sequence[int | None]) -> tuple[list[Entry], int]:
+def _read_some(
+    connection: sqlite3.Connection, seqs: Sequence[int | None]
+) -> tuple[list[Entry], int]:
     found: list[Entry] = []
-    size = 0
-    for looked_at, seq in enumerate(seqs, 1):
-        entry = None if seq is None else read_entry(connection, seq)
-        if entry is not None:
-            found.append(entry)
-            size += size_of(entry)
-        if size > _CHARACTERS_A_PAGE:
-            return found, looked_at
-    return found, len(seqs)
+
+    def read_sizes() -> Any:
+        for seq in seqs:
+            entry = None if seq is None else read_entry(connection, seq)
+            if entry is not None:
+                found.append(entry)
+            yield 0 if entry is None else estimate_size(entry)
+
+    return found, count_fitting(read_sizes(), _BYTES_A_PAGE)
 
 
-def _seq_of(connection: sqlite3.Connection, table: str, log_id: str) -> int | None:
+def _find_seq(connection: sqlite3.Connection, table: str, id_: str) -> int | None:
     row = connection.execute(
-        f"SELECT seq FROM {table} WHERE id = ?",  # noqa: S608
-        (encode_cell(log_id),),
+        f"SELECT seq FROM {table} WHERE id = ?",  # noqa: S608 - our constants
+        (encode_cell(id_),),
     ).fetchone()
     return None if row is None else int(row[0])
 
 
-def _row_at(connection: sqlite3.Connection, table: str, seq: int) -> tuple[str, ...]:
-    row = connection.execute(f"SELECT * FROM {table} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
-    return tuple(map(decode_cell, row[1:]))
+def _read_record(connection: sqlite3.Connection, kind: type[Any], seq: int) -> Record | None:
+    if kind is Entry:
+        return read_entry(connection, seq)
+    row = connection.execute(f"{_SELECTS[kind]} WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else read_row(kind, row)
 
 
-def _event(row: tuple[int, *tuple[str, ...]]) -> UploadEvent:
-    return UploadEvent(*map(decode_cell, row[1:]))
-
-
-def _event_at(connection: sqlite3.Connection, seq: int) -> UploadEvent:
-    return UploadEvent(*_row_at(connection, "deid_log_upload", seq))
-
-
-def _access_at(connection: sqlite3.Connection, seq: int) -> AccessRow:
-    row = connection.execute("SELECT * FROM deid_log_access WHERE seq = ?", (seq,)).fetchone()
-    return access_of(row)
-
-
-def _block_at(connection: sqlite3.Connection, seq: int) -> Block:
-    row = connection.execute("SELECT * FROM deid_log_block WHERE seq = ?", (seq,)).fetchone()
-    return _block(row)
-
-
-def _block(row: tuple[Any, ...]) -> Block:
-    id_, at, patient, project, who, reason = map(decode_cell, row[1:-1])
-    return Block(id_, at, patient, project, who, reason, bool(row[-1]))
-
-
-def _tombstone_at(connection: sqlite3.Connection, seq: int) -> Tombstone:
-    log_id, created, destinations, *erasure = _row_at(connection, "deid_log_tombstone", seq)
-    return Tombstone(log_id, created, tuple(json.loads(destinations)), Erasure(*erasure))
-
-
-_READERS: tuple[Callable[[sqlite3.Connection, int], Record | None], ...] = (
-    read_entry,
-    _event_at,
-    _access_at,
-    _tombstone_at,
-    _block_at,
-)
+def _list(texts: Sequence[str]) -> str:
+    return json.dumps(texts, ensure_ascii=False)  # escapes would join a pair of lone surrogates
 
 
 _COUNTS = {
@@ -199,7 +251,7 @@ _COUNTS = {
     "forgotten": "SELECT count(*) FROM deid_log_tombstone",
     "blocked": "SELECT count(*) FROM (SELECT lifted, max(seq) FROM deid_log_block"
     " GROUP BY patient, project) WHERE NOT lifted",
-    "looks": "SELECT count(*) FROM deid_log_access",
+    "accesses": "SELECT count(*) FROM deid_log_access",
 }
 _COPIES = """
     SELECT destination, event, count(*) FROM (
@@ -209,27 +261,17 @@ _COPIES = """
 _ENDS = "SELECT created FROM deid_log ORDER BY seq {} LIMIT 1"
 
 
-def counts(opened: Opened) -> dict[str, int]:
-    """How many there are of each kind. Each is counted in a transaction of its own."""
-    found = {}
+def count(opened: Opened) -> Statistics:
+    """Count what the log holds, each kind in a transaction of its own."""
+    counts = {}
     for name, sql in _COUNTS.items():
         with reading(opened) as connection:
-            found[name] = int(connection.execute(sql).fetchone()[0])
-    return found
-
-
-def copies(opened: Opened) -> list[tuple[str, str, int]]:
-    """Destination, latest event there, and of how many entries it is the latest."""
+            counts[name] = int(connection.execute(sql).fetchone()[0])
     with reading(opened) as connection:
-        rows = connection.execute(_COPIES).fetchall()
-    return [
-        (decode_cell(destination), decode_cell(event), count) for destination, event, count in rows
-    ]
-
-
-def ends(opened: Opened) -> tuple[str, str]:
-    """When the oldest and the latest entry were made; two empty strings if there is none."""
-    with reading(opened) as connection:
-        rows = [connection.execute(_ENDS.format(way)).fetchone() for way in ("", "DESC")]
-    first, last = (decode_cell(row[0]) if row else "" for row in rows)
-    return first, last
+        copies = connection.execute(_COPIES).fetchall()
+        ends = [connection.execute(_ENDS.format(way)).fetchone() for way in ("", "DESC")]
+    return Statistics(
+        counts,
+        [(decode_cell(destination), decode_cell(event), n) for destination, event, n in copies],
+        *(decode_cell(row[0]) if row else "" for row in ends),
+    )

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from deid_hooks.backends.sqlite.clauses import translate
 from deid_hooks.backends.sqlite.connection import Opened
-from deid_hooks.backends.sqlite.reading import entries_at
+from deid_hooks.backends.sqlite.reading import read_entries_at
 from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.conditions import Query
@@ -38,7 +38,7 @@ def search(query: Query, run: RunPage) -> Iterator[str]:
     size = _ENTRIES_AT_FIRST
     for seqs in _candidates(query, run):
         while seqs:
-            entries, looked_at = run(partial(entries_at, seqs=seqs[:size]))
+            entries, looked_at = run(partial(read_entries_at, seqs=seqs[:size]))
             yield from (entry.log_id for entry in entries if query.matches(entry))
             seqs, size = seqs[looked_at:], min(4 * size, _MOST_BY_INDEX)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.failures import is_busy, make_unknown
-from deid_hooks.deadline import Deadline
+from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogUnavailable
 
 if TYPE_CHECKING:
@@ -49,18 +49,16 @@ def truncate_wal(connection: sqlite3.Connection, deadline: Deadline) -> bool:
 
 
 @contextmanager
-def writing(
-    opened: Opened, may_begin: Callable[[], bool] = lambda: True
-) -> Iterator[sqlite3.Connection]:
-    """A transaction that holds the write lock from its start, and is durable at its end.
+def writing(opened: Opened, turn: Turn | None = None) -> Iterator[sqlite3.Connection]:
+    """Hold the write lock from the start of a transaction that is durable at its end.
 
-    ``may_begin`` is asked once the lock is there. An error raised by the commit becomes
-    AppendUnknown; after any other nothing was written.
+    ``turn`` is taken once the lock is there. An error raised by the commit becomes AppendUnknown;
+    after any other nothing was written.
     """
     connection = opened.connection
     wait_patiently(opened.deadline, lambda: connection.execute("BEGIN IMMEDIATE"))
     try:
-        if not may_begin() or opened.deadline.passed:
+        if (turn and not turn.take()) or opened.deadline.passed:
             raise LogUnavailable(f"the log {opened.path} was not free in time", "try again")
         yield connection
     except BaseException:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+from deid_hooks.backends.rules import Seal, make_tombstone, seal_new, select_new
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.connection import Opened
 from deid_hooks.backends.sqlite.failures import make_unavailable
-from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, insert_entry, read_entry
-from deid_hooks.backends.sqlite.trail import append_row, erase_terms
+from deid_hooks.backends.sqlite.reading import RECORD_COLUMNS, find_held, make_row
+from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, insert_entry
 from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently, writing
-from deid_hooks.deadline import Deadline
-from deid_hooks.errors import Forgotten, IdConflict, LogError, LogUnavailable
-from deid_hooks.records.model import (
-    AccessRow,
-    Block,
-    Entry,
-    Erasure,
-    Record,
-    Tombstone,
-    UploadEvent,
-)
+from deid_hooks.deadline import Deadline, Turn
+from deid_hooks.errors import LogError, LogUnavailable
+from deid_hooks.records.model import Entry, Erasure, Record
+
+_INSERT_SEAL = "INSERT INTO deid_log_chain (seq, seal) VALUES (?, ?)"
 
 _PARTS = ("deid_instance", "deid_uid", "deid_value", "deid_word", "deid_large")
 
@@ -44,149 +38,94 @@ _NEXT = """
         coalesce((SELECT max(seq) FROM deid_log_access), 0),
         coalesce((SELECT max(seq) FROM deid_log_tombstone), 0),
         coalesce((SELECT max(seq) FROM deid_log_block), 0)
-    ) FROM deid_log_store
+    ), coalesce((SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1), '')
+    FROM deid_log_store
 """
 
 
-def append(records: Sequence[Record], opened: Opened, may_begin: Callable[[], bool]) -> None:
+def append(records: Sequence[Record], seal: Seal, opened: Opened, turn: Turn) -> None:
     """Write all records or none, as ``LogBackend.append`` says."""
-    with writing(opened, may_begin) as connection:
-        seq = _next(opened)
-        for record in records:
-            if isinstance(record, Entry):
-                written = _append_entry(connection, seq, record)
-            elif isinstance(record, UploadEvent):
-                written = _append_event(connection, seq, record)
-            elif isinstance(record, AccessRow):
-                written = append_row(connection, seq, record)
-            elif isinstance(record, Block):
-                written = _append_block(connection, seq, record)
-            else:
-                written = _append_tombstone(connection, seq, record)
-            seq += written
+    with writing(opened, turn) as connection:
+        seq, head = _find_next(opened)
+        new = select_new(records, partial(find_held, connection))
+        for number, (record, its_seal) in enumerate(
+            zip(new, seal_new(seal, head, new), strict=True), seq
+        ):
+            _insert(connection, number, record)
+            if its_seal:
+                connection.execute(_INSERT_SEAL, (number, encode_cell(its_seal)))
 
 
-def erase(
-    log_ids: Sequence[str], erasure: Erasure, opened: Opened, may_begin: Callable[[], bool]
-) -> None:
+def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) -> None:
     """Delete what these entries hold, leave tombstones, and overwrite the file's unused space."""
     refuse_without_room(opened)
-    with writing(opened, may_begin) as connection:
-        seq = _next(opened)
+    with writing(opened, turn) as connection:
+        seq, _ = _find_next(opened)
         for log_id in log_ids:
             found = connection.execute(
                 "SELECT seq, created FROM deid_log WHERE id = ?", (encode_cell(log_id),)
             ).fetchone()
             if found:
                 _delete(connection, found[0])
-                grave = Tombstone(
-                    log_id, decode_cell(found[1]), _destinations(connection, log_id), erasure
+                created, destinations = (
+                    decode_cell(found[1]),
+                    _find_destinations(connection, log_id),
                 )
-                seq += _append_tombstone(connection, seq, grave)
-        erase_terms(connection, log_ids)
+                _insert(connection, seq, make_tombstone(log_id, created, destinations, erasure))
+                seq += 1
+        _erase_terms(connection, log_ids)
     scrub(opened)
 
 
-def prove_writable(opened: Opened, may_begin: Callable[[], bool]) -> None:
+def prove_writable(opened: Opened, turn: Turn) -> None:
     """Write to the log what makes no difference, durably."""
     if shutil.disk_usage(opened.path.parent).free < _ROOM:
         # The write below may find room in the write-ahead log where an entry would not.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with writing(opened, may_begin) as connection:
+    with writing(opened, turn) as connection:
         connection.execute(f"PRAGMA user_version = {schema.VERSION}")
 
 
-def _next(opened: Opened) -> int:
-    version, seq = opened.connection.execute(_NEXT).fetchone()
+def _find_next(opened: Opened) -> tuple[int, str]:
+    """Return the next place in the order of the log, and the last seal."""
+    version, seq, head = opened.connection.execute(_NEXT).fetchone()
     schema.refuse_newer(version, opened.path)  # a newer process may have brought it up to date
-    return int(seq)
+    return int(seq), decode_cell(head)
 
 
-def _append_entry(connection: sqlite3.Connection, seq: int, entry: Entry) -> bool:
-    known, forgotten = connection.execute(
-        "SELECT (SELECT seq FROM deid_log WHERE id = ?1),"
-        " (SELECT seq FROM deid_log_tombstone WHERE id = ?1)",
-        (encode_cell(entry.log_id),),
-    ).fetchone()
-    if forgotten:
-        raise Forgotten(entry.log_id)
-    if known:
-        stored = read_entry(connection, known)
-        # When and by whom it was written is a stamp, not content.
-        if stored is None or stored != replace(
-            entry, created=stored.created, uploader=stored.uploader
-        ):
-            raise IdConflict(entry.log_id)
-        return False
-    insert_entry(connection, seq, entry)
-    return True
+def _insert(connection: sqlite3.Connection, seq: int, record: Record) -> None:
+    if isinstance(record, Entry):
+        insert_entry(connection, seq, record)
+    else:
+        table, columns = RECORD_COLUMNS[type(record)]
+        names, marks = ", ".join(("seq", *columns)), ", ".join("?" * (1 + len(columns)))
+        connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608 - our constants
+            (seq, *make_row(record)),
+        )
 
 
-def _append_event(connection: sqlite3.Connection, seq: int, event: UploadEvent) -> bool:
-    row = tuple(
-        map(encode_cell, (event.log_id, event.at, event.event, event.destination, event.uploader))
-    )
-    repeated = connection.execute(
-        "SELECT 1 FROM deid_log_upload WHERE log_id = ? AND at = ? AND event = ?"
-        " AND destination = ? AND uploader = ?",
-        row,
-    ).fetchone()
-    if repeated:
-        return False
-    connection.execute("INSERT INTO deid_log_upload VALUES (?, ?, ?, ?, ?, ?)", (seq, *row))
-    return True
-
-
-def _append_block(connection: sqlite3.Connection, seq: int, block: Block) -> bool:
-    texts = (block.id, block.at, block.patient, block.project, block.who, block.reason)
-    row = (*map(encode_cell, texts), int(block.lifted))
-    return _insert_once(connection, "deid_log_block", seq, row, block.id)
-
-
-def _append_tombstone(connection: sqlite3.Connection, seq: int, stone: Tombstone) -> bool:
-    known = connection.execute("SELECT 1 FROM deid_log WHERE id = ?", (encode_cell(stone.log_id),))
-    if known.fetchone():
-        raise IdConflict(stone.log_id)  # appending never takes an entry away
-    erasure = stone.erasure
-    texts = (_list(stone.destinations), erasure.at, erasure.who, erasure.reason)
-    row = tuple(map(encode_cell, (stone.log_id, stone.created, *texts)))
-    return _insert_once(connection, "deid_log_tombstone", seq, row, stone.log_id)
-
-
-def _insert_once(
-    connection: sqlite3.Connection,
-    table: str,
-    seq: int,
-    row: tuple[str | bytes | int, ...],
-    id_: str,
-) -> bool:
-    """Insert a row that begins with its id; False if it is there, IdConflict if another is."""
-    found = connection.execute(f"SELECT * FROM {table} WHERE id = ?", row[:1]).fetchone()  # noqa: S608
-    if found:
-        if found[1:] != row:
-            raise IdConflict(id_)
-        return False
-    _insert(connection, table, seq, row)
-    return True
-
-
-def _insert(
-    connection: sqlite3.Connection, table: str, seq: int, row: tuple[str | bytes | int, ...]
-) -> None:
-    marks = ", ".join("?" * (1 + len(row)))
-    connection.execute(f"INSERT INTO {table} VALUES ({marks})", (seq, *row))  # noqa: S608
-
-
-def _list(texts: tuple[str, ...]) -> str:
-    return json.dumps(texts, ensure_ascii=False)  # escapes would join a pair of lone surrogates
-
-
-def _destinations(connection: sqlite3.Connection, log_id: str) -> tuple[str, ...]:
+def _find_destinations(connection: sqlite3.Connection, log_id: str) -> Iterator[str]:
     rows = connection.execute(
         "SELECT destination FROM deid_log_upload WHERE log_id = ? ORDER BY seq",
         (encode_cell(log_id),),
     )
-    return tuple(dict.fromkeys(decode_cell(destination) for (destination,) in rows))
+    return (decode_cell(destination) for (destination,) in rows)
+
+
+def _erase_terms(connection: sqlite3.Connection, log_ids: Iterable[str]) -> None:
+    """Erase what was asked, and why, where one of these entries was among the answers."""
+    connection.execute("CREATE TEMP TABLE erased (id PRIMARY KEY)")
+    connection.executemany(
+        "INSERT OR IGNORE INTO temp.erased VALUES (json_quote(?))",
+        ((id_,) for id_ in log_ids if isinstance(encode_cell(id_), str)),  # else it is no log id
+    )
+    connection.execute(
+        "UPDATE deid_log_access SET asked = '', reason = '', salt = ''"
+        " WHERE (asked != '' OR reason != '' OR salt != '') AND EXISTS"
+        " (SELECT 1 FROM json_each(log_ids) WHERE json_quote(value) IN temp.erased)"
+    )
+    connection.execute("DROP TABLE temp.erased")
 
 
 def _delete(connection: sqlite3.Connection, seq: int) -> None:
