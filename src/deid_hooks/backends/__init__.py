@@ -1,1 +1,133 @@
-"""Stores of the log: the contract that each keeps, and the stores of this package."""
+"""Stores of the log: everything that a store raises, returns or takes, for teams that write one.
+
+A backend is a subclass of :class:`LogBackend`, found by its entry point in the group
+``deid_hooks.backends``, whose name is the scheme of its URLs. It is tested with
+``deid_hooks.testing.BackendConformance``. Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deid_hooks.backends.contract import LogBackend, Page, Receipt, Statistics
+    from deid_hooks.backends.rules import (
+        Key,
+        Seal,
+        count_fitting,
+        estimate_size,
+        get_id,
+        get_key,
+        iterate_entries,
+        iterate_pages,
+        iterate_uploads,
+        make_tombstone,
+        seal_new,
+        select_new,
+    )
+    from deid_hooks.deadline import Deadline, NoAnswer, Turn, Worker, call_store, call_within
+    from deid_hooks.errors import (
+        AppendUnknown,
+        Forgotten,
+        ForkedProcess,
+        IdConflict,
+        LogError,
+        LogUnavailable,
+        NotAllowed,
+        SettingsError,
+    )
+    from deid_hooks.files import put_file
+    from deid_hooks.query.conditions import Query
+    from deid_hooks.query.json_codec import decode_query, encode_query
+    from deid_hooks.records.chain import erase_terms
+    from deid_hooks.records.json_codec import (
+        decode_record,
+        decode_text,
+        encode_record,
+        encode_text,
+    )
+    from deid_hooks.records.model import (
+        AccessRow,
+        Block,
+        Entry,
+        Erasure,
+        Instance,
+        Record,
+        Tombstone,
+        UploadEvent,
+        make_readable,
+    )
+
+__all__ = [
+    "AccessRow",
+    "AppendUnknown",
+    "Block",
+    "Deadline",
+    "Entry",
+    "Erasure",
+    "Forgotten",
+    "ForkedProcess",
+    "IdConflict",
+    "Instance",
+    "Key",
+    "LogBackend",
+    "LogError",
+    "LogUnavailable",
+    "NoAnswer",
+    "NotAllowed",
+    "Page",
+    "Query",
+    "Receipt",
+    "Record",
+    "Seal",
+    "SettingsError",
+    "Statistics",
+    "Tombstone",
+    "Turn",
+    "UploadEvent",
+    "Worker",
+    "call_store",
+    "call_within",
+    "count_fitting",
+    "decode_query",
+    "decode_record",
+    "decode_text",
+    "encode_query",
+    "encode_record",
+    "encode_text",
+    "erase_terms",
+    "estimate_size",
+    "get_id",
+    "get_key",
+    "iterate_entries",
+    "iterate_pages",
+    "iterate_uploads",
+    "make_readable",
+    "make_tombstone",
+    "put_file",
+    "seal_new",
+    "select_new",
+]
+
+_MODULES = (
+    "backends.contract",
+    "backends.rules",
+    "deadline",
+    "errors",
+    "files",
+    "query.conditions",
+    "query.json_codec",
+    "records.chain",
+    "records.json_codec",
+    "records.model",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(import_module(f"deid_hooks.{module}"), name, None)
+            if found is not None:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

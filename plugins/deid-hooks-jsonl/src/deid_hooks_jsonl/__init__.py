@@ -16,21 +16,32 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
-from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import (
+from deid_hooks.backends import (
+    AccessRow,
+    Deadline,
+    Entry,
+    Erasure,
+    ForkedProcess,
     Key,
+    LogBackend,
+    LogUnavailable,
+    Page,
+    Record,
     Seal,
+    Tombstone,
+    Turn,
+    UploadEvent,
+    call_store,
+    call_within,
+    decode_record,
+    encode_record,
+    erase_terms,
     get_key,
     make_tombstone,
+    put_file,
     seal_new,
     select_new,
 )
-from deid_hooks.deadline import Deadline, Turn, call_store, call_within
-from deid_hooks.errors import ForkedProcess, LogUnavailable
-from deid_hooks.files import put_file
-from deid_hooks.records.chain import erase_terms
-from deid_hooks.records.json_codec import decode_record, encode_record
-from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
 
 T = TypeVar("T")
 Rows = dict[int, tuple[Record, str]]
@@ -122,20 +133,20 @@ class JSONLinesBackend(LogBackend):
 
     @contextmanager
     def _opened(self, deadline: Deadline, lock: bool = False, anew: bool = False) -> Iterator[int]:
-        """The file that stands at the path, read to its end."""
+        """The file that stands at the path, read to its end, locked for who writes."""
         with self._turn:
-            file = os.open(self._path, os.O_RDWR | os.O_APPEND if lock else os.O_RDONLY)
-            try:
-                while lock and not _locked(file, self._path):
+            while True:
+                file = os.open(self._path, os.O_RDWR | os.O_APPEND if lock else os.O_RDONLY)
+                try:
+                    if not lock or _is_locked(file, self._path):
+                        self._read_on(file, anew)
+                        yield file
+                        return
                     if deadline.passed:
                         raise LogUnavailable(f"the log {self._path} is locked", "try again")
-                    time.sleep(0.002)
-                    os.close(file)  # it may have been replaced in the meantime
-                    file = os.open(self._path, os.O_RDWR | os.O_APPEND)
-                self._read_on(file, anew)
-                yield file
-            finally:
-                os.close(file)
+                finally:
+                    os.close(file)
+                time.sleep(0.002)  # then by its path: it may have been replaced in the meantime
 
     def _forget(self) -> None:
         self._inode = self._end = 0
@@ -174,7 +185,7 @@ class JSONLinesBackend(LogBackend):
         return make_tombstone(entry.log_id, entry.created, sent_to, erasure)
 
 
-def _locked(file: int, path: Path) -> bool:
+def _is_locked(file: int, path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
