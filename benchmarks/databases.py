@@ -23,7 +23,7 @@ import psycopg
 import pymysql
 from sqlalchemy.engine import make_url
 
-from deid_hooks import Deadline
+from deid_hooks.backends import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from deid_hooks import Deadline, LogBackend, LogUnavailable
+from deid_hooks import LogUnavailable
+from deid_hooks.backends import Deadline, LogBackend
 from deid_hooks.backends.contract import Page
 from deid_hooks.copy_log import CopyFailed, compute_sum, copy_log
 from deid_hooks.log import make_backend

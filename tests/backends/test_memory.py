@@ -6,7 +6,8 @@ import uuid
 
 import pytest
 
-from deid_hooks import Deadline, DeidHooks, LogUnavailable
+from deid_hooks import DeidHooks, LogUnavailable
+from deid_hooks.backends import Deadline
 from deid_hooks.backends.contract import LogBackend
 from deid_hooks.testing import FAULTS, MemoryBackend, MemoryLog, memory_log
 from deid_hooks.testing.appending import Appending

@@ -14,7 +14,7 @@ from tests.hooks.memory import STORES, Store
 
 Load = Callable[..., DeidHooks]
 
-URL = "memory:site"
+URL = "kept:site"
 
 
 @dataclass
@@ -61,10 +61,10 @@ def distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
 
 @pytest.fixture
 def store(distributions: Distributions) -> Iterator[Store]:
-    """The store behind ``memory:site``, whose backend is installed like any other."""
+    """The store behind ``kept:site``, whose backend is installed like any other."""
     distributions.install(
         "deid-hooks-memory",
-        {"deid_hooks.backends": {"memory": "tests.hooks.memory:MemoryBackend"}},
+        {"deid_hooks.backends": {"kept": "tests.hooks.memory:MemoryBackend"}},
     )
     STORES.clear()
     STORES[URL] = Store()

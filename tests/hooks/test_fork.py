@@ -60,7 +60,7 @@ def test_everything_refuses_in_a_forked_child(hooks: DeidHooks, store: Store) ->
 
 
 def test_hooks_that_were_never_used_refuse_too(store: Store) -> None:
-    unused = DeidHooks.load(url="memory:site")
+    unused = DeidHooks.load(url="kept:site")
     assert in_a_child(unused.check).startswith("ForkedProcess")
 
 
@@ -108,7 +108,7 @@ def test_a_child_that_leaves_its_parents_upload_calls_no_plugin(
 
 def test_a_child_that_loads_its_own_hooks_works(hooks: DeidHooks) -> None:
     def load_and_check() -> str:
-        with DeidHooks.load(url="memory:site") as own:
+        with DeidHooks.load(url="kept:site") as own:
             own.check()
             return logged(own)[0]
 

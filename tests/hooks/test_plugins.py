@@ -176,8 +176,8 @@ def test_two_backends_with_one_scheme_are_an_error(
     distributions: Distributions, load: Load
 ) -> None:
     target = "tests.hooks.memory:MemoryBackend"
-    distributions.install("second", {"deid_hooks.backends": {"memory": target}})
-    with pytest.raises(PluginError, match=r"memory .* by deid-hooks-memory 1.0 and by second 1.0"):
+    distributions.install("second", {"deid_hooks.backends": {"kept": target}})
+    with pytest.raises(PluginError, match=r"kept .* by deid-hooks-memory 1.0 and by second 1.0"):
         load()
 
 

@@ -258,7 +258,7 @@ def test_check_refuses_a_log_of_another_secret(
 ) -> None:
     logged(load())
     monkeypatch.setenv("DEID_HOOKS_SECRET", "ab" * 32)
-    hooks = DeidHooks.load(url="memory:site")
+    hooks = DeidHooks.load(url="kept:site")
     with pytest.raises(LogUnavailable, match="another site secret"):
         hooks.check()
 

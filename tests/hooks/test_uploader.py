@@ -68,7 +68,7 @@ def test_the_ten_lines_of_the_documentation_upload_a_folder(load: Load, store: S
         arrived.append(dataset.SOPInstanceUID)
         return True
 
-    with DeidHooks.load(uploader="sender/1.2", url="memory:site") as hooks:
+    with DeidHooks.load(uploader="sender/1.2", url="kept:site") as hooks:
         hooks.check()
         for paths in series_of(folder):
             staged = Staged()

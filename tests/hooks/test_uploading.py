@@ -124,7 +124,7 @@ def test_an_entry_under_another_secret_is_refused(
 ) -> None:
     log_id, _ = logged(load())
     monkeypatch.setenv("DEID_HOOKS_SECRET", "ab" * 32)
-    assert "another site secret" in str(refused(DeidHooks.load(url="memory:site"), log_id))
+    assert "another site secret" in str(refused(DeidHooks.load(url="kept:site"), log_id))
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "driver", "hang"])
@@ -160,7 +160,7 @@ def test_of_a_drivers_error_while_resolving_only_the_kind_is_in_the_message(
 def test_a_missing_secret_is_a_refusal(hooks: DeidHooks, store: Store) -> None:
     log_id, _ = logged(hooks)
     hooks.settings.secret_file.unlink()
-    assert "There is no site secret" in str(refused(DeidHooks.load(url="memory:site"), log_id))
+    assert "There is no site secret" in str(refused(DeidHooks.load(url="kept:site"), log_id))
 
 
 # Clearance

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deid_hooks import Deadline, LogUnavailable
+from deid_hooks import LogUnavailable
+from deid_hooks.backends import Deadline
 from deid_hooks.testing import BackendConformance
 from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_jsonl import JSONLinesBackend

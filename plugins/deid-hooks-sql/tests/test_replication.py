@@ -16,7 +16,8 @@ from sql_servers import PostgreSQLServer
 from tests.hooks.series import read
 from tests.whole.site import Site, rows
 
-from deid_hooks import AppendUnknown, Deadline, LogUnavailable
+from deid_hooks import AppendUnknown, LogUnavailable
+from deid_hooks.backends import Deadline
 from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend
 

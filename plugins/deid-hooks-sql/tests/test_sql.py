@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sql_servers import MariaDBServer, PostgreSQLServer
 
-from deid_hooks import Deadline
+from deid_hooks.backends import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.testing import BackendConformance

@@ -21,7 +21,8 @@ from proxy import Proxy
 from sql_servers import MariaDBServer, PostgreSQLServer, Server, free_port
 from tests.whole.disks import remount, small_disk
 
-from deid_hooks import AppendUnknown, Deadline, LogUnavailable
+from deid_hooks import AppendUnknown, LogUnavailable
+from deid_hooks.backends import Deadline
 from deid_hooks.errors import LogError
 from deid_hooks.records.model import Entry, Erasure
 from deid_hooks.testing.records import leave_unsealed, make_entry

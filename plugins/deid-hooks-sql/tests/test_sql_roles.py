@@ -11,7 +11,8 @@ from sql_servers import PostgreSQLServer
 from tests.hooks.series import read
 from tests.whole.site import Site
 
-from deid_hooks import Deadline, LogUnavailable
+from deid_hooks import LogUnavailable
+from deid_hooks.backends import Deadline
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import Forgotten, IdConflict, NotAllowed
 from deid_hooks.records.model import Block, Entry, Erasure, Tombstone, UploadEvent

@@ -7,8 +7,9 @@ A backend is a subclass of :class:`LogBackend`, found by its entry point in the 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from deid_hooks._lazy import load_name
 
 if TYPE_CHECKING:
     from deid_hooks.backends.contract import LogBackend, Page, Receipt, Statistics
@@ -125,9 +126,4 @@ _MODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            found = getattr(import_module(f"deid_hooks.{module}"), name, None)
-            if found is not None:
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return load_name(__name__, name, __all__, _MODULES)

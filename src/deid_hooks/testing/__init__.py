@@ -13,8 +13,9 @@ that of a store that does not exist yet, another one for every test. It needs th
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from deid_hooks._lazy import load_name
 
 if TYPE_CHECKING:
     from deid_hooks.testing.conformance import BackendConformance
@@ -30,13 +31,8 @@ __all__ = [
     "memory_log",
 ]
 
-_MODULES = {
-    "BackendConformance": "conformance",
-    "memory_log": "fixtures",
-}
+_MODULES = ("testing.memory", "testing.fixtures", "testing.conformance")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'memory')}"), name)
+    return load_name(__name__, name, __all__, _MODULES)

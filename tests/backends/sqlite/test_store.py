@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deid_hooks import Deadline, Entry, Forgotten, LogUnavailable
+from deid_hooks import Entry, Forgotten, LogUnavailable
+from deid_hooks.backends import Deadline
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.records.model import (
     Erasure,
@@ -211,7 +212,7 @@ def test_a_lock_that_outlasts_the_deadline_is_told_and_nothing_is_written(
 
 _WRITER = """
 import sys
-from deid_hooks import Deadline
+from deid_hooks.backends import Deadline
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.testing.records import leave_unsealed
 from tests.backends.sqlite.test_store import entry

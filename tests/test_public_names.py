@@ -1,0 +1,50 @@
+"""What outsiders may use: the public names, pinned, and what they cost to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+PUBLIC = {
+    "deid_hooks": """
+        Acquisition AppendUnknown Changes DeidHooks DeidHooksError Entry ForkedProcess Forgotten
+        IdConflict Instance LogError LogUnavailable PluginError PostDeid PostUpload PreUpload
+        Pseudonyms Restored Settings SettingsError Snapshot Stamp TermError UnableToLog
+        UnusableDataset Upload UploadRefused capture changes find_installed hookimpl install
+        normalise_identity restore reveals stamp unstamp
+    """,
+    "deid_hooks.backends": """
+        AccessRow AppendUnknown Block Deadline Entry Erasure ForkedProcess Forgotten IdConflict
+        Instance Key LogBackend LogError LogUnavailable NoAnswer NotAllowed Page Query Receipt
+        Record Seal SettingsError Statistics Tombstone Turn UploadEvent Worker call_store
+        call_within count_fitting decode_query decode_record decode_text encode_query
+        encode_record encode_text erase_terms estimate_size get_id get_key iterate_entries
+        iterate_pages iterate_uploads make_readable make_tombstone put_file seal_new select_new
+    """,
+    "deid_hooks.testing": """
+        FAULTS BackendConformance Fault MemoryBackend MemoryLog memory_log
+    """,
+}
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_the_public_names_of_a_package_are_these_and_no_others(package: str) -> None:
+    module = import_module(package)
+    assert sorted(module.__all__) == sorted(PUBLIC[package].split())
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = module.no_such_name
+
+
+def test_names_that_need_no_dicom_are_imported_without_pydicom() -> None:
+    program = (
+        "import sys; from deid_hooks import DeidHooks, UnableToLog, hookimpl;"
+        " from deid_hooks.backends import LogBackend, Query, select_new;"
+        " from deid_hooks.testing import MemoryBackend;"
+        " sys.exit(bool({'pydicom', 'pytest', 'hypothesis', 'sqlite_utils'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
