@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.values import convert_SQ
 
 from deid_hooks.dicom import dictionary
+from deid_hooks.dicom.dictionary import PIXELS, SPECIFIC_CHARACTER_SET, name_element
 from deid_hooks.dicom.encoding import (
     DEFAULT_ENCODINGS,
     encode_value,
@@ -24,14 +25,6 @@ from deid_hooks.dicom.encoding import (
     read_text,
 )
 from deid_hooks.errors import UnusableDataset
-
-SPECIFIC_CHARACTER_SET = 0x00080005
-MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
-TRANSFER_SYNTAX_UID = 0x00020010
-SOP_INSTANCE_UID = 0x00080018
-PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
-MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-
 
 _CACHED_BYTES = 1024
 
@@ -252,11 +245,6 @@ def _read_deferred(dataset: Dataset, tag: int, element: RawDataElement) -> Captu
     if value is None:
         raise UnusableDataset(f"the value of {name_element(tag)} can't be read")
     return Value(element.VR, value)
-
-
-def name_element(tag: int) -> str:
-    """The keyword of a tag, or ``(gggg,eeee)``: how messages name an element."""
-    return dictionary.lookup_keyword(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def _private_vr(tag: int, creator: str) -> str:

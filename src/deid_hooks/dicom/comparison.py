@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataelem import DataElement, RawDataElement
 
-from deid_hooks.dicom import encoding as dicomjson
+from deid_hooks.dicom import encoding
 from deid_hooks.dicom.capture import (
-    PIXELS,
-    SOP_INSTANCE_UID,
-    SPECIFIC_CHARACTER_SET,
     WITH_BYTES,
     Captured,
     Items,
     Snapshot,
     list_elements,
-    name_element,
     read_encodings,
     read_items,
 )
-from deid_hooks.dicom.encoding import encode_plain, encode_value
+from deid_hooks.dicom.dictionary import (
+    PIXELS,
+    SERIES_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
+    STUDY_INSTANCE_UID,
+    name_element,
+)
+from deid_hooks.dicom.encoding import (
+    DEFAULT_ENCODINGS,
+    encode_plain,
+    encode_value,
+)
 from deid_hooks.records.keys import write_canonical_json
 
 LARGE = 64 * 1024
@@ -39,14 +47,23 @@ _UID_VRS = ("UI", None)
 
 _CACHED_BYTES = 256
 _WITHOUT_CHARACTERS = frozenset(
-    (*dicomjson.NUMBER_FORMATS, "AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ")
+    (*encoding.NUMBER_FORMATS, "AT", "OB", "OD", "OF", "OL", "OV", "OW", "SQ")
 )
 TELLING_GROUPS = frozenset((0x0018, 0x0020, 0x0028))
-_UIDS_OF_THEIR_OWN = frozenset((0x0020000D, 0x0020000E, SOP_INSTANCE_UID))
+_UIDS_WITH_A_COLUMN = frozenset((STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID))
+
+
+class _Level(NamedTuple):
+    """One dataset or item: its path, its originals, and the character sets before and after."""
+
+    path: str
+    before: Snapshot
+    was: tuple[str, ...]
+    now: tuple[str, ...]
 
 
 class Comparison:
-    """Gathers what differs between a snapshot and a dataset, item by item."""
+    """Collects what differs between a snapshot and a dataset, item by item."""
 
     def __init__(self) -> None:
         self.originals: dict[str, str] = {}
@@ -57,19 +74,22 @@ class Comparison:
 
     def compare(
         self,
-        prefix: str,
+        path: str,
         before: Snapshot,
         after: dict[int, Any],
-        inherited_before: tuple[str, ...],
-        inherited_after: tuple[str, ...],
+        inherited: tuple[tuple[str, ...], tuple[str, ...]],
     ) -> None:
-        """Take in what differs between ``before`` and ``after``, the elements of a dataset."""
+        """Take in what differs between ``before`` and ``after``, the elements of a dataset.
+
+        ``path`` leads to it, ``""`` for the dataset itself. ``inherited`` are the character sets of
+        what it is in, before and after.
+        """
         elements = before.elements
-        was = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or inherited_before
-        encodings = read_encodings(after.get(SPECIFIC_CHARACTER_SET)) or inherited_after
+        was = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or inherited[0]
+        encodings = read_encodings(after.get(SPECIFIC_CHARACTER_SET)) or inherited[1]
+        level = _Level(path, before, was, encodings)
         same_charset = was == encodings
         little_endian = before.little_endian
-        telling = not prefix
         gone = 0
         for tag, original in elements.items():
             now = after.get(tag)
@@ -85,34 +105,30 @@ class Comparison:
                 # Most elements, so without further ado. No Items: a sequence is not plain.
                 same = plain == original.value  # type: ignore[union-attr]
             else:
-                same = self._same(prefix, tag, before, original, now, was, encodings)
+                same = self._is_same(level, tag, original, now)
             if same:
-                if telling and tag >> 16 in TELLING_GROUPS:
+                if not path and tag >> 16 in TELLING_GROUPS:
                     self.unchanged.append((tag, original))
             elif tag & 0xFFFF:  # group lengths are the writer's business
-                self.log(tag, before, original, was, prefix)
+                self._log(level, tag, original)
                 if now is not None and now.VR in _UID_VRS:
-                    self._pair(tag, before, original, now, encodings, not prefix)
+                    self._pair_uids(level, tag, original, now)
         if len(after) > len(elements) - gone:
             added = (tag for tag in after.keys() - elements.keys() if tag & 0xFFFF)
-            self.originals.update({prefix + _path(tag): ABSENT for tag in added})
+            self.originals.update({path + _write_tag(tag): ABSENT for tag in added})
 
-    def _same(
-        self,
-        prefix: str,
-        tag: int,
-        before: Snapshot,
-        original: Captured,
-        now: Any,
-        was: tuple[str, ...],
-        encodings: tuple[str, ...],
-    ) -> bool:
-        """Whether the element is dealt with: nothing changed, or its changed leaves are logged."""
+    def log(self, tag: int, before: Snapshot, original: Captured) -> None:
+        """Keep an original element of the file meta information."""
+        encodings = DEFAULT_ENCODINGS
+        self._log(_Level("", before, encodings, encodings), tag, original)
+
+    def _is_same(self, level: _Level, tag: int, original: Captured, now: Any) -> bool:
+        """Return whether nothing changed, or the leaves that changed are logged already."""
         vr = now.VR
         if vr != original.VR and vr is not None and original.VR is not None:
             return False
         if vr == "SQ" and isinstance(now, DataElement):
-            return self._same_items(prefix, tag, before, original, now, was, encodings)
+            return self._compare_items(level, tag, original, now)
         if isinstance(original, Items):
             return False
         if tag in PIXELS:
@@ -121,67 +137,52 @@ class Comparison:
             if now.value is None and vr == "UN":
                 return False  # pydicom takes an empty one for deferred, and writes a known VR
             same_bytes = (now.value or b"") == (original.value or b"")
-            return same_bytes and (was == encodings or _is_written_as_it_is(now))
-        return encode_value(now, encodings, before.little_endian) == (original.value or b"")
+            return same_bytes and (level.was == level.now or _is_written_as_it_is(now))
+        return encode_value(now, level.now, level.before.little_endian) == (original.value or b"")
 
-    def _same_items(
-        self,
-        prefix: str,
-        tag: int,
-        before: Snapshot,
-        original: Captured,
-        now: DataElement,
-        was: tuple[str, ...],
-        encodings: tuple[str, ...],
-    ) -> bool:
-        items = read_items(before, original)
+    def _compare_items(self, level: _Level, tag: int, original: Captured, now: DataElement) -> bool:
+        items = read_items(level.before, original)
         if items is None or len(items) != len(now.value):
             return False
         for number, (item, item_now) in enumerate(zip(items, now.value, strict=True)):
-            inside = f"{prefix}{_path(tag)}.{number}."
-            self.compare(inside, item, list_elements(item_now), was, encodings)
+            inside = f"{level.path}{_write_tag(tag)}.{number}."
+            self.compare(inside, item, list_elements(item_now), (level.was, level.now))
         return True
 
-    def log(
-        self,
-        tag: int,
-        before: Snapshot,
-        original: Captured,
-        was: tuple[str, ...] = dicomjson.DEFAULT_ENCODINGS,
-        prefix: str = "",
-    ) -> None:
-        """Keep an original element."""
+    def _log(self, level: _Level, tag: int, original: Captured) -> None:
         if tag in PIXELS or isinstance(original, DataElement):
             self.not_kept.append(name_element(tag))
-        self.originals[prefix + _path(tag)] = self._json(tag, before, original, was)
+        path = level.path + _write_tag(tag)
+        self.originals[path] = self._encode(tag, level.before, original, level.was)
 
-    def _json(
+    def _encode(
         self, tag: int, before: Snapshot, original: Captured, encodings: tuple[str, ...]
     ) -> str:
+        """Return an element as JSON text; set aside a value that is too large for that."""
         vr = original.VR or before.vr(tag, original)
         if tag in PIXELS:
             return f'{{"length":{getattr(original, "length", 0)},"vr":"OW"}}'
         if vr == "SQ" and (items := read_items(before, original)) is not None:
-            texts = [self._item_json(item, encodings) for item in items]
+            texts = [self._encode_item(item, encodings) for item in items]
             return f'{{"Value":[{",".join(texts)}],"vr":"SQ"}}' if texts else '{"vr":"SQ"}'
         assert not isinstance(original, Items | DataElement)
         value = original.value or b""
         if len(value) > LARGE:
-            return self._large(tag, vr, value)
+            return self._set_aside(tag, vr, value)
         creator = before.creator(tag) if tag & 0x00010000 else None
         leaf_vr = "UN" if vr == "SQ" else vr
         return encode_leaf(leaf_vr, value, encodings, before.little_endian, creator)
 
-    def _item_json(self, item: Snapshot, inherited: tuple[str, ...]) -> str:
+    def _encode_item(self, item: Snapshot, inherited: tuple[str, ...]) -> str:
         own = read_encodings(item.elements.get(SPECIFIC_CHARACTER_SET)) or inherited
         elements = [
-            f'"{tag:08X}":{self._json(tag, item, element, own)}'
+            f'"{tag:08X}":{self._encode(tag, item, element, own)}'
             for tag, element in sorted(item.elements.items())
             if tag & 0xFFFF
         ]
         return "{" + ",".join(elements) + "}"
 
-    def _large(self, tag: int, vr: str, value: bytes) -> str:
+    def _set_aside(self, tag: int, vr: str, value: bytes) -> str:
         digest = hashlib.sha256(value).hexdigest()
         kept = len(value) <= TOO_LARGE
         self.large[digest] = value if kept else None
@@ -189,28 +190,21 @@ class Comparison:
             self.not_kept.append(name_element(tag))
         return write_canonical_json({"vr": vr, "length": len(value), "digest": digest})
 
-    def _pair(
-        self,
-        tag: int,
-        before: Snapshot,
-        original: Captured,
-        now: Any,
-        encodings: tuple[str, ...],
-        top: bool,
-    ) -> None:
+    def _pair_uids(self, level: _Level, tag: int, original: Captured, now: Any) -> None:
         """Note which de-identified UID stands for which original one."""
-        if top and (tag in _UIDS_OF_THEIR_OWN or tag >> 16 == 0x0002):
+        if not level.path and (tag in _UIDS_WITH_A_COLUMN or tag >> 16 == 0x0002):
             return
-        if before.vr(tag, original) != "UI" or not isinstance(original, WITH_BYTES):
+        if level.before.vr(tag, original) != "UI" or not isinstance(original, WITH_BYTES):
             return
-        value = now.value if isinstance(now, RawDataElement) else encode_value(now, encodings, True)
-        self.uids.update(_pairs(original.value or b"", value or b""))
+        raw = isinstance(now, RawDataElement)
+        value = now.value if raw else encode_value(now, level.now, True)
+        self.uids.update(_pair(original.value or b"", value or b""))
 
 
 @lru_cache(maxsize=1024)
-def _pairs(original: bytes, deidentified: bytes) -> dict[tuple[str, str], None]:
-    ours = dicomjson.read_text("UI", original).split("\\")
-    theirs = dicomjson.read_text("UI", deidentified).split("\\")
+def _pair(original: bytes, deidentified: bytes) -> dict[tuple[str, str], None]:
+    ours = encoding.read_text("UI", original).split("\\")
+    theirs = encoding.read_text("UI", deidentified).split("\\")
     if len(ours) != len(theirs):
         return {}
     return {(b, a): None for a, b in zip(ours, theirs, strict=True) if a and b and a != b}
@@ -223,34 +217,34 @@ def encode_leaf(
     little_endian: bool,
     creator: str | None,
 ) -> str:
-    """An element as JSON text. Short ones are cached: within a series most are the same."""
-    make = _cached_json if len(value) <= _CACHED_BYTES else _make_json
-    return make(vr, value, encodings or dicomjson.DEFAULT_ENCODINGS, little_endian, creator)
+    """Return an element as JSON text. Short ones are cached: within a series most are the same."""
+    make = _encode_cached if len(value) <= _CACHED_BYTES else _encode_anew
+    return make(vr, value, encodings or encoding.DEFAULT_ENCODINGS, little_endian, creator)
 
 
 @lru_cache(maxsize=4096)
-def _path(tag: int) -> str:
+def _write_tag(tag: int) -> str:
     return f"{tag:08X}"
 
 
-def _make_json(
+def _encode_anew(
     vr: str,
     value: bytes,
     encodings: tuple[str, ...],
     little_endian: bool,
     creator: str | None,
 ) -> str:
-    if not creator and (text := _plain_json(vr, value)):
+    if not creator and (text := _encode_plain_text(vr, value)):
         return text
-    element = dicomjson.encode(vr, value, encodings, little_endian)
+    element = encoding.encode(vr, value, encodings, little_endian)
     if creator:
         element["creator"] = creator
     return write_canonical_json(element)
 
 
-def _plain_json(vr: str, value: bytes) -> str | None:
-    """What the codec makes of one short plain text, five times as fast; None for all else."""
-    if vr not in dicomjson.TEXT_VRS or vr == "PN" or len(value) % 2 or not value.isascii():
+def _encode_plain_text(vr: str, value: bytes) -> str | None:
+    """Return what the codec makes of one short plain text, five times as fast; None for others."""
+    if vr not in encoding.TEXT_VRS or vr == "PN" or len(value) % 2 or not value.isascii():
         return None
     text = value.decode("ascii")
     if text[-1:] == ("\0" if vr == "UI" else " "):
@@ -260,11 +254,11 @@ def _plain_json(vr: str, value: bytes) -> str | None:
     return f'{{"Value":["{text}"],"vr":"{vr}"}}'
 
 
-_cached_json = lru_cache(maxsize=4096)(_make_json)
+_encode_cached = lru_cache(maxsize=4096)(_encode_anew)
 
 
 def _is_written_as_it_is(element: Captured) -> bool:
-    """Whether pydicom writes an element untouched though the character set was changed.
+    """Return whether pydicom writes an element untouched though the character set was changed.
 
     It decodes and encodes all text again then, and UN becomes what the dictionary says.
     """

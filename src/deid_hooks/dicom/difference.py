@@ -13,10 +13,6 @@ from pydicom.dataset import Dataset
 
 from deid_hooks.dicom import encoding as dicomjson
 from deid_hooks.dicom.capture import (
-    MEDIA_STORAGE_DIRECTORY,
-    MEDIA_STORAGE_SOP_INSTANCE_UID,
-    SOP_INSTANCE_UID,
-    SPECIFIC_CHARACTER_SET,
     WITH_BYTES,
     Captured,
     Snapshot,
@@ -26,7 +22,17 @@ from deid_hooks.dicom.capture import (
     read_texts,
 )
 from deid_hooks.dicom.comparison import ABSENT, TELLING_GROUPS, Comparison, encode_leaf
-from deid_hooks.dicom.dictionary import lookup_keyword, lookup_tag, lookup_vr
+from deid_hooks.dicom.dictionary import (
+    DIRECTORY_RECORD_SEQUENCE,
+    MEDIA_STORAGE_DIRECTORY,
+    MEDIA_STORAGE_SOP_INSTANCE_UID,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
+    lookup_keyword,
+    lookup_tag,
+    lookup_vr,
+)
 from deid_hooks.dicom.encoding import encode_value
 from deid_hooks.dicom.identity import Patient, find_timestamp, read_patient
 from deid_hooks.errors import UnusableDataset
@@ -78,7 +84,7 @@ def changes(
     _refuse_what_is_no_instance(before)
     after = list_elements(deidentified)
     difference = Comparison()
-    difference.compare("", before, after, before.encodings, before.encodings)
+    difference.compare("", before, after, (before.encodings, before.encodings))
     _compare_file_meta(difference, before, deidentified)
     (deid_uid,) = _texts_after(after, (SOP_INSTANCE_UID,))
     if not deid_uid:
@@ -116,7 +122,10 @@ def compute_fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
 
 
 def _refuse_what_is_no_instance(before: Snapshot) -> None:
-    if before.text(0x00080016) == MEDIA_STORAGE_DIRECTORY or 0x00041220 in before.elements:
+    if (
+        before.text(SOP_CLASS_UID) == MEDIA_STORAGE_DIRECTORY
+        or DIRECTORY_RECORD_SEQUENCE in before.elements
+    ):
         raise UnusableDataset("a DICOMDIR is no instance of a series")
     if not before.text(SOP_INSTANCE_UID):
         raise UnusableDataset("there is no SOPInstanceUID")
@@ -142,7 +151,7 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
         now = {} if meta is None else list_elements(meta)
         stored = before.meta.elements.get(MEDIA_STORAGE_SOP_INSTANCE_UID)
         encodings = dicomjson.DEFAULT_ENCODINGS
-        difference.compare("", before.meta, now, encodings, encodings)
+        difference.compare("", before.meta, now, (encodings, encodings))
         if stored is not None and MEDIA_STORAGE_SOP_INSTANCE_UID in now:
             if before.meta.text(MEDIA_STORAGE_SOP_INSTANCE_UID) == before.text(SOP_INSTANCE_UID):
                 difference.originals.pop(path, None)

@@ -24,6 +24,8 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import IS, DSfloat, PersonName
 
+from deid_hooks.dicom.dictionary import NAME_GROUPS, join_name_groups
+
 Element = dict[str, Any]
 """One element of the DICOM JSON model: ``{"vr": "LO", "Value": ["CHEST"]}``."""
 
@@ -45,7 +47,6 @@ NUMBER_FORMATS = {
 DEFAULT_ENCODINGS = ("iso8859",)
 """Where no character set is named: ISO-IR 6, read as Latin-1, as pydicom does."""
 
-_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _DELIMITERS = {0x0A, 0x0C, 0x0D, 0x09}
 _NAME_DELIMITERS = {*_DELIMITERS, 0x5E, 0x3D}
 
@@ -155,7 +156,7 @@ def _bytes(
     """What ``_values`` came from, if it can be told from them."""
     try:
         if vr == "PN":
-            names = ["" if v is None else _joined(v) for v in values]
+            names = ["" if v is None else join_name_groups(v) for v in values]
             return _encode(vr, "\\".join(names), encodings)
         if vr in TEXT_VRS:
             return _encode(vr, "\\".join(v or "" for v in values), encodings)
@@ -170,11 +171,7 @@ def _bytes(
 
 def _name(text: str) -> dict[str, str]:
     groups = text.split("=", 2)
-    return {key: group for key, group in zip(_NAME_GROUPS, groups, strict=False) if group}
-
-
-def _joined(name: Mapping[str, str]) -> str:
-    return "=".join(name.get(key, "") for key in _NAME_GROUPS).rstrip("=")
+    return {key: group for key, group in zip(NAME_GROUPS, groups, strict=False) if group}
 
 
 def _decode(vr: str, value: bytes, encodings: Sequence[str]) -> str | None:

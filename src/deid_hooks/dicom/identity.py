@@ -7,15 +7,16 @@ from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
 from deid_hooks.dicom.capture import Snapshot, read_items
+from deid_hooks.dicom.dictionary import (
+    ISSUER_OF_PATIENT_ID,
+    PATIENT_BIRTH_DATE,
+    PATIENT_ID,
+    PATIENT_NAME,
+)
 from deid_hooks.query.names import fold
 
 if TYPE_CHECKING:  # whoever only asks the log needs no pydicom
     from deid_hooks.dicom.capture import Snapshot
-
-_PATIENT_ID = 0x00100020
-_ISSUER = 0x00100021
-_BIRTH_DATE = 0x00100030
-_NAME = 0x00100010
 
 KEYWORDS = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
 
@@ -35,10 +36,10 @@ class Patient(NamedTuple):
 def read_patient(original: Snapshot) -> Patient:
     """Whose instance this is. Case, spaces and empty components of the name make no difference."""
     return Patient(
-        original.text(_PATIENT_ID) or "",
-        original.text(_ISSUER) or "",
-        original.text(_BIRTH_DATE) or "",
-        fold(original.text(_NAME) or ""),
+        original.text(PATIENT_ID) or "",
+        original.text(ISSUER_OF_PATIENT_ID) or "",
+        original.text(PATIENT_BIRTH_DATE) or "",
+        fold(original.text(PATIENT_NAME) or ""),
     )
 
 

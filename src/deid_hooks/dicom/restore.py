@@ -14,15 +14,13 @@ from pydicom.tag import BaseTag
 
 from deid_hooks.dicom import dictionary
 from deid_hooks.dicom import encoding as dicomjson
-from deid_hooks.dicom.capture import (
+from deid_hooks.dicom.capture import Snapshot, capture, read_encodings
+from deid_hooks.dicom.dictionary import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
     SOP_INSTANCE_UID,
     SPECIFIC_CHARACTER_SET,
     TRANSFER_SYNTAX_UID,
-    Snapshot,
-    capture,
     name_element,
-    read_encodings,
 )
 from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, compute_fingerprint
 from deid_hooks.dicom.stamp import unstamp

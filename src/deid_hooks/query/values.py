@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from deid_hooks.dicom.dictionary import lookup_tag
+from deid_hooks.dicom.dictionary import join_name_groups, lookup_tag
 
 
 def find_values(name: str, document: str) -> Iterator[str | None]:
@@ -72,6 +72,5 @@ def _texts(element: dict[str, Any]) -> Iterator[str | None]:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        groups = (value.get(key, "") for key in ("Alphabetic", "Ideographic", "Phonetic"))
-        return "=".join(groups).rstrip("=")
+        return join_name_groups(value)
     return "" if value is None else str(value)
