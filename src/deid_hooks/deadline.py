@@ -89,7 +89,7 @@ class Worker:
         self._thread.start()
 
     def run(self, deadline: Deadline, function: Callable[[], T]) -> T:
-        """As :func:`call_within`, in this worker's thread, after the calls that came before."""
+        """Run ``function`` in this worker's thread, otherwise as :func:`call_within` does."""
         call = _Call(function)
         self._calls.put(call)
         return call.result(deadline.left())  # type: ignore[return-value]

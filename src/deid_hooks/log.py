@@ -1,7 +1,4 @@
-"""The recorder: writes entries to the backend, reads them back, and never says yes in doubt.
-
-``DeidHooks`` calls it first and last, outside the order of the plugins.
-"""
+"""The log as one site writes and reads it: a backend, the site secret, and bounded waiting."""
 
 from __future__ import annotations
 
@@ -223,7 +220,7 @@ log = logging.getLogger("deid_hooks")
 
 
 def make_backend(url: str) -> LogBackend:
-    """The backend of a URL. Nothing is opened yet.
+    """Return the backend of a URL. Nothing is opened yet.
 
     Raises SettingsError if none is installed or it can't use the URL, PluginError if it can't be
     imported.
@@ -247,7 +244,7 @@ def make_backend(url: str) -> LogBackend:
 
 
 def open_log(backend: LogBackend, settings: Settings) -> Log:
-    """The log as it stands; on a machine where nothing was ever set up, a new one, which is said.
+    """Open the log; on a machine where nothing was ever set up begin one, and say so.
 
     Raises SettingsError if there is no site secret, LogUnavailable if a new log can't be made.
     """

@@ -35,7 +35,7 @@ def assemble(
     fields: Sequence[str],
     policy: Policy = "all",
 ) -> Entry:
-    """The entry of an acquisition. The order in which instances came makes no difference."""
+    """Return the entry of an acquisition. The order in which instances came makes no difference."""
     large = {plain: secret.digest(plain.encode()) for each in gathered for plain in each.large}
     originals = [_kept(each, large, fields, policy) for each in gathered]
     common = _common(originals)
@@ -100,7 +100,7 @@ def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...
 
 
 def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
-    """What all of them say alike."""
+    """Return what all of them say alike."""
     common = originals[0]
     for other in originals[1:]:
         common = {path: text for path, text in common.items() if other.get(path) == text}
@@ -110,7 +110,7 @@ def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
 def _kept(
     each: Changes, large: Mapping[str, str], fields: Sequence[str], policy: Policy
 ) -> dict[str, str]:
-    """Its originals as the policy wants them, with keyed digests in place of plain ones."""
+    """Return what the policy keeps of its originals, with keyed digests in place of plain ones."""
     originals = each.originals
     for plain in each.large:
         originals = {path: text.replace(plain, large[plain]) for path, text in originals.items()}
@@ -129,7 +129,7 @@ def _identifying(path: str, text: str) -> str:
 
 
 def _without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
-    """An element whose value is not kept, which restore names. UIDs stay, in sequences too.
+    """Return an element whose value is not kept, which restore names. UIDs stay, in sequences too.
 
     So do character sets, without which the indexed fields can't be read.
     """
@@ -152,7 +152,7 @@ def _rest(each: Changes, own: dict[str, str], common: dict[str, str], shared_uid
 
 
 def _object(members: Mapping[str, str]) -> str:
-    """A JSON object of members that are JSON text already."""
+    """Return a JSON object of members that are JSON text already."""
     return "{" + ",".join(f'"{path}":{text}' for path, text in sorted(members.items())) + "}"
 
 

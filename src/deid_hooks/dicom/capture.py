@@ -62,14 +62,14 @@ class Snapshot:
     source: str = ""
 
     def text(self, tag: int) -> str | None:
-        """The value of a top-level element as people read it; None if there is no such element."""
+        """Return the value of a top-level element as people read it; None without the element."""
         element = self.elements.get(tag)
         if element is None or isinstance(element, Items | DataElement):
             return None
         return _text(tag, element.VR, element.value or b"", self.encodings)
 
     def texts(self, tags: tuple[int, ...]) -> tuple[str | None, ...]:
-        """As :meth:`text`, of several at once."""
+        """Return the values of several top-level elements, as :meth:`text` does."""
         found = [
             (element.VR, element.value or b"") if isinstance(element, WITH_BYTES) else None
             for element in map(self.elements.get, tags)
@@ -77,11 +77,11 @@ class Snapshot:
         return read_texts(tags, found, self.encodings)
 
     def vr(self, tag: int, element: Captured) -> str:
-        """The value representation of an element, from the dictionary where the file has none."""
+        """Return the value representation of an element, the dictionary's if the file has none."""
         return element.VR or self._implied_vr(tag)
 
     def creator(self, tag: int) -> str | None:
-        """The private creator of a private element (PS3.5 section 7.8.1)."""
+        """Return the private creator of a private element (PS3.5 section 7.8.1)."""
         if not tag & 0x00010000 or tag & 0xFFFF < 0x1000:
             return None
         return self.text((tag & 0xFFFF0000) | ((tag & 0xFF00) >> 8))
@@ -116,12 +116,12 @@ def capture(dataset: Dataset) -> Snapshot:
 
 
 def list_elements(dataset: Dataset) -> dict[int, Any]:
-    """What a dataset holds, as it is, by plain numbers: pydicom compares its tags in Python."""
+    """Return the elements of a dataset by plain numbers: pydicom compares its tags in Python."""
     return dict(zip(map(int, dataset.keys()), dataset.values(), strict=True))
 
 
 def read_items(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | None:
-    """The items of a captured sequence; None if its bytes are no sequence."""
+    """Return the items of a captured sequence; None if its bytes are no sequence."""
     if isinstance(element, Items):
         return element.items
     if isinstance(element, DataElement):
@@ -211,7 +211,7 @@ _parsed_again = lru_cache(maxsize=512)(_parsed)
 
 
 def read_encodings(character_set: Captured | None) -> tuple[str, ...] | None:
-    """The Python encodings that a Specific Character Set element names; None without one."""
+    """Return the Python encodings that a Specific Character Set element names; None without one."""
     if character_set is None or isinstance(character_set, Items):
         return None
     if isinstance(character_set, DataElement):

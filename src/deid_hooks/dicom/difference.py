@@ -74,7 +74,7 @@ def changes(
     deidentified: Dataset,
     fields: Sequence[str] = INDEXED_FIELDS,
 ) -> Changes:
-    """What differs between an original and what an engine made of it.
+    """Return what differs between an original and what an engine made of it.
 
     ``original`` is a dataset that is not the de-identified one, or what :func:`capture` kept of it.
     ``fields`` are the indexed fields. Raises UnusableDataset where the instance can't be logged:
@@ -107,8 +107,10 @@ def changes(
 
 
 def compute_fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
-    """A number that tells instances apart by what an engine left alone: short values about the
-    image."""
+    """Return a number that tells instances apart by what an engine left alone.
+
+    It is made of short values about the image.
+    """
     telling = [
         value
         for tag, element in unchanged
@@ -138,7 +140,7 @@ def _tags(keywords: tuple[str, ...]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=512)
 def _named(tags: tuple[int, ...], texts: tuple[str | None, ...]) -> dict[str, str]:
-    """By keyword, without those that are not there. Most instances of a series share one."""
+    """Return values by keyword, without missing ones. Most instances of a series share them."""
     found = zip(tags, texts, strict=True)
     return {lookup_keyword(tag): text for tag, text in found if text is not None}
 
@@ -169,7 +171,7 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
 
 
 def _texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str | None, ...]:
-    """As :meth:`Snapshot.texts`, of a de-identified dataset, decoded or not."""
+    """Return values of a de-identified dataset, decoded or not, as :meth:`Snapshot.texts` does."""
     encodings = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or dicomjson.DEFAULT_ENCODINGS
     values: list[tuple[str | None, bytes] | None] = []
     for element in map(elements.get, tags):

@@ -53,7 +53,7 @@ _NAME_DELIMITERS = {*_DELIMITERS, 0x5E, 0x3D}
 
 @lru_cache(maxsize=256)
 def parse_encodings(specific_character_set: bytes) -> tuple[str, ...]:
-    """The Python encodings of a (0008,0005) value as it stands in the file."""
+    """Return the Python encodings of a (0008,0005) value as it stands in the file."""
     terms = specific_character_set.decode("latin-1").rstrip(" \0").split("\\")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -71,7 +71,7 @@ def pad(value: bytes, vr: str) -> bytes:
 
 
 def read_text(vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS) -> str:
-    """The value as people read it: decoded, padding stripped.
+    """Return the value as people read it: decoded, padding stripped.
 
     What its character set can't read is taken for Latin-1.
     """
@@ -85,7 +85,7 @@ def read_text(vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODING
 def encode(
     vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS, little_endian: bool = True
 ) -> Element:
-    """An element's bytes as JSON. ``decode`` gives back exactly these bytes."""
+    """Return an element's bytes as JSON. ``decode`` gives back exactly these bytes."""
     element: Element = {"vr": vr}
     if not value:
         return element
@@ -104,7 +104,7 @@ def decode(
     encodings: Sequence[str] = DEFAULT_ENCODINGS,
     little_endian: bool = True,
 ) -> bytes:
-    """The bytes of an element that is no sequence.
+    """Return the bytes of an element that is no sequence.
 
     Raises ValueError if the element holds no value of its own (only a length and a digest).
     """
@@ -124,7 +124,7 @@ def decode(
 def _values(
     vr: str, value: bytes, encodings: Sequence[str], little_endian: bool
 ) -> list[Any] | None:
-    """The JSON values, or None where bytes are the only honest form."""
+    """Return the JSON values, or None where bytes are the only honest form."""
     if vr in TEXT_VRS:
         text = _decode(vr, value, encodings)
         if text is None:
@@ -153,7 +153,7 @@ def _values(
 def _bytes(
     vr: str, values: Sequence[Any], encodings: Sequence[str], little_endian: bool
 ) -> bytes | None:
-    """What ``_values`` came from, if it can be told from them."""
+    """Return what ``_values`` came from, if it can be told from them."""
     try:
         if vr == "PN":
             names = ["" if v is None else join_name_groups(v) for v in values]
@@ -227,7 +227,7 @@ _PACKERS = {
 
 
 def encode_plain(vr: str | None, value: Any, little_endian: bool) -> bytes | None:
-    """What pydicom would write of plain ASCII text or of one integer; None for all else."""
+    """Return what pydicom would write of plain ASCII text or of one integer; None for all else."""
     kind = type(value)
     if kind is int:
         return _packed(vr, value, little_endian)
@@ -247,7 +247,7 @@ def encode_plain(vr: str | None, value: Any, little_endian: bool) -> bytes | Non
 def encode_value(
     element: DataElement, encodings: Sequence[str], little_endian: bool
 ) -> bytes | None:
-    """The value bytes that pydicom would write for a decoded element; None if it can't."""
+    """Return the value bytes that pydicom would write for a decoded element; None if it can't."""
     vr, value = element.VR, element.value
     try:
         if value is None:

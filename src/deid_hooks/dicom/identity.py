@@ -61,7 +61,7 @@ _TIME = re.compile(r"(\d\d):?(?:(\d\d):?(?:(\d\d)(\.\d{1,6})?)?)?")
 
 
 def find_timestamp(original: Snapshot) -> str | None:
-    """The first date and time that the instance has, from the most to the least exact.
+    """Return the first date and time that the instance has, from the most to the least exact.
 
     ``2004-01-19T07:27:30.250000``, shorter where the data are less precise, None without a date.
     """
@@ -75,7 +75,7 @@ def find_timestamp(original: Snapshot) -> str | None:
 
 
 def _frame_moment(original: Snapshot) -> str | None:
-    """The earliest Frame Acquisition DateTime of a multi-frame image (PS3.3 C.7.6.16.2.2)."""
+    """Return the earliest Frame Acquisition DateTime of a multi-frame image (C.7.6.16.2.2)."""
     frames = original.elements.get(_PER_FRAME_SEQUENCE)
     if frames is None:
         return None
@@ -89,13 +89,13 @@ def _frame_moment(original: Snapshot) -> str | None:
 
 
 def _date_time(text: str | None) -> str | None:
-    """A DT value; its offset from UTC has a column of its own."""
+    """Return a DT value; its offset from UTC has a column of its own."""
     plain = (text or "").split("+")[0].split("-")[0]
     return format_iso(plain[:8], plain[8:])
 
 
 def format_iso(day: str | None, time: str | None) -> str | None:
-    """A DA and a TM value as one moment, ``2004-01-19T07:27:30``; None without a date."""
+    """Return a DA and a TM value as one moment, ``2004-01-19T07:27:30``; None without a date."""
     numbers = _DATE.fullmatch((day or "").strip())
     if not numbers:
         return None

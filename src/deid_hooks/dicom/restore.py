@@ -39,7 +39,8 @@ class Restored(NamedTuple):
 
 
 def restore(deidentified: Dataset, entry: Entry) -> Restored:
-    """The original of a de-identified dataset, equal element by element to what was captured.
+    """Return the original of a de-identified dataset, equal to what was captured.
+
 
     ``deidentified`` is not changed. Elements that were not logged (pixel data that an engine
     altered, values over the limit) stay as they are and are named. Raises UnusableDataset if the
@@ -80,7 +81,7 @@ def _instance(present: Snapshot, entry: Entry) -> Instance:
 
 
 def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
-    """Whether the values that the engine left alone are those of this instance."""
+    """Return whether the values that the engine left alone are those of this instance."""
     changed = {**json.loads(entry.originals), **json.loads(row.originals)}
     wanted = changed.pop(FINGERPRINT, None)
     unchanged = [
@@ -92,7 +93,7 @@ def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
 
 
 def _copy(dataset: Dataset) -> FileDataset:
-    """A copy that shares only what is never changed in place."""
+    """Return a copy that shares only what is never changed in place."""
     elements: dict[Any, Any] = {
         tag: element if _is_here(element) else deepcopy(dataset[tag])
         for tag, element in list(dataset.items())
@@ -112,7 +113,7 @@ def _copy(dataset: Dataset) -> FileDataset:
 
 
 def _is_here(element: DataElement | RawDataElement) -> bool:
-    """Whether a raw element was read; one that was deferred is still in a file."""
+    """Return whether a raw element was read; one that was deferred is still in a file."""
     return isinstance(element, RawDataElement) and (element.value is not None or not element.length)
 
 
@@ -127,7 +128,7 @@ def _original_encoding(originals: Mapping[str, Any], deidentified: Dataset) -> t
 
 
 def _nested(paths: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"00081140.0.00081155": x}`` as ``{"00081140": {0: {"00081155": x}}}``."""
+    """Return ``{"00081140.0.00081155": x}`` as ``{"00081140": {0: {"00081155": x}}}``."""
     tree: dict[str, Any] = {}
     for path, element in paths.items():
         tag, _, rest = path.partition(".")

@@ -34,15 +34,15 @@ class SiteSecret:
         return f"SiteSecret({self.name})"
 
     def text(self) -> str:
-        """As the file and the environment hold it: for writing it down, and nothing else."""
+        """Return the secret as the file and the environment hold it, for writing it there."""
         return self._value.hex()
 
     def digest(self, content: bytes) -> str:
-        """A keyed digest, 64 hex digits of HMAC-SHA256."""
+        """Return a keyed digest, 64 hex digits of HMAC-SHA256."""
         return self._keyed("digest", content).hex()
 
     def derive(self, purpose: str) -> bytes:
-        """A key of 32 bytes for one purpose, from which the secret can't be told."""
+        """Return a key of 32 bytes for one purpose, from which the secret can't be told."""
         return self._keyed("derive", purpose.encode("utf-8", "surrogatepass"))
 
     def _keyed(self, use: str, content: bytes) -> bytes:
@@ -50,7 +50,7 @@ class SiteSecret:
 
 
 def read_secret(path: Path) -> SiteSecret | None:
-    """The secret of the environment or of the file; None if there is neither.
+    """Return the secret of the environment or of the file; None if there is neither.
 
     Raises SettingsError for one that is malformed or that others may read.
     """
@@ -72,7 +72,7 @@ def read_secret(path: Path) -> SiteSecret | None:
 
 
 def make_secret() -> SiteSecret:
-    """A secret that no site has yet. It counts once :func:`keep_secret` has written it."""
+    """Return a secret that no site has yet. It counts once :func:`keep_secret` has written it."""
     return SiteSecret(secrets.token_bytes(_BYTES))
 
 
@@ -115,7 +115,7 @@ def _malformed(where: str) -> SettingsError:
 
 
 def compute_content_digest(entry: Entry, secret: SiteSecret) -> str:
-    """The keyed digest of what an entry says, apart from its id and how it came to be."""
+    """Return the keyed digest of what an entry says, apart from its id and how it came to be."""
     content = [
         entry.project,
         entry.timestamp,
@@ -136,6 +136,6 @@ def write_canonical_json(value: object) -> str:
 
 
 def compute_patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> str:
-    """The keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
+    """Return the keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
     identity = normalise_identity(patient_id, issuer)
     return secret.digest(json.dumps(["patient", *identity]).encode("ascii"))

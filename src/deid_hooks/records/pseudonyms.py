@@ -19,12 +19,12 @@ _MOST_CHARACTERS = 51  # as many as five-bit characters go into the 256 bits of 
 
 
 def normalise_identity(patient_id: str, issuer: str) -> tuple[str, str]:
-    """A PatientID and its IssuerOfPatientID as they are compared."""
+    """Return a PatientID and its IssuerOfPatientID as they are compared."""
     return patient_id.strip("\0 "), issuer.strip("\0 ")
 
 
 def reveals(label: str, patient_id: str) -> bool:
-    """Whether a label gives the PatientID away: it is it, or holds it, if it isn't very short."""
+    """Return whether a label is the PatientID, or holds it unless that is very short."""
     return label == patient_id or (len(patient_id) >= _TELLING and patient_id in label)
 
 
@@ -46,7 +46,7 @@ class Pseudonyms:
             raise SettingsError(f"the key of pseudonyms must have {_KEY_BYTES} bytes")
 
     def uid(self, original: str) -> str:
-        """The UID that stands for ``original``; empty for an empty one.
+        """Return the UID that stands for ``original``; empty for an empty one.
 
         A UUID of version 8 (RFC 9562, section 5.8) as a decimal number under 2.25
         (PS3.5, section B.2).
@@ -60,7 +60,7 @@ class Pseudonyms:
         return f"2.25.{number}"
 
     def label(self, patient_id: str, issuer: str) -> str:
-        """The label of one person: a PatientID and its IssuerOfPatientID.
+        """Return the label of one person: a PatientID and its IssuerOfPatientID.
 
         One that stands already, or else ``SUBJ-`` and ten characters. Spaces at either end mean
         nothing (PS3.5, section 6.2). Empty for an empty PatientID: two persons of whom nothing is
@@ -72,7 +72,7 @@ class Pseudonyms:
         return f"SUBJ-{self._characters(10, 'label', patient_id, issuer)}" if patient_id else ""
 
     def token(self, purpose: str, value: str, length: int) -> str:
-        """``length`` letters and digits for ``value``; empty for an empty one.
+        """Return ``length`` letters and digits for ``value``; empty for an empty one.
 
         ``purpose``, normally the keyword, keeps equal values of different attributes apart.
         Raises ValueError for a length over 51.
@@ -81,7 +81,7 @@ class Pseudonyms:
         return self._characters(length, "token", purpose, value) if value else ""
 
     def seed(self, purpose: str) -> str:
-        """64 hex digits to seed an engine that makes its own pseudonyms."""
+        """Return 64 hex digits to seed an engine that makes its own pseudonyms."""
         return self._keyed("seed", purpose).hex()
 
     def _characters(self, length: int, *parts: str) -> str:

@@ -43,7 +43,7 @@ def _append_access_row(backend: LogBackend) -> str:
 
 
 def _forked(backend: LogBackend) -> str:
-    """What came of an append in a child of the process that uses the log, and of one after it."""
+    """Append in a child of the process that uses the log and after it; return how both ended."""
     backend.append([make_entry()], leave_unsealed, Deadline())
     child = os.fork()
     if child == 0:

@@ -51,7 +51,7 @@ def fresh_id() -> str:
 
 
 def make_entry(**values: Any) -> Entry:
-    """An entry of an id of its own, with two instances; ``values`` replace what it would have."""
+    """Return an entry with a new id and two instances; ``values`` replace what it would have."""
     log_id = values.pop("log_id", None) or fresh_id()
     plain: dict[str, Any] = {
         "log_id": log_id,

@@ -42,7 +42,7 @@ SIDES: st.SearchStrategy[Side] = st.sampled_from(("original", "original", "deid"
 
 @st.composite
 def conditions(draw: st.DrawFn) -> Condition:
-    """A condition of any kind, whole or folded."""
+    """Return a condition of any kind, whole or folded."""
     value = draw(SOME_VALUES)
     folded = draw(st.booleans())
     kind = draw(st.sampled_from([Equal, Wildcard, Between, Words]))
@@ -64,7 +64,7 @@ def conditions(draw: st.DrawFn) -> Condition:
 
 @st.composite
 def terms(draw: st.DrawFn) -> Term:
-    """A term on the original, the de-identified or the entry's own side."""
+    """Return a term on the original, the de-identified or the entry's own side."""
     side = draw(SIDES)
     names = (*KEYWORDS, "SOPInstanceUID", *OTHER_KEYWORDS, "00100020")
     if side == "entry":

@@ -50,7 +50,7 @@ class Conformance:
         raise NotImplementedError("Give your conformance test a fixture `url`.")
 
     def backend_of(self, url: str) -> LogBackend:
-        """The backend under test, found by its entry point as the settings find it."""
+        """Return the backend under test, found by its entry point as the settings find it."""
         return make_backend(url)
 
     @pytest.fixture
@@ -79,7 +79,7 @@ class Conformance:
 
 
 def timely(backend: LogBackend) -> LogBackend:
-    """``backend``, with every call made to keep its deadline and to raise nothing but LogError."""
+    """Make every call of ``backend`` keep its deadline and raise nothing but LogError."""
     return cast(LogBackend, _Timely(backend))
 
 
@@ -132,12 +132,12 @@ class Writer:
         return self.process.stdin
 
     def said(self) -> str:
-        """Its next line: the id of what was acknowledged; ``""`` once it has ended."""
+        """Return its next line: the id of what was acknowledged; ``""`` once it has ended."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def all_said(self) -> list[str]:
-        """Every line until it ends, by itself and well."""
+        """Return every line until it ends, by itself and well."""
         assert self.process.stdout is not None
         lines = self.process.stdout.read().split()
         assert self.process.wait(60) == 0, "a process that wrote to the store failed"

@@ -198,11 +198,11 @@ class Session:
         self._worker = Worker(f"deid-hooks log {name}")
 
     def run(self, deadline: Deadline, job: Callable[[Opened], T]) -> T:
-        """What ``job`` returns. Raises what it raises, in the log's words, or NoAnswer."""
+        """Return what ``job`` returns. Raises what it raises, in the log's words, or NoAnswer."""
         return self._worker.run(deadline, lambda: self._translated(lambda: self._do(job, deadline)))
 
     def run_apart(self, deadline: Deadline, function: Callable[[], T]) -> T:
-        """As :meth:`run`, without the connection."""
+        """Run ``function`` as :meth:`run` does, without the connection."""
         return self._worker.run(deadline, lambda: self._translated(function))
 
     def release(self, deadline: Deadline) -> None:
@@ -244,7 +244,7 @@ _PREFIX = "sqlite:///"
 
 
 def parse_path(url: str) -> Path:
-    """The absolute path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+    """Return the absolute path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
 
     Percent-encoded bytes are decoded (RFC 3986, section 2.1). A relative path starts at the folder
     that is current now, so that a later ``chdir`` does not lead to another log. Raises

@@ -99,7 +99,7 @@ class Opened:
 
 
 def connect(path: Path, deadline: Deadline) -> sqlite3.Connection:
-    """A bare connection to an existing file, that commits durably and overwrites what it deletes.
+    """Connect to an existing file; commits are durable, and what is deleted is overwritten.
 
     It does not wait for locks itself: SQLite's way of waiting lets some writers starve.
     """
@@ -190,7 +190,7 @@ def _make_tables(connection: sqlite3.Connection, deadline: Deadline) -> None:
 
 
 def _size(path: Path) -> int | None:
-    """In bytes; None where nothing is. What can't be looked at may be something."""
+    """Return the size in bytes; None where nothing is, 0 for what can't be examined."""
     try:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):

@@ -51,12 +51,12 @@ _CAUSES[sqlite3.SQLITE_LOCKED] = _CAUSES[sqlite3.SQLITE_PROTOCOL] = _CAUSES[sqli
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether another connection is in the way, so that trying again may help."""
+    """Return whether another connection is in the way, so that trying again may help."""
     return _primary(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
 def make_unavailable(error: BaseException, path: Path) -> LogUnavailable:
-    """The failure of anything but a commit: nothing was written. ``path`` is the log's."""
+    """Return the failure of anything but a commit: nothing was written. ``path`` is the log's."""
     code = getattr(error, "sqlite_errorcode", None)
     for known in (code, _primary(error)):
         if known in _CAUSES:
@@ -71,7 +71,7 @@ def make_unavailable(error: BaseException, path: Path) -> LogUnavailable:
 
 
 def make_unknown(error: BaseException, path: Path) -> AppendUnknown:
-    """The failure of a commit: all of it may be on disk, or none."""
+    """Return the failure of a commit: all of it may be on disk, or none."""
     failure = make_unavailable(error, path)
     return AppendUnknown(
         f"{failure.cause}, and whether the last write is in it is unknown", failure.remedy

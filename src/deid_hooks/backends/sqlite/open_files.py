@@ -42,17 +42,17 @@ class Replaced(LogUnavailable):
 
 
 def names_of(path: Path, real: Path) -> Names:
-    """The names of the three files. SQLite puts two of them beside what a link leads to."""
+    """Return the names of the three files. SQLite puts two of them beside what a link leads to."""
     return path, Path(f"{real}-wal"), Path(f"{real}-shm")
 
 
 def real_path(path: Path) -> Path:
-    """Where a path leads through its links; itself where they lead in a circle."""
+    """Return where a path leads through its links; itself where they lead in a circle."""
     return Path(os.path.realpath(path))
 
 
 def files_at(names: Names) -> Files:
-    """What is there now."""
+    """Return the files that the names lead to now."""
     return Files(*map(_inode, names))
 
 
@@ -85,7 +85,7 @@ _held: dict[int, tuple[sqlite3.Connection, Files]] = {}
 
 
 def _keep_the_parents_open() -> None:
-    """A forked child must not touch its parent's connections, nor close them."""
+    """Keep connections of the parent open in a forked child, which must not touch or close them."""
     for connection, _ in _held.values():
         keep_open(connection)
 

@@ -24,7 +24,7 @@ _LAST_MOMENT = 0.02
 
 
 def wait_patiently(deadline: Deadline, attempt: Callable[[], T]) -> T:
-    """What ``attempt`` returns, tried until nothing is in its way or the deadline is there.
+    """Return what ``attempt`` returns, tried until nothing is in its way or the deadline is there.
 
     Many short sleeps of random length give every waiting process the same chance.
     """
@@ -72,7 +72,7 @@ def writing(opened: Opened, turn: Turn | None = None) -> Iterator[sqlite3.Connec
 
 @contextmanager
 def reading(opened: Opened) -> Iterator[sqlite3.Connection]:
-    """A transaction that sees one state of the log. Keep it short: it holds up an erasure."""
+    """Hold a transaction that sees one state of the log. Keep it short: it delays an erasure."""
     connection = opened.connection
     connection.execute("BEGIN")
     try:

@@ -191,7 +191,7 @@ def scrub(opened: Opened) -> None:
 
 
 def _temporary_folder() -> Path:
-    """Where SQLite puts temporary files (its documentation, "Temporary File Storage Locations")."""
+    """Return where SQLite puts temporary files ("Temporary File Storage Locations")."""
     variables = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
     for name in (*variables, "/var/tmp", "/usr/tmp", "/tmp"):  # noqa: S108
         if name and Path(name).is_dir() and os.access(name, os.W_OK | os.X_OK):
