@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pymysql
-from sqlalchemy.engine import make_url
 
 from deid_hooks.backends import Deadline
 from deid_hooks.log import make_backend
@@ -108,16 +108,17 @@ def _insert(
 
 @contextmanager
 def _driver(url: str) -> Iterator[tuple[Any, str]]:
-    parts = make_url(url)
+    parts = urlsplit(url)
+    database = parts.path.removeprefix("/")
     if url.startswith("sqlite"):
-        connection: Any = sqlite3.connect(str(parts.database))
+        connection: Any = sqlite3.connect(database)
         connection.execute("PRAGMA synchronous = FULL")
         mark = "?"
     elif url.startswith("postgresql"):
         connection, mark = psycopg.connect(url), "%s"
     else:
-        where = {"host": parts.host, "port": parts.port, "user": parts.username}
-        connection = pymysql.connect(**where, database=parts.database, sql_mode="ANSI_QUOTES")
+        where = {"host": parts.hostname, "port": parts.port, "user": parts.username}
+        connection = pymysql.connect(**where, database=database, sql_mode="ANSI_QUOTES")
         mark = "%s"
     try:
         yield connection, mark

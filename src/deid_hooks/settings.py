@@ -216,7 +216,7 @@ def _converted(key: str, value: Any, origin: str) -> Any:
 
 
 def _known_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
-    from deid_hooks.dicom.dictionary import list_keywords
+    from deid_hooks.dicom.dictionary import list_keywords, lookup_tag, lookup_vr
 
     known = {*list_keywords(), *INDEXED_FIELDS}
     for keyword in keywords:
@@ -224,5 +224,12 @@ def _known_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
             raise SettingsError(
                 f"fields names an unknown keyword {keyword} ({origin})"
                 f"{suggest_nearest(keyword, known)}."
+            )
+        vr = lookup_vr(lookup_tag(keyword) or 0)
+        # A sequence, bytes, or what is a number in one file and bytes in the next.
+        if vr in ("SQ", "UN", "NONE") or vr.startswith("O") or " " in vr:
+            raise SettingsError(
+                f"fields names {keyword} ({origin}), which has no text that a column could show:"
+                f" its value representation is {vr}."
             )
     return tuple(dict.fromkeys((*INDEXED_FIELDS, *keywords)))

@@ -206,6 +206,21 @@ def test_an_unknown_keyword_is_an_error_with_the_nearest(machine: Machine) -> No
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr"),
+    [
+        ("ReferencedStudySequence", "SQ"),
+        ("EncapsulatedDocument", "OB"),
+        ("PixelData", "OB or OW"),
+        ("SmallestImagePixelValue", "US or SS"),
+    ],
+)
+def test_a_field_that_has_no_text_is_refused(machine: Machine, keyword: str, vr: str) -> None:
+    write(machine.user, f"fields = ['Rows', '{keyword}']")
+    with pytest.raises(SettingsError, match=f"{keyword} .* no text .* {vr}"):
+        load_settings()
+
+
 def test_fields_are_added_to_the_default_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEID_HOOKS_FIELDS", "PatientAge, PatientID BodyPartExamined")
     assert load_settings().fields == (*INDEXED_FIELDS, "PatientAge", "BodyPartExamined")

@@ -18,7 +18,7 @@ from deid_hooks.errors import Forgotten, IdConflict, NotAllowed
 from deid_hooks.records.model import Block, Entry, Erasure, Tombstone, UploadEvent
 from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend
-from deid_hooks_sql.roles import script
+from deid_hooks_sql.roles import make_script
 
 _ENTRIES = [
     make_entry(patients=("p",), large={"d" * 64: b"x" * 1000, "e" * 64: b"y"}),
@@ -32,7 +32,7 @@ def owner(postgresql: PostgreSQLServer, postgresql_url: str) -> Iterator[Postgre
     database = postgresql_url.rpartition("/")[2]
     made = PostgreSQLBackend(postgresql_url)
     made.create(Deadline())
-    postgresql.do(script(), database=database)
+    postgresql.do(make_script(), database=database)
     for name in ("upload", "search"):
         postgresql.do(f"CREATE ROLE its_{name} LOGIN IN ROLE deid_{name}", database=database)
     yield made

@@ -23,6 +23,7 @@ from deid_hooks.dicom.encoding import (
     encode_value,
     parse_encodings,
     read_text,
+    render_value,
 )
 from deid_hooks.errors import UnusableDataset
 
@@ -62,11 +63,11 @@ class Snapshot:
     source: str = ""
 
     def text(self, tag: int) -> str | None:
-        """Return the value of a top-level element as people read it; None without the element."""
+        """Return a top-level value as people read it; None without the element, or without text."""
         element = self.elements.get(tag)
         if element is None or isinstance(element, Items | DataElement):
             return None
-        return _text(tag, element.VR, element.value or b"", self.encodings)
+        return _text(tag, element.VR, element.value or b"", self.encodings, self.little_endian)
 
     def texts(self, tags: tuple[int, ...]) -> tuple[str | None, ...]:
         """Return the values of several top-level elements, as :meth:`text` does."""
@@ -74,7 +75,7 @@ class Snapshot:
             (element.VR, element.value or b"") if isinstance(element, WITH_BYTES) else None
             for element in map(self.elements.get, tags)
         ]
-        return read_texts(tags, found, self.encodings)
+        return read_texts(tags, found, self.encodings, self.little_endian)
 
     def vr(self, tag: int, element: Captured) -> str:
         """Return the value representation of an element, the dictionary's if the file has none."""
@@ -136,11 +137,13 @@ def read_texts(
     tags: tuple[int, ...],
     values: Sequence[tuple[str | None, bytes] | None],
     encodings: tuple[str, ...],
+    little_endian: bool = True,
 ) -> tuple[str | None, ...]:
-    """Values (VR and bytes) as people read them. Within a series most are the same again."""
+    """Return values (VR and bytes) as people read them; None for what has no text."""
+    # Within a series most are the same again.
     short = sum([len(found[1]) for found in values if found]) <= _CACHED_BYTES
     make = _texts_again if short else _texts_anew
-    return make(tags, tuple(values), encodings)
+    return make(tags, tuple(values), encodings, little_endian)
 
 
 def _snapshot(
@@ -170,13 +173,20 @@ def _snapshot(
     return snapshot
 
 
-def _text(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...]) -> str:
+def _text(
+    tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...], little_endian: bool
+) -> str | None:
     make = _text_again if len(value) <= _CACHED_BYTES else _text_anew
-    return make(tag, vr, value, encodings)
+    return make(tag, vr, value, encodings, little_endian)
 
 
-def _text_anew(tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...]) -> str:
-    return read_text(dictionary.lookup_vr(tag) or vr or "LO", value, encodings)
+def _text_anew(
+    tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...], little_endian: bool
+) -> str | None:
+    known = dictionary.lookup_vr(tag)
+    if not known:  # a private creator above all, which may stand there as UN
+        return read_text(vr or "LO", value, encodings)
+    return render_value(vr or known[:2] if " " in known else known, value, encodings, little_endian)
 
 
 _text_again = lru_cache(maxsize=4096)(_text_anew)
@@ -186,9 +196,10 @@ def _texts_anew(
     tags: tuple[int, ...],
     values: tuple[tuple[str | None, bytes] | None, ...],
     encodings: tuple[str, ...],
+    little_endian: bool,
 ) -> tuple[str | None, ...]:
     return tuple(
-        found and _text_anew(tag, *found, encodings)
+        found and _text_anew(tag, *found, encodings, little_endian)
         for tag, found in zip(tags, values, strict=True)
     )
 

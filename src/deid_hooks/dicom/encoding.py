@@ -82,6 +82,16 @@ def read_text(vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODING
     return "\\".join(v.strip(" \0") for v in text.split("\\")) if "\\" in text else text
 
 
+def render_value(
+    vr: str, value: bytes, encodings: Sequence[str], little_endian: bool
+) -> str | None:
+    """Return a value as people read it, numbers as ``128`` or ``1\\2``; None if it has no text."""
+    if vr in NUMBER_FORMATS or vr == "AT":
+        values = _values(vr, value, encodings, little_endian)
+        return None if values is None else "\\".join(map(str, values))
+    return read_text(vr, value, encodings) if vr in TEXT_VRS else None
+
+
 def encode(
     vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS, little_endian: bool = True
 ) -> Element:

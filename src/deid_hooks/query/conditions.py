@@ -13,15 +13,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
-from typing import Literal
+from functools import lru_cache, partial
+from typing import Literal, assert_never
 
 from deid_hooks.dicom.dictionary import lookup_vr
 from deid_hooks.query.dates import make_comparable
-from deid_hooks.query.names import (
-    has_words,
-    split_name_forms,
-)
+from deid_hooks.query.names import has_words, split_name_forms
 from deid_hooks.query.values import find_tag, find_values
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.model import Entry, make_readable
@@ -105,7 +102,7 @@ _ENTRY_VRS = {
     "SeriesDateTime": "DT",
 }
 _SINGLE_VALUED_VRS = frozenset(("LT", "ST", "UR", "UT"))
-_NUMERIC_VRS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
+NUMERIC_VRS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -132,17 +129,23 @@ def meets(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
     if condition == UNIVERSAL:
         return True
     texts = [value for value in values if value is not None]
-    if isinstance(condition, Words):
-        names = (name for text in texts for name in text.split("\\"))
-        return any(has_words(name, condition.words) for name in names)
-    if isinstance(condition, Between):
-        found = (make_comparable(vr, form) for text in texts for form in split_forms(vr, text))
-        return any(_within(one, condition) for one in found if one is not None)
-    if isinstance(condition, Equal) and not values:
-        return not condition.value
-    meets = _wildcard(condition) if isinstance(condition, Wildcard) else _equal(condition, vr)
-    shapes = split_name_forms if condition.folded else lambda text: split_forms(vr, text)
-    return any(meets(form) for text in texts for form in shapes(text))
+    match condition:
+        case Words():
+            names = (name for text in texts for name in text.split("\\"))
+            return any(has_words(name, condition.words) for name in names)
+        case Between():
+            found = (make_comparable(vr, form) for text in texts for form in split_forms(vr, text))
+            return any(_is_within(one, condition) for one in found if one is not None)
+        case Equal():
+            if not values:
+                return not condition.value
+            accepts: Callable[[str], object] = _compile_value(condition, vr)
+        case Wildcard():
+            accepts = _compile_pattern(condition)
+        case _:
+            assert_never(condition)
+    split = split_name_forms if condition.folded else partial(split_forms, vr)
+    return any(accepts(form) for text in texts for form in split(text))
 
 
 def split_forms(vr: str, text: str) -> tuple[str, ...]:
@@ -157,7 +160,7 @@ def collect_values(term: Term, entry: Entry) -> tuple[str | None, ...]:
     """What an entry holds for the attribute of a term, as :func:`meets` takes it."""
     name = term.name
     if term.side == "entry":
-        return _values_of_entry(name, entry)
+        return _collect_own(name, entry)
     if name == "SOPInstanceUID":
         original = term.side == "original"
         return tuple(i.uid if original else i.deid_uid for i in entry.instances)
@@ -178,7 +181,7 @@ def _matches(term: Term, entry: Entry) -> bool:
     return any(meets(condition, vr, values) for condition in term.conditions)
 
 
-def _values_of_entry(name: str, entry: Entry) -> tuple[str, ...]:
+def _collect_own(name: str, entry: Entry) -> tuple[str, ...]:
     if name == "subject":  # the label that the patient carries after de-identification
         return entry.deid.get("PatientID", ())
     if name == "timestamp":
@@ -188,14 +191,14 @@ def _values_of_entry(name: str, entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _equal(condition: Equal, vr: str) -> Callable[[str], bool]:
-    number = _number(condition.value) if vr in _NUMERIC_VRS else None
+def _compile_value(condition: Equal, vr: str) -> Callable[[str], bool]:
+    number = _parse_number(condition.value) if vr in NUMERIC_VRS else None
     if number is None:
         return condition.value.__eq__
-    return lambda form: form == condition.value or _number(form) == number
+    return lambda form: form == condition.value or _parse_number(form) == number
 
 
-def _number(text: str) -> Decimal | None:
+def _parse_number(text: str) -> Decimal | None:
     if not _NUMBER.fullmatch(text.strip(" ")):
         return None
     try:
@@ -205,10 +208,10 @@ def _number(text: str) -> Decimal | None:
 
 
 @lru_cache(maxsize=64)
-def _wildcard(condition: Wildcard) -> Callable[[str], object]:
+def _compile_pattern(condition: Wildcard) -> Callable[[str], object]:
     # fnmatch makes a pattern that takes linear time; its [...] is nothing to DICOM.
     return re.compile(fnmatch.translate(condition.pattern.replace("[", "[[]"))).match
 
 
-def _within(text: str, ends: Between) -> bool:
+def _is_within(text: str, ends: Between) -> bool:
     return (ends.low is None or ends.low <= text) and (ends.high is None or text <= ends.high)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from deid_hooks.query.conditions import Between, Condition, Equal, Query, Term, Wildcard, Words
 from deid_hooks.query.parser import ENTRY_FIELDS
@@ -39,14 +39,18 @@ def decode_query(document: Mapping[str, Any]) -> Query:
 
 
 def _condition(condition: Condition) -> Json:
-    if isinstance(condition, Equal):
-        return {"equal": encode_text(condition.value), "folded": condition.folded}
-    if isinstance(condition, Wildcard):
-        return {"wildcard": encode_text(condition.pattern), "folded": condition.folded}
-    if isinstance(condition, Words):
-        return {"words": [encode_text(word) for word in condition.words]}
-    ends = {"low": condition.low, "high": condition.high}
-    return {name: None if end is None else encode_text(end) for name, end in ends.items()}
+    match condition:
+        case Equal():
+            return {"equal": encode_text(condition.value), "folded": condition.folded}
+        case Wildcard():
+            return {"wildcard": encode_text(condition.pattern), "folded": condition.folded}
+        case Words():
+            return {"words": [encode_text(word) for word in condition.words]}
+        case Between():
+            ends = {"low": condition.low, "high": condition.high}
+            return {name: None if end is None else encode_text(end) for name, end in ends.items()}
+        case _:
+            assert_never(condition)
 
 
 def _term_of(document: Json) -> Term:

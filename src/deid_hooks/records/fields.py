@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+LATER_FIELDS: tuple[str, ...] = ()
+"""Indexed fields that were added after version 1 of the tables, in that order: the one place where
+a new one is named. Logs that exist get its column by a step in ``backends.tables.migrations``."""
+
 INDEXED_FIELDS = (
     "AccessionNumber",
     "PatientBirthDate",
@@ -22,6 +26,7 @@ INDEXED_FIELDS = (
     "SeriesDescription",
     "Modality",
     "TimezoneOffsetFromUTC",
+    *LATER_FIELDS,
 )
 """Keywords that have a column. StudyDateTime and SeriesDateTime are Flywheel's, not DICOM's."""
 
@@ -34,6 +39,5 @@ DEID_FIELDS = (
     "StudyDate",
 )
 """Keywords whose de-identified value has a column too, ``deid_<Keyword>``."""
-
 
 FLYWHEEL_KEYWORDS = ("StudyDateTime", "SeriesDateTime")

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from deid_hooks.backends.sqlite import SQLiteBackend, search
-from deid_hooks.backends.sqlite.clauses import translate
+from deid_hooks.backends.sqlite.search import SQLiteRenderer
+from deid_hooks.backends.tables.conditions import is_indexed, translate
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import TermError
 from deid_hooks.query.conditions import UNIVERSAL, Equal, Query, Term, Words
@@ -57,7 +58,7 @@ def test_search_finds_what_the_reference_finds(
 
 def without_index(store: SQLiteBackend, query: Query) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_by_index", lambda opened, query: None)
+        patch.setattr(search, "_find_by_index", lambda opened, query: None)
         patch.setattr(search, "_ENTRIES_A_SCAN", 2)
         return found(store, query)
 
@@ -109,14 +110,13 @@ def test_what_is_asked_most_is_found_without_reading_the_whole_log(
     store: SQLiteBackend, text: str
 ) -> None:
     store.append([make_entry()], leave_unsealed, Deadline())
-    where = translate(parse_terms([text]), scan=False)
-    assert where.indexed
-    assert not any(
-        step.startswith("SCAN deid_log") for step in plan(store, where.sql, where.values)
-    )
+    node = translate(parse_terms([text]))
+    assert is_indexed(node)
+    where, values = SQLiteRenderer(scan=False).render(node)
+    assert not any(step.startswith("SCAN deid_log") for step in plan(store, where, values))
 
 
-def plan(store: SQLiteBackend, where: str, values: tuple[str | bytes, ...]) -> list[str]:
+def plan(store: SQLiteBackend, where: str, values: list[str | bytes]) -> list[str]:
     connection = sqlite3.connect(store.url.removeprefix("sqlite:///"))
     try:
         sql = f"EXPLAIN QUERY PLAN SELECT seq FROM deid_log WHERE {where}"

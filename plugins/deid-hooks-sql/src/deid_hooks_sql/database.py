@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from sqlalchemy import Dialect
-
+from deid_hooks.backends.tables.columns import Table
 from deid_hooks.deadline import Deadline
 from deid_hooks_sql.failures import Failure
 
@@ -28,7 +28,6 @@ class Database(ABC):
     statements. Used by one thread at a time.
     """
 
-    dialect: Dialect
     begin_reading: ClassVar[str]
     begin_writing: ClassVar[str]
     any_of: ClassVar[str]
@@ -38,18 +37,21 @@ class Database(ABC):
     position: ClassVar[str]
     """The function that finds the place of a text, its second argument, in its first."""
 
+    select_columns: ClassVar[str]
+    """Reads table and column of all tables of the log, whoever may read these."""
+
     where: str
     """The log, in words that quote no password."""
 
     @abstractmethod
     def __init__(self, url: str) -> None:
-        """Raises LogUnavailable for a URL that names no such database."""
+        """Raise LogUnavailable for a URL that names no such database."""
 
     @abstractmethod
     def connect(self, deadline: Deadline, watch: Callable[[int], None]) -> Any:
-        """A connection that commits durably.
+        """Return a connection that commits durably.
 
-        ``watch`` is told the file descriptor of its socket as early as it is known. Raises
+        Calls ``watch`` with the file descriptor of its socket as early as it is known. Raises
         LogUnavailable where the server can't keep a log, Failed if there is none that lets us in,
         or what :meth:`failure` translates.
         """
@@ -60,27 +62,34 @@ class Database(ABC):
 
     @abstractmethod
     def fetch(self, connection: Any, statements: Sequence[Statement]) -> list[Rows]:
-        """The rows that each statement gives, in as few round trips as the driver can."""
+        """Return the rows of each statement, in as few round trips as the driver can."""
 
     @abstractmethod
     def inserts(
         self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     ) -> list[Statement]:
-        """Statements that insert these rows, in their order."""
+        """Return statements that insert these rows, in their order."""
 
     @abstractmethod
     def commit(self, connection: Any) -> None:
-        """Commit. Raises :class:`Committed` if it isn't as durable as it should be."""
+        """Commit. Raise :class:`Committed` if it isn't as durable as it should be."""
 
     @abstractmethod
-    def make(self, connection: Any, statements: Sequence[Statement]) -> None:
-        """Create the tables where they are missing, then run ``statements``, the last of which
-        makes a log of them: what is half made is not taken for one, and made again."""
+    def changing(self, connection: Any) -> AbstractContextManager[None]:
+        """Keep others from changing the tables meanwhile; wait for one that does.
+
+        Where the server can, all is done at the end or nothing; MySQL commits every change of a
+        table by itself.
+        """
+
+    @abstractmethod
+    def create_table(self, table: Table) -> list[str]:
+        """Return statements that make a table with its indexes if it is not there."""
 
     @abstractmethod
     def scrub(self, connection: Any, tables: Sequence[str]) -> str:
-        """Leave no deleted row in the files of these tables; what stands in the way, or ``""``."""
+        """Leave no deleted row in the files of these tables. Return what prevents it, or ``""``."""
 
     @abstractmethod
     def failure(self, error: BaseException) -> Failure:
-        """What an error of the driver means."""
+        """Return what an error of the driver means."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from deid_hooks.backends.tables.columns import ENTRY_TEXTS, IDENTIFYING, PARTS, TABLES
 from deid_hooks.deadline import Turn
 from deid_hooks.errors import LogError, LogUnavailable
 from deid_hooks.records.chain import erase_terms
@@ -12,9 +13,7 @@ from deid_hooks.records.model import AccessRow, Erasure, Tombstone, UploadEvent
 from deid_hooks_sql.database import Statement
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.reading import select_of
-from deid_hooks_sql.records import columns_of, record_of, row_of
-from deid_hooks_sql.rows import plain, texts_of
-from deid_hooks_sql.schema import IDENTIFYING, PARTS, TEXTS
+from deid_hooks_sql.rows import decode_texts, make_row, read_record, shorten
 from deid_hooks_sql.transactions import Writing
 
 T = TypeVar("T")
@@ -28,13 +27,13 @@ class Run(Protocol):
 
 def erase(log_ids: Sequence[str], erasure: Erasure, link: Link, turn: Turn) -> None:
     """Delete what these entries hold and leave tombstones, in one transaction."""
-    ids = [*dict.fromkeys(map(plain, log_ids))]
+    ids = [*dict.fromkeys(map(shorten, log_ids))]
     writing = Writing(link, turn, len(ids))
     any_of = link.database.any_of
     asked = (f"SELECT seq, id, created, exact FROM deid_log WHERE id {any_of}", (ids,))
     found = [row for rows in writing.begin([asked] if ids else []) for row in rows]
     created = {
-        log_id: (shown if exact is None else texts_of((), exact)[TEXTS.index("created")])
+        log_id: (shown if exact is None else decode_texts((), exact)[ENTRY_TEXTS.index("created")])
         for _, log_id, shown, exact in found
     }
     if found:
@@ -44,14 +43,14 @@ def erase(log_ids: Sequence[str], erasure: Erasure, link: Link, turn: Turn) -> N
         )
         destinations: dict[str, dict[str, None]] = {log_id: {} for log_id in created}
         for row in events:
-            event = record_of("deid_log_upload", row)
+            event = read_record("deid_log_upload", row)
             if isinstance(event, UploadEvent):
                 destinations[event.log_id][event.destination] = None
         stones = [
-            row_of(seq, Tombstone(log_id, created[log_id], tuple(destinations[log_id]), erasure))
+            make_row(seq, Tombstone(log_id, created[log_id], tuple(destinations[log_id]), erasure))
             for seq, log_id in enumerate((i for i in ids if i in created), writing.first)
         ]
-        columns = columns_of("deid_log_tombstone")
+        columns = TABLES["deid_log_tombstone"].server_names
         link.fetch(link.database.inserts("deid_log_tombstone", columns, stones))
         for log_id in created:
             _erase_terms(link, log_id)
@@ -95,9 +94,9 @@ def _erase_terms(link: Link, log_id: str) -> None:
         f'"{log_id}"',
     )
     for row in rows:
-        look = record_of("deid_log_access", row)
+        look = read_record("deid_log_access", row)
         if isinstance(look, AccessRow) and log_id in look.log_ids:
-            *_, exact = row_of(row[0], erase_terms(look))
+            *_, exact = make_row(row[0], erase_terms(look))
             link.rows(
                 "UPDATE deid_log_access SET asked = '', reason = '', salt = '', exact = %s"
                 " WHERE seq = %s",

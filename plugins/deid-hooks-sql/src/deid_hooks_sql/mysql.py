@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
-from sqlalchemy import Dialect, Index, Table
-from sqlalchemy.dialects.mysql.pymysql import dialect
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
 
+from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, ColumnType, Table
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Database, Rows, Statement
 from deid_hooks_sql.failures import Failed, Failure, Kind
-from deid_hooks_sql.schema import tables
+from deid_hooks_sql.schema import define_columns, list_indexes, quote_names
 
 _KINDS = {  # by error number (MySQL Server Error Message Reference; MariaDB Error Codes)
     Kind.PASSWORD: (1045, 1130, 1251, 1698, 3118, 4151),
@@ -38,6 +35,14 @@ _KINDS = {  # by error number (MySQL Server Error Message Reference; MariaDB Err
 }
 _KIND_OF = {number: kind for kind, numbers in _KINDS.items() for number in numbers}
 
+_TYPES = {
+    ColumnType.TEXT: "LONGTEXT",
+    ColumnType.SHORT: f"VARCHAR({SHORT_LIMIT})",
+    ColumnType.KEYWORD: f"VARCHAR({KEYWORD_LIMIT})",
+    ColumnType.NUMBER: "BIGINT",
+    ColumnType.FLAG: "SMALLINT",
+    ColumnType.BYTES: "LONGBLOB",
+}
 _MODES = "ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 _CHARACTERS_AT_ONCE = 500_000  # the least that a server takes in a packet is 1 MiB
 
@@ -45,36 +50,41 @@ _CHARACTERS_AT_ONCE = 500_000  # the least that a server takes in a packet is 1 
 class MySQL(Database):
     """A server as ``mysql://user:password@host:port/database`` names it; ``ssl_ca=`` for TLS."""
 
-    dialect: Dialect = dialect()
     begin_reading = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     begin_writing = "START TRANSACTION READ WRITE"
     any_of = "IN %s"
     may_read = "1"
     position = "instr"
+    select_columns = (
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND left(table_name, 5) = 'deid_'"
+    )
 
     def __init__(self, url: str) -> None:
-        """Raises LogUnavailable for a URL that names no database."""
+        """Raise LogUnavailable for a URL that names no database."""
         try:
-            found = make_url(url)
-            if not found.database:
+            found = urlsplit(url)
+            self._port = found.port or 3306
+            self._database = unquote(found.path.removeprefix("/"))
+            if not self._database:
                 raise ValueError
-        except (SQLAlchemyError, ValueError):
+        except ValueError:
             raise LogUnavailable(
                 "the URL of the log is not one of a MySQL database",
                 "write mysql://USER:PASSWORD@HOST/DATABASE, with %40 for an @ in a password",
             ) from None
-        self._database, self._user = found.database, found.username or ""
-        self._password = str(found.password or "")
-        self._hosts = (found.host or "localhost").split(",")
-        self._port = found.port or 3306
+        self._user, self._password = unquote(found.username or ""), unquote(found.password or "")
+        self._hosts = (found.hostname or "localhost").split(",")
+        query = dict(parse_qsl(found.query))
         self._options = {
-            name: value if name.startswith("ssl_") and name in _PATHS else _truth(str(value))
-            for name, value in found.query.items()
+            name: value if name in _PATHS else _truth(value)
+            for name, value in query.items()
             if name in _OPTIONS
         }
-        self._file = found.query.get("unix_socket")
+        self._file = query.get("unix_socket")
         self._most = 1 << 30
-        self.where = f"the log {self._database} on {found.host or 'this machine'}"
+        self._table_options = ""
+        self.where = f"the log {self._database} on {found.hostname or 'this machine'}"
 
     def connect(self, deadline: Deadline, watch: Callable[[int], None]) -> Any:
         connection: Any = pymysql.Connection(
@@ -128,19 +138,27 @@ class MySQL(Database):
     def commit(self, connection: Any) -> None:
         _execute(connection, "COMMIT")
 
-    def make(self, connection: Any, statements: Sequence[Statement]) -> None:
-        collation = "utf8mb4_nopad_bin" if _is_mariadb(connection) else "utf8mb4_0900_bin"
-        _execute(connection, "SELECT GET_LOCK('deid_log', 10)")  # two init at once
+    @contextmanager
+    def changing(self, connection: Any) -> Iterator[None]:
+        name = "CONCAT('deid_log_', MD5(DATABASE()))"  # one name for all databases of a server
+        seconds = _execute(connection, "SELECT @@lock_wait_timeout")[0][0]
+        if _execute(connection, f"SELECT GET_LOCK({name}, {seconds})") != [(1,)]:
+            raise LogUnavailable(f"somebody else changes the tables of {self.where}", "try again")
         try:
-            for table in tables(self.dialect, collation).sorted_tables:
-                _execute(connection, _creation(table))
-            if not _execute(connection, "SELECT id FROM deid_log_store"):
-                for sql, values in statements:
-                    replaced = sql.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
-                    _execute(connection, replaced, values)
+            yield
         finally:
             with suppress(pymysql.err.MySQLError, OSError):
-                _execute(connection, "SELECT RELEASE_LOCK('deid_log')")
+                _execute(connection, f"SELECT RELEASE_LOCK({name})")
+
+    def create_table(self, table: Table) -> list[str]:
+        # With its indexes at once: apart, each would make the table anew.
+        kinds = {True: "UNIQUE KEY", False: "KEY"}
+        keys = [
+            f'{kinds[unique]} "{name}" ({quote_names(columns)})'
+            for name, unique, columns in list_indexes(table)
+        ]
+        lines = ", ".join([*define_columns(table, _TYPES), *keys])
+        return [f"CREATE TABLE IF NOT EXISTS {table.name} ({lines}) {self._table_options}"]
 
     def scrub(self, connection: Any, names: Sequence[str]) -> str:
         for name in names:
@@ -159,11 +177,11 @@ class MySQL(Database):
         return Failure(Kind.OTHER, str(number or type(error).__name__))
 
     def _reach(self, deadline: Deadline) -> socket.socket:
-        """A socket to the first of the hosts that takes it."""
+        """Return a socket to the first of the hosts that takes it."""
         if self._file is not None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             made.settimeout(deadline.left() or 1)
-            made.connect(str(self._file))
+            made.connect(self._file)
             return made
         failure = OSError()
         for number, host in enumerate(self._hosts):
@@ -190,26 +208,15 @@ class MySQL(Database):
                 f"the server of {self.where} does not write what it commits to its disk",
                 "set innodb_flush_log_at_trx_commit = 1",
             )
+        # Texts compare by code points, and with the spaces at their end.
+        collation = "utf8mb4_nopad_bin" if _is_mariadb(connection) else "utf8mb4_0900_bin"
+        self._table_options = (
+            f"ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE {collation} ROW_FORMAT=DYNAMIC"
+        )
 
 
 _PATHS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _OPTIONS = (*_PATHS, "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
-
-_quoting: Dialect = dialect()
-_quoting.identifier_preparer.initial_quote = _quoting.identifier_preparer.final_quote = '"'
-
-
-def _creation(table: Table) -> str:
-    """SQL that makes a table together with its indexes: apart, each would make it anew."""
-    sql = str(CreateTable(table, if_not_exists=True).compile(dialect=_quoting))
-    made = [str(CreateIndex(index).compile(dialect=_quoting)) for index in _indexes_of(table)]
-    keys = [text.removeprefix("CREATE ").replace(f" ON {table.name}", "") for text in made]
-    columns, close, options = sql.rpartition("\n)")
-    return ", ".join([columns, *keys]) + close + options
-
-
-def _indexes_of(table: Table) -> list[Index]:
-    return sorted(table.indexes, key=lambda index: str(index.name))
 
 
 def _truth(text: str) -> bool:
@@ -228,6 +235,6 @@ def _execute(connection: Any, sql: str, values: Sequence[Any] = ()) -> Rows:
 
 @lru_cache
 def _insert(table: str, columns: tuple[str, ...], rows: int) -> str:
-    names = ", ".join(f'"{column}"' for column in columns)
+    names = quote_names(columns)
     row = f"({', '.join(['%s'] * len(columns))})"
     return f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * rows)}"

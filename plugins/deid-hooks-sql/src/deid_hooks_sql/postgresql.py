@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import BigInteger, Dialect, LargeBinary, SmallInteger
-from sqlalchemy.dialects.postgresql import dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlalchemy.types import TypeEngine
 
+from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, TABLES, ColumnType, Table
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Committed, Database, Rows, Statement
 from deid_hooks_sql.failures import Failed, Failure, Kind
-from deid_hooks_sql.schema import IDENTIFYING, tables
+from deid_hooks_sql.schema import define_columns, list_indexes, list_types, quote_names
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings quote the server
 
@@ -60,6 +57,20 @@ _REFUSALS = (
     ("certificate", Kind.ENCRYPTION),
 )
 
+_TYPES = {
+    ColumnType.TEXT: 'text COLLATE "C"',
+    ColumnType.SHORT: f'varchar({SHORT_LIMIT}) COLLATE "C"',
+    ColumnType.KEYWORD: f'varchar({KEYWORD_LIMIT}) COLLATE "C"',
+    ColumnType.NUMBER: "bigint",
+    ColumnType.FLAG: "smallint",
+    ColumnType.BYTES: "bytea",
+}
+_ARRAYS = {
+    ColumnType.NUMBER: "bigint[]",
+    ColumnType.FLAG: "smallint[]",
+    ColumnType.BYTES: "bytea[]",
+}
+
 # What a commit waits for is never less than the server's own disk; a site may want more.
 _PREPARE = """
     SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
@@ -73,15 +84,19 @@ _PREPARE = """
 class PostgreSQL(Database):
     """A server as libpq's URLs name it, several hosts and TLS included."""
 
-    dialect: Dialect = dialect(paramstyle="format")  # type: ignore[no-untyped-call]
     begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     begin_writing = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
     any_of = "= ANY(%s)"
     may_read = "has_column_privilege('deid_log', 'originals', 'SELECT')"
     position = "strpos"
+    select_columns = (
+        "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+        " WHERE pg_table_is_visible(pg_class.oid) AND relkind IN ('r', 'p') AND attnum > 0"
+        " AND NOT attisdropped AND left(relname, 5) = 'deid_'"
+    )
 
     def __init__(self, url: str) -> None:
-        """Raises LogUnavailable for a URL that libpq can't read."""
+        """Raise LogUnavailable for a URL that libpq can't read."""
         try:
             self._parameters = conninfo_to_dict(url)
         except psycopg.Error:
@@ -153,28 +168,32 @@ class PostgreSQL(Database):
         if done != "COMMIT" or warnings:
             raise Committed
 
-    def make(self, connection: Any, statements: Sequence[Statement]) -> None:
+    @contextmanager
+    def changing(self, connection: Any) -> Iterator[None]:
         if connection.info.parameter_status("server_encoding") != "UTF8":
             raise LogUnavailable(
                 f"the database of {self.where} is not one of UTF-8",
                 "have one created with ENCODING 'UTF8'",
             )
         with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(7296435081)")  # two init at once
-            [[made]] = connection.execute("SELECT to_regclass('deid_log_store')").fetchall()
-            if made:
-                return
-            for table in _TABLES.sorted_tables:
-                connection.execute(str(CreateTable(table).compile(dialect=self.dialect)))
-                for index in table.indexes:
-                    connection.execute(str(CreateIndex(index).compile(dialect=self.dialect)))
-                for column in table.columns if table.name in IDENTIFYING else ():
-                    # Statistics are samples of values, and an erasure would not reach them.
-                    connection.execute(
-                        f'ALTER TABLE {table.name} ALTER "{column.name}" SET STATISTICS 0'
-                    )
-            for sql, values in statements:
-                connection.execute(sql, values)
+            connection.execute("SELECT pg_advisory_xact_lock(7296435081)")
+            yield
+
+    def create_table(self, table: Table) -> list[str]:
+        lines = ", ".join(define_columns(table, _TYPES, str.lower))
+        statements = [f"CREATE TABLE IF NOT EXISTS {table.name} ({lines})"]
+        for name, unique, columns in list_indexes(table, str.lower):
+            kind = "UNIQUE INDEX" if unique else "INDEX"
+            statements.append(
+                f'CREATE {kind} IF NOT EXISTS "{name}" ON {table.name} ({quote_names(columns)})'
+            )
+        if table.identifying:
+            # Statistics are samples of values, and an erasure would not reach them.
+            statements += [
+                f'ALTER TABLE {table.name} ALTER "{name.lower()}" SET STATISTICS 0'
+                for name in table.server_names
+            ]
+        return statements
 
     def scrub(self, connection: Any, names: Sequence[str]) -> str:
         left: list[int] = []
@@ -216,25 +235,15 @@ class PostgreSQL(Database):
             )
 
 
-_TABLES = tables(PostgreSQL.dialect, "C")
-
-
 def _refusal(text: str) -> Failure:
-    """Why nothing was connected."""
+    """Return why nothing was connected."""
     return Failure(next((kind for words, kind in _REFUSALS if words in text), Kind.UNREACHABLE))
 
 
 @lru_cache
 def _insert(table: str, columns: tuple[str, ...]) -> str:
     """One statement whatever the number of rows: the server has it ready from some time on."""
-    names = [column.lower() for column in columns]
-    types = [_TABLES.tables[table].columns[name].type for name in names]
-    arrays = ", ".join(f"%s::{_array_of(each)}[]" for each in types)
-    quoted = ", ".join(f'"{name}"' for name in names)
-    return f"INSERT INTO {table} ({quoted}) SELECT * FROM unnest({arrays})"
-
-
-def _array_of(kind: TypeEngine[Any]) -> str:
-    if isinstance(kind, BigInteger | SmallInteger):
-        return "bigint" if isinstance(kind, BigInteger) else "smallint"
-    return "bytea" if isinstance(kind, LargeBinary) else "text"
+    kinds = list_types(TABLES[table])
+    arrays = ", ".join(f"%s::{_ARRAYS.get(kinds[column], 'text[]')}" for column in columns)
+    names = quote_names(map(str.lower, columns))
+    return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})"

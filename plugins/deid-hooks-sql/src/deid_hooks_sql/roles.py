@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from deid_hooks.records.fields import LATER_FIELDS
+from deid_hooks_sql.rows import DIGESTED
 
-def script() -> str:
-    """The script."""
-    return (files("deid_hooks_sql") / "roles.sql").read_text(encoding="utf-8")
+
+def make_script() -> str:
+    """Return the script for the columns that this version writes."""
+    template = (files("deid_hooks_sql") / "roles.sql").read_text(encoding="utf-8")
+    cells = ", ".join(f'log."{column.lower()}"' for column in DIGESTED)
+    later = "".join(
+        f" || CASE WHEN log.{column} IS NULL THEN ''"
+        f" ELSE deid_log_piece('{column}') || deid_log_piece(log.{column}) END"
+        for column in LATER_FIELDS
+    )
+    return template.format(cells=cells, later=later)
 
 
 if __name__ == "__main__":
-    print(script(), end="")
+    print(make_script(), end="")

@@ -25,19 +25,9 @@ $$
            log.seal = sha256(convert_to(
                (SELECT string_agg(deid_log_piece(cell), '' ORDER BY place)
                 FROM unnest(ARRAY[
-                    log.id, log.project, log."timestamp", log.AccessionNumber,
-                    log.PatientBirthDate, log.PatientID, log.IssuerOfPatientID,
-                    log.PatientName, log.PatientSex, log.StudyInstanceUID,
-                    log.StudyID, log.StudyDate, log.StudyTime, log.StudyDateTime,
-                    log.StudyDescription, log.SeriesInstanceUID, log.SeriesDate,
-                    log.SeriesTime, log.SeriesDateTime, log.SeriesDescription,
-                    log.Modality, log.TimezoneOffsetFromUTC, log.deid_PatientID,
-                    log.deid_PatientName, log.deid_AccessionNumber,
-                    log.deid_StudyInstanceUID, log.deid_SeriesInstanceUID,
-                    log.deid_StudyDate, log.digest, log."key", log.patients,
-                    log.originals,
+                    {cells},
                     encode(log.exact, 'hex')
-                ]::text[]) WITH ORDINALITY AS cells (cell, place))
+                ]::text[]) WITH ORDINALITY AS cells (cell, place)){later}
                || (SELECT count(*) || '#' || coalesce(string_agg(
                        deid_log_piece(SOPInstanceUID) || deid_log_piece(deid_SOPInstanceUID)
                        || deid_log_piece(originals) || deid_log_piece(encode(exact, 'hex')),

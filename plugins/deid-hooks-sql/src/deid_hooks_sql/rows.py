@@ -1,26 +1,49 @@
-"""From entries to rows and back, without loss."""
+"""Rows of the log on a database server, and the records that they hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from deid_hooks.backends.rules import estimate_size
-from deid_hooks.backends.sqlite.searchable import collect_words, split_parts
-from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
-from deid_hooks.records.model import Entry, Instance, make_readable
-from deid_hooks_sql.schema import KEYWORD, SHORT, TEXTS, limit_of
+from deid_hooks.backends.tables.columns import (
+    ENTRY_TEXTS,
+    SHORT_LIMIT,
+    TABLES,
+    limit_texts,
+)
+from deid_hooks.backends.tables.rows import (
+    RECORD_MAKERS,
+    RECORD_TABLES,
+    Small,
+    collect_words,
+    list_cells,
+    list_entry_texts,
+    list_further_values,
+    list_instance_texts,
+    list_names,
+    list_parts,
+    make_entry,
+    make_instance,
+)
+from deid_hooks.records.fields import LATER_FIELDS
+from deid_hooks.records.model import Entry, make_readable
+from deid_hooks_sql.database import Rows, Statement
+from deid_hooks_sql.links import Link
 
 Texts = Sequence[str | None]
 Row = tuple[Any, ...]
 
-_LIMITS = tuple(map(limit_of, TEXTS))
-_STAMPS = (TEXTS.index("created"), TEXTS.index("uploader"))
-_FIRST_FIELD = TEXTS.index(INDEXED_FIELDS[0])
-_FIRST_DEID = _FIRST_FIELD + len(INDEXED_FIELDS)
+DIGESTED = tuple(n for n in ENTRY_TEXTS if n not in ("created", "uploader", *LATER_FIELDS))
+"""The columns of ``deid_log`` that the digest of an entry's rows covers, besides later ones."""
+
+_TEXTS = ", ".join('"key"' if column == "key" else column for column in ENTRY_TEXTS)
+SELECT_ENTRY = f"SELECT seq, {_TEXTS}, exact FROM deid_log"
+"""Reads rows of entries, texts in the order of ``ENTRY_TEXTS``; a condition follows."""
 
 
 @dataclass(slots=True)
@@ -28,24 +51,24 @@ class EntryRows:
     """The rows of one entry, without its place in the order and without its large values."""
 
     log: Row
-    """In the order of ``schema.ENTRY_COLUMNS``, from ``id`` on."""
+    """In the order of the columns of ``deid_log``, from ``id`` on."""
     instances: list[Row]
     uids: list[Row]
     values: list[Row]
     words: list[Row]
-    seal: bytes
+    digest: bytes
     entry: Entry
 
 
-def plain(text: str, limit: int | None = SHORT) -> str:
-    """A text as a column shows it: what no server can hold replaced, cut to the limit."""
+def shorten(text: str, limit: int | None = SHORT_LIMIT) -> str:
+    """Return a text as a column shows it: what no server can hold replaced, cut to the limit."""
     return make_readable(text)[:limit]
 
 
-def kept(texts: Texts, limits: Sequence[int | None]) -> tuple[Texts, bytes | None]:
-    """Texts as their columns show them, and the bytes that hold them exactly if that differs."""
+def encode_texts(texts: Texts, limits: Sequence[int | None]) -> tuple[Texts, bytes | None]:
+    """Return texts as their columns show them, and the bytes that hold them if that differs."""
     shown = [
-        None if text is None else plain(text, limit)
+        None if text is None else shorten(text, limit)
         for text, limit in zip(texts, limits, strict=True)
     ]
     if shown == list(texts):
@@ -55,134 +78,145 @@ def kept(texts: Texts, limits: Sequence[int | None]) -> tuple[Texts, bytes | Non
     return shown, exact
 
 
-def texts_of(shown: Texts, exact: bytes | None) -> list[Any]:
-    """The texts that :func:`kept` was given."""
+def decode_texts(shown: Texts, exact: bytes | None) -> list[Any]:
+    """Return the texts that :func:`encode_texts` was given."""
     if exact is None:
         return list(shown)
     texts: list[Any] = json.loads(exact.decode("utf-8", "surrogatepass"))
     return texts
 
 
-def rows_of(entry: Entry) -> EntryRows:
-    """What is written of an entry."""
-    texts = [
-        *(entry.log_id, entry.created, entry.uploader, entry.project, entry.timestamp),
-        *(_first(entry.fields.get(keyword)) for keyword in INDEXED_FIELDS),
-        *(_first(entry.deid.get(keyword)) for keyword in DEID_FIELDS),
-        *(entry.digest, entry.key, " ".join(entry.patients), entry.originals),
-    ]
-    shown, exact = kept(texts, _LIMITS)
-    instances = [
-        (*row, own)
-        for row, own in (
-            kept((i.uid, i.deid_uid, _own(i.originals)), (SHORT, SHORT, None))
-            for i in entry.instances
+def make_row(seq: int, record: Small) -> Row:
+    """Return the row of a record at its place in the order of the log."""
+    table = RECORD_TABLES[type(record)]
+    cells = list_cells(record)
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    shown, exact = encode_texts(texts, limit_texts(table))
+    return (seq, *shown, *cells[len(texts) :], exact)
+
+
+def read_record(table: str, row: Sequence[Any]) -> Small:
+    """Return the record that a row of all columns holds."""
+    end = 1 + len(TABLES[table].texts)
+    return RECORD_MAKERS[table]([*decode_texts(row[1:end], row[-1]), *row[end:-1]])
+
+
+def make_rows(entry: Entry) -> EntryRows:
+    """Return what is written of an entry."""
+    shown, exact = encode_texts(list_entry_texts(entry), limit_texts("deid_log"))
+
+    def encode(table: str, rows: list[Texts]) -> list[Row]:
+        encoded = (encode_texts(row, limit_texts(table)) for row in rows)
+        return [(*those, own) for those, own in encoded]
+
+    instances = encode("deid_instance", [list_instance_texts(i) for i in entry.instances])
+    uids = encode("deid_uid", list(entry.uids))
+    values = [(*row, 0) for row in encode("deid_value", list(list_further_values(entry)))]
+    digest = _digest_rows(
+        dict(zip(ENTRY_TEXTS, shown, strict=True)), exact, entry.large, instances, uids, values
+    )
+    parts = list(list_parts(entry))
+    words = sorted(collect_words(list_names(entry)))
+    odd = any(
+        (
+            exact is not None,
+            any(row[-1] is not None for row in (*instances, *uids)),
+            any(row[2] is not None for row in values),
+            any(shorten(text) != text for text in (*words, *(part for _, part in parts))),
         )
-    ]
-    uids = [(*row, own) for row, own in (kept(pair, (SHORT, SHORT)) for pair in entry.uids)]
-    values = [(*row, own, 0) for row, own in (kept(v, (KEYWORD, SHORT)) for v in _further(entry))]
-    odd = exact is not None or any(row[2] is not None for row in (*uids, *values))
-    odd = odd or any(row[3] is not None for row in instances)
-    seal = _seal(shown, exact, instances, uids, values, entry)
-    parts = list(split_parts(entry))
-    words = sorted(collect_words(entry))
-    odd = odd or any(plain(text) != text for text in (*words, *(part for _, part in parts)))
-    values += [(plain(keyword, KEYWORD), plain(part), None, 1) for keyword, part in parts]
-    size = estimate_size(entry)
+    )
+    [keyword_limit, value_limit] = limit_texts("deid_value")
+    values += [(shorten(k, keyword_limit), shorten(p, value_limit), None, 1) for k, p in parts]
     return EntryRows(
-        (*shown, exact, int(odd), size, seal),
+        (*shown, exact, int(odd), estimate_size(entry), digest),
         instances,
         uids,
         values,
-        [(word,) for word in dict.fromkeys(map(plain, words))],
-        seal,
+        [(word,) for word in dict.fromkeys(map(shorten, words))],
+        digest,
         entry,
     )
 
 
-def entry_of(
-    log: Row, instances: Iterable[Row], uids: Iterable[Row], values: Iterable[Row], large: Any
-) -> Entry:
-    """The entry that such rows hold. ``log`` is ``TEXTS`` and ``exact``."""
-    texts = texts_of(log[:-1], log[-1])
-    fields = _columns_of(INDEXED_FIELDS, texts[_FIRST_FIELD:])
-    deid = _columns_of(DEID_FIELDS, texts[_FIRST_DEID:])
-    for row in values:
-        name, value = texts_of(row[:2], row[2])
-        side, name = (deid, name[5:]) if name.startswith("deid_") else (fields, name)
-        side.setdefault(name, []).extend([] if value is None else [value])
-    return Entry(
-        log_id=texts[0],
-        created=texts[1],
-        uploader=texts[2],
-        project=texts[3],
-        timestamp=texts[4],
-        fields={keyword: tuple(those) for keyword, those in fields.items()},
-        deid={keyword: tuple(those) for keyword, those in deid.items()},
-        originals=texts[-1],
-        instances=tuple(map(_instance, instances)),
-        uids=tuple((deid_uid, uid) for deid_uid, uid in (texts_of(r[:2], r[2]) for r in uids)),
-        large=dict(large),
-        digest=texts[-4],
-        key=texts[-3],
-        patients=tuple(texts[-2].split()),
-    )
+def read_entry(link: Link, seq: int) -> Entry:
+    """Return the entry at this place. Within a transaction that no other writer can disturb."""
+    return read_entries(link, [seq])[seq]
 
 
-def _seal(
-    shown: Texts,
+def read_entries(link: Link, seqs: Sequence[int]) -> dict[int, Entry]:
+    """Return the entries at these places. Within a transaction that sees one state of the log."""
+    if not seqs:
+        return {}
+    logs, *parts = link.fetch(select_entries(link.database.any_of, list(seqs)))
+    return make_entries(logs, parts)
+
+
+def select_entries(which: str, value: Any) -> list[Statement]:
+    """Return statements that read the rows of the entries whose places are those."""
+    order = 'ORDER BY entry, "key"'
+    return [
+        (f"{SELECT_ENTRY} WHERE seq {which}", (value,)),
+        *(
+            (f"SELECT entry, {columns} FROM {table} WHERE entry {which} {more}{order}", (value,))
+            for table, columns, more in (
+                ("deid_instance", "SOPInstanceUID, deid_SOPInstanceUID, originals, exact", ""),
+                ("deid_uid", "deid_uid, uid, exact", ""),
+                ("deid_value", "keyword, value, exact", "AND part = 0 "),
+            )
+        ),
+        (
+            "SELECT entry, digest, exact, value FROM deid_large"
+            f' JOIN deid_log_large ON deid_log_large."key" = large WHERE entry {which}',
+            (value,),
+        ),
+    ]
+
+
+def make_entries(logs: Rows, parts: Sequence[Rows]) -> dict[int, Entry]:
+    """Return entries by their places, from what the statements of :func:`select_entries` read."""
+    sorted_parts: list[defaultdict[int, Rows]] = []
+    for rows in parts:
+        by_entry: defaultdict[int, Rows] = defaultdict(list)
+        for row in rows:
+            by_entry[row[0]].append(row[1:])
+        sorted_parts.append(by_entry)
+    instances, uids, values, large = sorted_parts
+    return {
+        seq: make_entry(
+            decode_texts(shown, exact),
+            (decode_texts(row[:-1], row[-1]) for row in values[seq]),
+            (make_instance(decode_texts(row[:-1], row[-1])) for row in instances[seq]),
+            (decode_texts(row[:-1], row[-1]) for row in uids[seq]),
+            {decode_texts(row[:1], row[1])[0]: row[2] for row in large[seq]},
+        )
+        for seq, *shown, exact in logs
+    }
+
+
+def _digest_rows(
+    shown: dict[str, str | None],
     exact: bytes | None,
-    instances: list[Row],
-    uids: list[Row],
-    values: list[Row],
-    entry: Entry,
+    large: Mapping[str, bytes],
+    *parts: list[Row],
 ) -> bytes:
-    """A digest of the content as it stands in the rows, so that a server can compute it too."""
-    content = [text for n, text in enumerate(shown) if n not in _STAMPS]
-    pieces = [*map(_piece, content), _piece(exact)]
-    for rows in (instances, uids, values):
+    """Return a digest of the content as the rows hold it, so that a server can compute it too."""
+    pieces = [*(_piece(shown[column]) for column in DIGESTED), _piece(exact)]
+    for column in LATER_FIELDS:  # nothing where there is none, as in entries from before
+        pieces += [_piece(column), _piece(shown[column])] if shown[column] is not None else []
+    for rows in parts:
         pieces.append(f"{len(rows)}#")
         pieces += (_piece(cell) for row in rows for cell in row)
-    pieces.append(f"{len(entry.large)}#")
-    for digest, value in sorted(entry.large.items()):
-        shown_digest, exact_digest = kept([digest], [SHORT])
-        pieces += (_piece(cell) for cell in (*shown_digest, exact_digest))
+    pieces.append(f"{len(large)}#")
+    for digest, value in sorted(large.items()):
+        [shown_digest], exact_digest = encode_texts([digest], limit_texts("deid_log_large"))
+        pieces += (_piece(cell) for cell in (shown_digest, exact_digest))
         pieces.append(_piece(hashlib.sha256(value).digest()))
     return hashlib.sha256("".join(pieces).encode()).digest()
 
 
 def _piece(cell: str | bytes | int | None) -> str:
+    """Return a cell so written that two rows never look alike."""
     if cell is None:
         return "-"
     text = cell.hex() if isinstance(cell, bytes) else str(cell)
     return f"{len(text)}:{text}"
-
-
-def _instance(row: Row) -> Instance:
-    uid, deid_uid, originals = texts_of(row[:3], row[3])
-    return Instance(uid, deid_uid, "{}" if originals is None else originals)
-
-
-def _own(originals: str) -> str | None:
-    return None if originals == "{}" else originals
-
-
-def _first(values: tuple[str, ...] | None) -> str | None:
-    return values[0] if values else None
-
-
-def _columns_of(keywords: tuple[str, ...], row: Iterable[Any]) -> dict[str, list[str]]:
-    pairs = zip(keywords, row, strict=False)
-    return {keyword: [value] for keyword, value in pairs if value is not None}
-
-
-def _further(entry: Entry) -> Iterator[tuple[str, str | None]]:
-    """What the columns don't hold; a keyword without any value is a row without one."""
-    sides = (("", entry.fields, INDEXED_FIELDS), ("deid_", entry.deid, DEID_FIELDS))
-    for prefix, mapping, with_column in sides:
-        for keyword in sorted(mapping):
-            values = mapping[keyword]
-            if not values:
-                yield prefix + keyword, None
-            for value in values[1:] if keyword in with_column else values:
-                yield prefix + keyword, value

@@ -30,7 +30,7 @@ from deid_hooks.records.model import (
     Tombstone,
     UploadEvent,
 )
-from deid_hooks_sql import creation, erasing, reading, search, writing
+from deid_hooks_sql import erasing, reading, schema, search, writing
 from deid_hooks_sql.database import Database
 from deid_hooks_sql.failures import NO_ANSWER, Failed, Kind, unavailable
 from deid_hooks_sql.links import Link, Links
@@ -60,7 +60,7 @@ class SQLBackend(LogBackend):
         self._store = ""
 
     def create(self, deadline: Deadline) -> None:
-        self._answer(deadline, creation.create)
+        self._answer(deadline, schema.create)
 
     def check(self, deadline: Deadline) -> None:
         try:
@@ -177,7 +177,7 @@ class SQLBackend(LogBackend):
     def _recognised(self, link: Link) -> Link:
         """A link that is known to lead to this log, and not to another one."""
         if not link.store:
-            link.store = creation.store_of(link)
+            link.store = schema.identify(link)
             self._store = self._store or link.store
         if link.store != self._store:
             raise LogUnavailable(

@@ -6,25 +6,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from deid_hooks.backends.rules import Key, Seal, get_id, get_key, seal_new, select_new
+from deid_hooks.backends.tables.columns import SHORT_LIMIT, TABLES
+from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks.deadline import Turn
 from deid_hooks.errors import IdConflict, LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
-from deid_hooks_sql.entries import entry_at
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.reading import HEAD, select_of
-from deid_hooks_sql.records import TABLES, columns_of, record_of, row_of
-from deid_hooks_sql.rows import EntryRows, kept, plain, rows_of, texts_of
-from deid_hooks_sql.schema import ENTRY_COLUMNS, PARTS, SHORT
+from deid_hooks_sql.rows import (
+    EntryRows,
+    decode_texts,
+    encode_texts,
+    make_row,
+    make_rows,
+    read_entry,
+    read_record,
+    shorten,
+)
 from deid_hooks_sql.transactions import Writing
-
-_PART_COLUMNS = {
-    "deid_instance": ("entry", "key", *PARTS["deid_instance"], "exact"),
-    "deid_uid": ("entry", "key", *PARTS["deid_uid"], "exact"),
-    "deid_value": ("entry", "key", *PARTS["deid_value"], "exact", "part"),
-    "deid_word": ("entry", "key", *PARTS["deid_word"]),
-    "deid_large": ("entry", "key", "large"),
-}
 
 
 def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> None:
@@ -34,7 +34,7 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
     made: dict[str, EntryRows] = {}
     for record in records:
         if isinstance(record, Entry) and record.log_id not in made:
-            made[record.log_id] = rows_of(record)
+            made[record.log_id] = make_rows(record)
     larges = sum(len(record.large) for record in records if isinstance(record, Entry))
     writing = Writing(link, turn, len(records) + larges)
     asked = list(_questions(records, link))
@@ -50,7 +50,7 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
         if isinstance(record, Entry):
             rows.add_entry(seq, record, made[record.log_id])
         else:
-            rows.add(TABLES[type(record)], row_of(seq, record))
+            rows.add(RECORD_TABLES[type(record)], make_row(seq, record))
         if its_seal:
             rows.add("deid_log_chain", (seq, its_seal))
     statements = [
@@ -91,7 +91,7 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
             yield table, (f"{select_of(table)} WHERE {column} {any_of}", (ids,))
     if records:
         yield "head", HEAD
-    digests = [plain(d) for r in records if isinstance(r, Entry) for d in r.large]
+    digests = [shorten(d) for r in records if isinstance(r, Entry) for d in r.large]
     if digests and link.may_read:  # who may not writes them once more
         large = f'SELECT "key", digest, exact, value FROM deid_log_large WHERE digest {any_of}'
         yield "large", (large, (digests,))
@@ -103,7 +103,7 @@ class _Held:
     def __init__(self, found: dict[str, Rows], made: dict[str, EntryRows], link: Link) -> None:
         self._link, self._made = link, made
         self._entries = {row[0]: (row[1], bytes(row[2])) for row in found.get("entry", ())}
-        records = (record_of(t, row) for t in TABLES.values() for row in found.get(t, ()))
+        records = (read_record(t, row) for t in RECORD_TABLES.values() for row in found.get(t, ()))
         self._small: dict[Key, Record] = {get_key(record): record for record in records}
 
     def find(self, key: Key) -> Record | None:
@@ -114,12 +114,12 @@ class _Held:
             return None
         seq, digest = self._entries[key[1]]
         made = self._made.get(key[1])
-        if made is not None and digest == made.seal:
+        if made is not None and digest == made.digest:
             return made.entry
         if not self._link.may_read:
             raise IdConflict(key[1])
         # The same content may have been written in another order, or under an odd stamp.
-        return entry_at(self._link, seq)
+        return read_entry(self._link, seq)
 
 
 class _Rows:
@@ -129,11 +129,12 @@ class _Rows:
         self.tables: dict[str, tuple[Sequence[str], list[Sequence[Any]]]] = {}
         self._next_large = next_large
         self._large: dict[tuple[str, bytes], int] = {
-            (texts_of([row[1]], row[2])[0], bytes(row[3])): row[0] for row in found.get("large", ())
+            (decode_texts([row[1]], row[2])[0], bytes(row[3])): row[0]
+            for row in found.get("large", ())
         }
 
     def add(self, table: str, row: Sequence[Any]) -> None:
-        columns = self.tables.setdefault(table, (_columns_of(table), []))
+        columns = self.tables.setdefault(table, (TABLES[table].server_names, []))
         columns[1].append(row)
 
     def add_entry(self, seq: int, entry: Entry, made: EntryRows) -> None:
@@ -153,22 +154,12 @@ class _Rows:
         for digest, value in larges:
             if (digest, value) not in self._large:
                 self._large[digest, value] = self._next_large
-                [shown], exact = kept([digest], [SHORT])
+                [shown], exact = encode_texts([digest], [SHORT_LIMIT])
                 self.add("deid_log_large", (self._next_large, shown, exact, value))
                 self._next_large += 1
             yield (self._large[digest, value],)
 
 
-def _columns_of(table: str) -> Sequence[str]:
-    if table == "deid_log":
-        return ENTRY_COLUMNS
-    if table == "deid_log_chain":
-        return ("seq", "seal")
-    if table == "deid_log_large":
-        return ("key", "digest", "exact", "value")
-    return _PART_COLUMNS[table] if table in _PART_COLUMNS else columns_of(table)
-
-
 def _refuse_id(id_: str) -> None:
-    if not id_ or plain(id_) != id_:
+    if not id_ or shorten(id_) != id_:
         raise LogUnavailable("the id of a record is empty, or no text that a database can index")

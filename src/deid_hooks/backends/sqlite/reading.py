@@ -2,91 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from deid_hooks.backends.contract import Page, Statistics
 from deid_hooks.backends.rules import Key, count_fitting, estimate_size
 from deid_hooks.backends.sqlite.connection import Opened
-from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, read_entry
+from deid_hooks.backends.sqlite.rows import decode_cell, decode_cells, encode_cell, read_entry
 from deid_hooks.backends.sqlite.transactions import reading
-from deid_hooks.records.model import (
-    AccessRow,
-    Block,
-    Entry,
-    Erasure,
-    Record,
-    Tombstone,
-    UploadEvent,
+from deid_hooks.backends.tables.columns import select_statement
+from deid_hooks.backends.tables.rows import (
+    RECORD_MAKERS,
+    RECORD_TABLES,
+    make_access,
+    make_block,
+    make_event,
 )
-
-Small = UploadEvent | AccessRow | Tombstone | Block
+from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 
 _RECORDS_A_PAGE = 200
 _BYTES_A_PAGE = 4_000_000
 _ROWS_A_PAGE = 1_000
 
-RECORD_COLUMNS: dict[type[Any], tuple[str, tuple[str, ...]]] = {
-    UploadEvent: ("deid_log_upload", ("log_id", "at", "event", "destination", "uploader")),
-    AccessRow: (
-        "deid_log_access",
-        (
-            *("id", "at", "who", "origin", "action", "asked", "log_ids", "reason"),
-            *("salt", "commitment"),
-        ),
-    ),
-    Tombstone: (
-        "deid_log_tombstone",
-        ("id", "created", "destinations", "at", "who", "reason"),
-    ),
-    Block: ("deid_log_block", ("id", "at", "patient", "project", "who", "reason", "lifted")),
-}
-"""The table of each small kind of record, and its columns in the order of :func:`make_row`."""
-
-_KINDS: tuple[type[Any], ...] = (Entry, *RECORD_COLUMNS)
-_SELECTS = {
-    kind: f"SELECT seq, {', '.join(columns)} FROM {table}"  # noqa: S608 - our constants
-    for kind, (table, columns) in RECORD_COLUMNS.items()
-}
+_KINDS: tuple[type[Any], ...] = (Entry, *RECORD_TABLES)
 
 # The next places in the order of the log, and the kind of record that each one is.
 _PLACES = " UNION ALL ".join(
     f"SELECT * FROM (SELECT seq, {number} FROM {table} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
-    for number, table in enumerate(("deid_log", *(t for t, _ in RECORD_COLUMNS.values())))
+    for number, table in enumerate(("deid_log", *RECORD_TABLES.values()))
 )
-
-
-def make_row(record: Small) -> tuple[str | bytes | int, ...]:
-    """Return the row of a small record, without its place in the order of the log."""
-    if isinstance(record, UploadEvent):
-        texts = [record.log_id, record.at, record.event, record.destination, record.uploader]
-    elif isinstance(record, AccessRow):
-        texts = [record.id, record.at, record.who, record.where, record.action, record.asked]
-        texts += [_list(record.log_ids), record.reason, record.salt, record.commitment]
-    elif isinstance(record, Tombstone):
-        erasure = record.erasure
-        texts = [record.log_id, record.created, _list(record.destinations)]
-        texts += [erasure.at, erasure.who, erasure.reason]
-    else:
-        texts = [record.id, record.at, record.patient, record.project, record.who, record.reason]
-        return (*map(encode_cell, texts), int(record.lifted))
-    return tuple(map(encode_cell, texts))
-
-
-def read_row(kind: type[Any], row: Sequence[Any]) -> Small:
-    """Return the small record that a row holds, its place first."""
-    if kind is Block:
-        id_, at, patient, project, who, reason = map(decode_cell, row[1:-1])
-        return Block(id_, at, patient, project, who, reason, bool(row[-1]))
-    texts = list(map(decode_cell, row[1:]))
-    if kind is UploadEvent:
-        return UploadEvent(*texts)
-    if kind is AccessRow:
-        id_, at, who, where, action, asked, log_ids, *rest = texts
-        return AccessRow(id_, at, who, where, action, asked, tuple(json.loads(log_ids)), *rest)
-    return Tombstone(texts[0], texts[1], tuple(json.loads(texts[2])), Erasure(*texts[3:]))
 
 
 def read_page(opened: Opened, after: int) -> Page:
@@ -106,23 +51,19 @@ def read_page(opened: Opened, after: int) -> Page:
             if size > _BYTES_A_PAGE:
                 break
         last = seqs[-1] if seqs else after
-        seals = dict(
-            connection.execute(
-                "SELECT seq, seal FROM deid_log_chain WHERE seq > ? AND seq <= ?", (after, last)
-            ).fetchall()
-        )
-    return Page(tuple(records), tuple(decode_cell(seals.get(seq, "")) for seq in seqs), last)
+        seals = _read_seals(connection, after, last)
+    return Page(tuple(records), tuple(seals.get(seq, "") for seq in seqs), last)
 
 
 def find_held(connection: sqlite3.Connection, key: Key) -> Record | None:
     """Return the record that the log holds under a key, within a transaction that writes."""
     if isinstance(key, UploadEvent):
-        table, columns = RECORD_COLUMNS[UploadEvent]
-        conditions = " AND ".join(f"{column} = ?" for column in columns)
-        sql = f"SELECT 1 FROM {table} WHERE {conditions}"  # noqa: S608 - our constants
-        return key if connection.execute(sql, make_row(key)).fetchone() else None
+        rows = connection.execute(
+            f"{select_statement('deid_log_upload')} WHERE log_id = ?", (encode_cell(key.log_id),)
+        )
+        return next((key for row in rows if make_event(decode_cells(row[1:])) == key), None)
     kind, id_ = key
-    table = "deid_log" if kind is Entry else RECORD_COLUMNS[kind][0]
+    table = "deid_log" if kind is Entry else RECORD_TABLES[kind]
     seq = _find_seq(connection, table, id_)
     return None if seq is None else _read_record(connection, kind, seq)
 
@@ -162,11 +103,11 @@ def read_events(
     some = "" if log_ids is None else f" AND log_id IN ({', '.join('?' * len(log_ids))})"
     with reading(opened) as connection:
         rows = connection.execute(
-            f"{_SELECTS[UploadEvent]} WHERE seq > ?{some} ORDER BY seq LIMIT ?",
+            f"{select_statement('deid_log_upload')} WHERE seq > ?{some} ORDER BY seq LIMIT ?",
             (after, *map(encode_cell, log_ids or ()), _ROWS_A_PAGE),
         ).fetchall()
-    events = [read_row(UploadEvent, row) for row in rows]
-    return [e for e in events if isinstance(e, UploadEvent)], rows[-1][0] if rows else after
+    events = [make_event(decode_cells(row[1:])) for row in rows]
+    return events, rows[-1][0] if rows else after
 
 
 def read_blocks(opened: Opened, patients: Collection[str]) -> list[Block]:
@@ -174,11 +115,10 @@ def read_blocks(opened: Opened, patients: Collection[str]) -> list[Block]:
     marks = ", ".join("?" * len(patients))
     with reading(opened) as connection:
         rows = connection.execute(
-            f"{_SELECTS[Block]} WHERE patient IN ({marks}) ORDER BY seq",
+            f"{select_statement('deid_log_block')} WHERE patient IN ({marks}) ORDER BY seq",
             tuple(map(encode_cell, patients)),
         ).fetchall()
-    blocks = [read_row(Block, row) for row in rows]
-    return [block for block in blocks if isinstance(block, Block)]
+    return [make_block(decode_cells(row[1:])) for row in rows]
 
 
 def find_label(opened: Opened, project: str, patient: str) -> str | None:
@@ -194,19 +134,19 @@ def find_label(opened: Opened, project: str, patient: str) -> str | None:
 
 def read_trail(opened: Opened, after: int) -> tuple[list[tuple[AccessRow, str]], int]:
     """Return some access rows after the cursor with their seals, and the next cursor."""
-    columns = ", ".join(RECORD_COLUMNS[AccessRow][1])
     with reading(opened) as connection:
         rows = connection.execute(
-            f"SELECT seq, seal, {columns} FROM deid_log_access"  # noqa: S608 - our constants
-            " LEFT JOIN deid_log_chain USING (seq) WHERE seq > ? ORDER BY seq LIMIT ?",
+            f"{select_statement('deid_log_access')} WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, _ROWS_A_PAGE),
         ).fetchall()
-    found = []
-    for seq, seal, *row in rows:
-        record = read_row(AccessRow, (seq, *row))
-        assert isinstance(record, AccessRow)
-        found.append((record, decode_cell(seal or "")))
-    return found, rows[-1][0] if rows else after
+        last = rows[-1][0] if rows else after
+        seals = _read_seals(connection, after, last)
+    return [(make_access(decode_cells(row[1:])), seals.get(row[0], "")) for row in rows], last
+
+
+def _read_seals(connection: sqlite3.Connection, after: int, last: int) -> dict[int, str]:
+    sql = f"{select_statement('deid_log_chain')} WHERE seq > ? AND seq <= ?"
+    return {seq: decode_cell(seal) for seq, seal in connection.execute(sql, (after, last))}
 
 
 def _read_some(
@@ -214,7 +154,7 @@ def _read_some(
 ) -> tuple[list[Entry], int]:
     found: list[Entry] = []
 
-    def read_sizes() -> Any:
+    def read_sizes() -> Iterator[int]:
         for seq in seqs:
             entry = None if seq is None else read_entry(connection, seq)
             if entry is not None:
@@ -235,12 +175,9 @@ def _find_seq(connection: sqlite3.Connection, table: str, id_: str) -> int | Non
 def _read_record(connection: sqlite3.Connection, kind: type[Any], seq: int) -> Record | None:
     if kind is Entry:
         return read_entry(connection, seq)
-    row = connection.execute(f"{_SELECTS[kind]} WHERE seq = ?", (seq,)).fetchone()
-    return None if row is None else read_row(kind, row)
-
-
-def _list(texts: Sequence[str]) -> str:
-    return json.dumps(texts, ensure_ascii=False)  # escapes would join a pair of lone surrogates
+    table = RECORD_TABLES[kind]
+    row = connection.execute(f"{select_statement(table)} WHERE seq = ?", (seq,)).fetchone()
+    return None if row is None else RECORD_MAKERS[table](decode_cells(row[1:]))
 
 
 _COUNTS = {

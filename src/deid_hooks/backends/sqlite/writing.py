@@ -15,16 +15,14 @@ from deid_hooks.backends.rules import Seal, make_tombstone, seal_new, select_new
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.connection import Opened
 from deid_hooks.backends.sqlite.failures import make_unavailable
-from deid_hooks.backends.sqlite.reading import RECORD_COLUMNS, find_held, make_row
-from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, insert_entry
+from deid_hooks.backends.sqlite.reading import find_held
+from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, encode_cells, insert_entry
 from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently, writing
+from deid_hooks.backends.tables.columns import PARTS, insert_statement
+from deid_hooks.backends.tables.rows import RECORD_TABLES, list_cells
 from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogError, LogUnavailable
 from deid_hooks.records.model import Entry, Erasure, Record
-
-_INSERT_SEAL = "INSERT INTO deid_log_chain (seq, seal) VALUES (?, ?)"
-
-_PARTS = ("deid_instance", "deid_uid", "deid_value", "deid_word", "deid_large")
 
 _ROOM = 65_536  # without half of it SQLite can't even open the log
 
@@ -53,7 +51,9 @@ def append(records: Sequence[Record], seal: Seal, opened: Opened, turn: Turn) ->
         ):
             _insert(connection, number, record)
             if its_seal:
-                connection.execute(_INSERT_SEAL, (number, encode_cell(its_seal)))
+                connection.execute(
+                    insert_statement("deid_log_chain"), (number, encode_cell(its_seal))
+                )
 
 
 def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) -> None:
@@ -67,11 +67,9 @@ def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) 
             ).fetchone()
             if found:
                 _delete(connection, found[0])
-                created, destinations = (
-                    decode_cell(found[1]),
-                    _find_destinations(connection, log_id),
-                )
-                _insert(connection, seq, make_tombstone(log_id, created, destinations, erasure))
+                sent_to = _find_destinations(connection, log_id)
+                stone = make_tombstone(log_id, decode_cell(found[1]), sent_to, erasure)
+                _insert(connection, seq, stone)
                 seq += 1
         _erase_terms(connection, log_ids)
     scrub(opened)
@@ -97,12 +95,8 @@ def _insert(connection: sqlite3.Connection, seq: int, record: Record) -> None:
     if isinstance(record, Entry):
         insert_entry(connection, seq, record)
     else:
-        table, columns = RECORD_COLUMNS[type(record)]
-        names, marks = ", ".join(("seq", *columns)), ", ".join("?" * (1 + len(columns)))
-        connection.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({marks})",  # noqa: S608 - our constants
-            (seq, *make_row(record)),
-        )
+        cells = encode_cells(list_cells(record))
+        connection.execute(insert_statement(RECORD_TABLES[type(record)]), (seq, *cells))
 
 
 def _find_destinations(connection: sqlite3.Connection, log_id: str) -> Iterator[str]:
@@ -135,7 +129,7 @@ def _delete(connection: sqlite3.Connection, seq: int) -> None:
         " WHERE other.large = deid_log_large.key AND other.entry != ?1)",
         (seq,),
     )
-    for table in _PARTS:
+    for table in PARTS:
         connection.execute(f"DELETE FROM {table} WHERE entry = ?", (seq,))  # noqa: S608
     connection.execute("DELETE FROM deid_log WHERE seq = ?", (seq,))
 

@@ -1,0 +1,293 @@
+"""The tables of the log, the same in every database: columns, indexes and views.
+
+The columns of ``deid_log`` are named by DICOM keywords, so that administrators can ask for them in
+SQL. What has several rows for one entry refers to it by ``seq``; the views show the de-id log id
+instead, which would take 108 bytes more an instance in the table (measured at 20 instances an
+entry).
+
+Some columns only database servers have. There a column shows a text as people read it, cut to what
+an index takes; where that is not the text itself, ``exact`` holds the texts of the whole row, and
+``odd`` of the entry is 1. ``seal`` is a digest of everything in an entry's rows, and ``size`` about
+how much memory they take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cache
+
+from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS, LATER_FIELDS
+
+
+class ColumnType(Enum):
+    """What a column holds."""
+
+    TEXT = auto()
+    SHORT = auto()
+    """Text that an index or a comparison needs: a server keeps ``SHORT_LIMIT`` characters of it."""
+    KEYWORD = auto()
+    """A keyword, short enough to stand in an index beside a value."""
+    NUMBER = auto()
+    FLAG = auto()
+    BYTES = auto()
+
+
+SHORT_LIMIT = 500
+"""Characters of a value that the indexes of any server take."""
+
+KEYWORD_LIMIT = 128
+"""Characters of a keyword that they take beside a value."""
+
+LIMITS = {ColumnType.TEXT: None, ColumnType.SHORT: SHORT_LIMIT, ColumnType.KEYWORD: KEYWORD_LIMIT}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; ``server`` if only database servers have it."""
+
+    name: str
+    type: ColumnType = ColumnType.TEXT
+    server: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; its rows are in the order of ``key``, ``""`` for a table without order.
+
+    ``part`` tables have several rows for one entry, and refer to it by ``entry``. An erasure takes
+    rows or values from the ``identifying`` ones.
+    """
+
+    name: str
+    key: str
+    columns: tuple[Column, ...]
+    indexes: tuple[tuple[str, ...], ...] = ()
+    unique: str = ""
+    part: bool = False
+    identifying: bool = False
+
+    @property
+    def texts(self) -> tuple[Column, ...]:
+        """The columns of text that every database has, in their order."""
+        return tuple(column for column in self.columns if column.type in LIMITS)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all columns that SQLite has, in their order, the key first."""
+        keys = ("key", "entry") if self.part else (self.key,) if self.key else ()
+        return (*keys, *(column.name for column in self.columns if not column.server))
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """The names of all columns that a database server has, in their order, the key first."""
+        keys = ("entry", "key") if self.part else (self.key,) if self.key else ()
+        return (*keys, *(column.name for column in self.columns))
+
+
+DEID_COLUMNS = tuple(f"deid_{keyword}" for keyword in DEID_FIELDS)
+
+INDEXED_COLUMNS = (
+    "digest",
+    "patients",
+    "timestamp",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "AccessionNumber",
+    "StudyInstanceUID",
+    "StudyDate",
+    "SeriesInstanceUID",
+    *DEID_COLUMNS,
+)
+"""Columns of ``deid_log`` with an index. More would find more at once, and append more slowly."""
+
+ENTRY_TEXTS = (
+    *("id", "created", "uploader", "project", "timestamp"),
+    *(keyword for keyword in INDEXED_FIELDS if keyword not in LATER_FIELDS),
+    *(*DEID_COLUMNS, "digest", "key", "patients", "originals"),
+    *LATER_FIELDS,
+)
+"""The columns of ``deid_log`` that hold what an entry holds. Servers rely on their order: a new
+column comes last, so that what was written before keeps its meaning."""
+
+
+def _texts(*names: str, short: tuple[str, ...] = ()) -> tuple[Column, ...]:
+    indexed = ("id", "log_id", *short)
+    return tuple(
+        Column(name, ColumnType.SHORT if name in indexed else ColumnType.TEXT) for name in names
+    )
+
+
+_EXACT = Column("exact", ColumnType.BYTES, server=True)
+_UIDS = ("SOPInstanceUID", "deid_SOPInstanceUID")
+
+_TABLES = (
+    Table(
+        "deid_log",
+        "seq",
+        (
+            *_texts(*ENTRY_TEXTS, short=INDEXED_COLUMNS),
+            _EXACT,
+            Column("odd", ColumnType.FLAG, server=True),
+            Column("size", ColumnType.NUMBER, server=True),
+            Column("seal", ColumnType.BYTES, server=True),
+        ),
+        indexes=tuple((name,) for name in (*INDEXED_COLUMNS, "odd")),
+        unique="id",
+        identifying=True,
+    ),
+    Table(
+        "deid_instance",
+        "key",
+        (*_texts(*_UIDS, "originals", short=_UIDS), _EXACT),
+        indexes=tuple((name,) for name in _UIDS),
+        part=True,
+        identifying=True,
+    ),
+    Table(
+        "deid_uid",
+        "key",
+        (*_texts("deid_uid", "uid", short=("deid_uid", "uid")), _EXACT),
+        indexes=(("deid_uid",), ("uid",)),
+        part=True,
+        identifying=True,
+    ),
+    # Values of a field beyond the one in the column; with part = 1, other forms of a value that
+    # a search term may have, such as one of several that stand in it.
+    Table(
+        "deid_value",
+        "key",
+        (
+            Column("keyword", ColumnType.KEYWORD),
+            Column("value", ColumnType.SHORT),
+            _EXACT,
+            Column("part", ColumnType.FLAG),
+        ),
+        indexes=(("keyword", "value"),),
+        part=True,
+        identifying=True,
+    ),
+    # With the entry in the index, so that people of one common name are found in it alone.
+    Table(
+        "deid_word",
+        "key",
+        (Column("word", ColumnType.SHORT),),
+        indexes=(("word", "entry"),),
+        part=True,
+        identifying=True,
+    ),
+    Table(
+        "deid_large",
+        "key",
+        (Column("large", ColumnType.NUMBER),),
+        indexes=(("large",),),
+        part=True,
+        identifying=True,
+    ),
+    Table(
+        "deid_log_large",
+        "key",
+        (Column("digest", ColumnType.SHORT), _EXACT, Column("value", ColumnType.BYTES)),
+        indexes=(("digest",),),
+        identifying=True,
+    ),
+    Table(
+        "deid_log_upload",
+        "seq",
+        (*_texts("log_id", "at", "event", "destination", "uploader"), _EXACT),
+        indexes=(("log_id",),),
+    ),
+    Table(
+        "deid_log_access",
+        "seq",
+        (
+            *_texts("id", "at", "who", "origin", "action", "asked", "log_ids", "reason"),
+            *_texts("salt", "commitment"),
+            _EXACT,
+        ),
+        unique="id",
+        identifying=True,
+    ),
+    Table(
+        "deid_log_tombstone",
+        "seq",
+        (*_texts("id", "created", "destinations", "at", "who", "reason"), _EXACT),
+        unique="id",
+    ),
+    Table(
+        "deid_log_block",
+        "seq",
+        (
+            *_texts("id", "at", "patient", "project", "who", "reason", short=("patient",)),
+            Column("lifted", ColumnType.FLAG),
+            _EXACT,
+        ),
+        indexes=(("patient",),),
+        unique="id",
+    ),
+    Table("deid_log_chain", "seq", (Column("seal", ColumnType.SHORT),)),
+    Table(
+        "deid_log_store",
+        "",
+        (
+            Column("id", ColumnType.SHORT),
+            Column("version", ColumnType.FLAG),
+            Column("last", ColumnType.NUMBER, server=True),
+        ),
+    ),
+)
+
+TABLES = {table.name: table for table in _TABLES}
+"""All tables by name, in the order in which they are made."""
+
+PARTS = tuple(table.name for table in _TABLES if table.part)
+IDENTIFYING = tuple(table.name for table in _TABLES if table.identifying)
+
+
+def limit_texts(table: str) -> tuple[int | None, ...]:
+    """Return how many characters a server keeps of each text of a row; None for all of them."""
+    return tuple(LIMITS[column.type] for column in TABLES[table].texts)
+
+
+@cache
+def insert_statement(table: str) -> str:
+    """Return SQLite's SQL that inserts a row of all columns it has, in the order of ``names``.
+
+    But for a column ``key``: SQLite gives the next number itself.
+    """
+    names = [name for name in TABLES[table].names if (name, TABLES[table].key) != ("key", "key")]
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({_quote(names)}) VALUES ({marks})"  # noqa: S608
+
+
+@cache
+def select_statement(table: str) -> str:
+    """Return SQLite's SQL that reads all columns it has, in the order of ``names``."""
+    return f"SELECT {_quote(TABLES[table].names)} FROM {table}"  # noqa: S608
+
+
+def view_statements(create: str = "CREATE VIEW") -> tuple[str, ...]:
+    """Return SQL that makes the views, in the words of every database after ``create``."""
+    views = {
+        "instance": "SOPInstanceUID, deid_SOPInstanceUID, part.originals",
+        "uid": "deid_uid, uid",
+        "value": "keyword, value",
+        "word": "word",
+    }
+    return (
+        *(
+            f"{create} deid_log_{name} AS SELECT deid_log.id AS log_id, {columns}"  # noqa: S608
+            f" FROM deid_{name} part JOIN deid_log ON deid_log.seq = part.entry"
+            + (" WHERE part.part = 0" if name == "value" else "")
+            for name, columns in views.items()
+        ),
+        f"{create} deid_log_subject AS"  # noqa: S608
+        " SELECT DISTINCT project, deid_PatientID AS label, PatientID, IssuerOfPatientID"
+        " FROM deid_log WHERE PatientID <> '' AND deid_PatientID <> ''",
+    )
+
+
+def _quote(names: Iterable[str]) -> str:
+    return ", ".join(f"[{name}]" for name in names)

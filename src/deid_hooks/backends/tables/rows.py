@@ -1,0 +1,242 @@
+"""What stands in the rows of a record, in any database, and the record that rows hold.
+
+A text is given as the record has it; how a database keeps a NUL or a lone surrogate is its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, assert_never
+
+from deid_hooks.backends.tables.columns import ENTRY_TEXTS
+from deid_hooks.query.conditions import find_vr, split_forms
+from deid_hooks.query.dates import make_comparable
+from deid_hooks.query.names import fold, split_name_words
+from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Instance,
+    Tombstone,
+    UploadEvent,
+)
+
+Small = UploadEvent | AccessRow | Tombstone | Block
+"""A record that is one row of a table of its own."""
+
+Cell = str | int
+
+RECORD_TABLES: dict[type[Any], str] = {
+    UploadEvent: "deid_log_upload",
+    AccessRow: "deid_log_access",
+    Tombstone: "deid_log_tombstone",
+    Block: "deid_log_block",
+}
+
+_RANGED_VRS = ("DA", "DT", "TM")
+
+
+def list_cells(record: Small) -> tuple[Cell, ...]:
+    """Return the row of a record in the order of its table's columns, without ``seq``."""
+    match record:
+        case UploadEvent():
+            return record.log_id, record.at, record.event, record.destination, record.uploader
+        case AccessRow():
+            asked = (record.asked, join_texts(record.log_ids), record.reason)
+            chain = (record.salt, record.commitment)
+            return record.id, record.at, record.who, record.where, record.action, *asked, *chain
+        case Tombstone():
+            erasure = (record.erasure.at, record.erasure.who, record.erasure.reason)
+            return record.log_id, record.created, join_texts(record.destinations), *erasure
+        case Block():
+            whom = (record.patient, record.project)
+            return record.id, record.at, *whom, record.who, record.reason, int(record.lifted)
+        case _:
+            assert_never(record)
+
+
+def make_event(cells: Sequence[Any]) -> UploadEvent:
+    """Return the upload event that :func:`list_cells` was given."""
+    return UploadEvent(*cells)
+
+
+def make_access(cells: Sequence[Any]) -> AccessRow:
+    """Return the access row that :func:`list_cells` was given."""
+    id_, at, who, where, action, asked, log_ids, *rest = cells
+    return AccessRow(id_, at, who, where, action, asked, split_texts(log_ids), *rest)
+
+
+def make_tombstone(cells: Sequence[Any]) -> Tombstone:
+    """Return the tombstone that :func:`list_cells` was given."""
+    log_id, created, destinations, *erasure = cells
+    return Tombstone(log_id, created, split_texts(destinations), Erasure(*erasure))
+
+
+def make_block(cells: Sequence[Any]) -> Block:
+    """Return the block that :func:`list_cells` was given."""
+    id_, at, patient, project, who, reason, lifted = cells
+    return Block(id_, at, patient, project, who, reason, bool(lifted))
+
+
+RECORD_MAKERS: dict[str, Callable[[Sequence[Any]], Small]] = {
+    "deid_log_upload": make_event,
+    "deid_log_access": make_access,
+    "deid_log_tombstone": make_tombstone,
+    "deid_log_block": make_block,
+}
+"""What makes a record of the cells of a row, by its table."""
+
+
+def join_texts(texts: tuple[str, ...]) -> str:
+    """Return several texts as one, which :func:`split_texts` takes apart again."""
+    return json.dumps(texts, ensure_ascii=False)  # escapes would join a pair of lone surrogates
+
+
+def split_texts(text: str) -> tuple[str, ...]:
+    """Return the texts that :func:`join_texts` was given."""
+    return tuple(json.loads(text))
+
+
+def list_entry_texts(entry: Entry) -> list[str | None]:
+    """Return the texts of an entry's row in ``deid_log``, in the order of ``ENTRY_TEXTS``."""
+    row: dict[str, str | None] = {
+        "id": entry.log_id,
+        "created": entry.created,
+        "uploader": entry.uploader,
+        "project": entry.project,
+        "timestamp": entry.timestamp,
+        "digest": entry.digest,
+        "key": entry.key,
+        "patients": " ".join(entry.patients),
+        "originals": entry.originals,
+        **{keyword: _first(entry.fields.get(keyword)) for keyword in INDEXED_FIELDS},
+        **{f"deid_{keyword}": _first(entry.deid.get(keyword)) for keyword in DEID_FIELDS},
+    }
+    return [row[column] for column in ENTRY_TEXTS]
+
+
+def list_further_values(entry: Entry) -> Iterator[tuple[str, str | None]]:
+    """Yield column and value of what the columns don't hold, for ``deid_value`` with part = 0.
+
+    A keyword without any value is a row without one.
+    """
+    sides = (("", entry.fields, INDEXED_FIELDS), ("deid_", entry.deid, DEID_FIELDS))
+    for prefix, mapping, with_column in sides:
+        for keyword in sorted(mapping):
+            values = mapping[keyword]
+            if not values:
+                yield prefix + keyword, None
+            for value in values[1:] if keyword in with_column else values:
+                yield prefix + keyword, value
+
+
+def list_parts(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Yield column and text wherever a term may have a form that is not the whole value.
+
+    Such as one of several values that stand in one element, or a date written with dots: the rows
+    of ``deid_value`` with part = 1.
+    """
+    for prefix, mapping in (("", entry.fields), ("deid_", entry.deid)):
+        for keyword, values in mapping.items():
+            for part in _split_parts(_find_ranged_vr(keyword), values):
+                yield prefix + keyword, part
+    texts: dict[str, Iterable[str]] = {
+        "id": (entry.log_id,),
+        "project": (entry.project,),
+        "created": (entry.created,),
+        "timestamp": (entry.timestamp or "",),
+        "SOPInstanceUID": (instance.uid for instance in entry.instances),
+        "deid_SOPInstanceUID": (instance.deid_uid for instance in entry.instances),
+        "deid_uid": (deid_uid for deid_uid, _ in entry.uids),
+    }
+    for name, those in texts.items():
+        for part in _split_parts("", those):
+            yield name, part
+
+
+def collect_words(names: Iterable[str]) -> set[str]:
+    """Return the words of patient's names, as the reference makes them of a name and its forms."""
+    words: set[str] = set()
+    for name in names:
+        words |= split_name_words(name)
+        if not name.isascii():
+            words |= split_name_words(fold(name))
+    return words
+
+
+def list_names(entry: Entry) -> tuple[str, ...]:
+    """Return the patient's names, original and de-identified."""
+    return (*entry.fields.get("PatientName", ()), *entry.deid.get("PatientName", ()))
+
+
+def list_instance_texts(instance: Instance) -> tuple[str, str, str | None]:
+    """Return the texts of an instance's row in ``deid_instance``."""
+    own = None if instance.originals == "{}" else instance.originals
+    return instance.uid, instance.deid_uid, own
+
+
+def make_instance(texts: Sequence[Any]) -> Instance:
+    """Return the instance that :func:`list_instance_texts` was given."""
+    uid, deid_uid, originals = texts
+    return Instance(uid, deid_uid, "{}" if originals is None else originals)
+
+
+def make_entry(
+    texts: Sequence[Any],
+    values: Iterable[Sequence[Any]],
+    instances: Iterable[Instance],
+    uids: Iterable[Sequence[Any]],
+    large: Mapping[str, bytes],
+) -> Entry:
+    """Return the entry that rows hold: ``texts`` as :func:`list_entry_texts` made them, ``values``
+    as :func:`list_further_values` did, each in the order in which it was written."""
+    row = dict(zip(ENTRY_TEXTS, texts, strict=False))
+    fields = {k: [row[k]] for k in INDEXED_FIELDS if row.get(k) is not None}
+    deid = {k: [row[f"deid_{k}"]] for k in DEID_FIELDS if row[f"deid_{k}"] is not None}
+    for keyword, value in values:
+        side, name = (deid, keyword[5:]) if keyword.startswith("deid_") else (fields, keyword)
+        side.setdefault(name, []).extend([] if value is None else [value])
+    return Entry(
+        log_id=row["id"],
+        created=row["created"],
+        uploader=row["uploader"],
+        project=row["project"],
+        timestamp=row["timestamp"],
+        fields={keyword: tuple(those) for keyword, those in fields.items()},
+        deid={keyword: tuple(those) for keyword, those in deid.items()},
+        originals=row["originals"],
+        instances=tuple(instances),
+        uids=tuple((deid_uid, uid) for deid_uid, uid in uids),
+        large=large,
+        digest=row["digest"],
+        key=row["key"],
+        patients=tuple(row["patients"].split()),
+    )
+
+
+def _first(values: tuple[str, ...] | None) -> str | None:
+    return values[0] if values else None
+
+
+def _split_parts(ranged_vr: str, values: Iterable[str]) -> Iterator[str]:
+    for value in values:
+        if ranged_vr or "\\" in value or not value.isascii() or "\0" in value:
+            yield from _list_forms(ranged_vr, value)  # for few values
+
+
+@lru_cache(maxsize=1024)
+def _list_forms(ranged_vr: str, value: str) -> tuple[str, ...]:
+    found = set(split_forms("", value))
+    if ranged_vr:
+        found |= {form for each in found if (form := make_comparable(ranged_vr, each)) is not None}
+    return tuple(sorted(found - {value}))
+
+
+@lru_cache(maxsize=1024)
+def _find_ranged_vr(keyword: str) -> str:
+    vr = find_vr(keyword)
+    return vr if vr in _RANGED_VRS else ""
