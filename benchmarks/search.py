@@ -131,9 +131,9 @@ def _reidentify(folder: Path) -> None:
         count = sum(1 for _ in _copied(folder / "out", folder / f"copy{turn}"))
         rates["read and write"].append(count / (time.perf_counter() - started))
         with DeidHooks.load("benchmark") as hooks:
-            looker = AccessRecorder(hooks.open_log(), "reidentify", "")
+            access = AccessRecorder(hooks.open_log(), "reidentify", "")
             started = time.perf_counter()
-            back = Reidentifier(looker, folder / f"back{turn}", derived=False)
+            back = Reidentifier(access, folder / f"back{turn}", derived=False)
             count = sum(1 for each in back.run([folder / "out"]) if each.status == "restored")
             rates["reidentify"].append(count / (time.perf_counter() - started))
     for name, values in rates.items():

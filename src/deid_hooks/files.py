@@ -1,4 +1,4 @@
-"""Files that stand whole or not at all, are durable, and readable by their owner only."""
+"""Files that are there whole or not at all, are durable, and readable by their owner only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Protocol, Self
 def put_file(path: Path, content: bytes, place: Callable[[Path, Path], object] = os.link) -> None:
     """Write ``content`` to ``path``, in folders that are made where they are missing.
 
-    It is on the disk before it stands there, and stands there for good when this returns. With
+    It is on the disk before it gets its name, and durable under it when this returns. With
     ``os.link`` nothing takes another's place: FileExistsError. With ``os.replace`` it does. Raises
     OSError if it can't be written; nothing is left then.
     """
@@ -35,6 +35,21 @@ def put_file(path: Path, content: bytes, place: Callable[[Path, Path], object] =
     finally:
         draft.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+class NotPrivate(OSError):
+    """A file that holds a secret, and that its group or others may read or write."""
+
+
+def read_private(path: Path) -> bytes:
+    """Return what a file with a secret holds.
+
+    Raises NotPrivate if others than its owner may read or write it, OSError if it can't be read.
+    """
+    with path.open("rb") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            raise NotPrivate(errno.EACCES, "others may read it", str(path))
+        return file.read()
 
 
 def make_folders(folder: Path) -> None:
@@ -85,7 +100,7 @@ class NewFile(Protocol):
 
 
 def make_new_file(folder: Path) -> NewFile:
-    """A new file on the file system of ``folder``, readable by its owner only. Raises OSError."""
+    """Make a file on the file system of ``folder``, its owner's only. Raises OSError."""
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
         try:
             return _Unnamed(folder)
@@ -170,7 +185,7 @@ class _Beside:
 
 
 def rename_exclusively(source: Path, target: Path) -> None:
-    """Rename, unless there is a file of that name: FileExistsError. For file systems without links.
+    """Rename without replacing: FileExistsError if there is one. For file systems without links.
 
     Raises OSError (ENOSYS) where the system has no such call.
     """
@@ -187,7 +202,7 @@ def _folder_beside(folder: Path) -> Path:
 
 
 def _make_private(folder: Path, device: int) -> None:
-    """Make a folder of our own on that device, or see that it is. EXDEV if there can't be one."""
+    """Make a folder of our own on that device, unless it is there. EXDEV if there can't be one."""
     try:
         with suppress(FileExistsError):
             folder.mkdir(0o700)

@@ -18,19 +18,27 @@ from typing import Any
 import pluggy
 
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
-from deid_hooks.errors import PluginError, SettingsError
+from deid_hooks.errors import DeidHooksError, PluginError, SettingsError
 from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, Hookspecs, PostDeid, PostUpload, PreUpload
 
 GROUP = "deid_hooks"
 BACKENDS = "deid_hooks.backends"
 ENGINES = "deid_hooks.engines"
+DESTINATIONS = "deid_hooks.destinations"
 COMMANDS = "deid_hooks.commands"
-_KINDS = {GROUP: "plugin", BACKENDS: "backend", ENGINES: "engine", COMMANDS: "command"}
+KINDS = {
+    GROUP: "plugin",
+    BACKENDS: "backend",
+    ENGINES: "engine",
+    DESTINATIONS: "destination",
+    COMMANDS: "command",
+}
+"""What the entry points of each group are called in messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An entry point: where a plugin, a backend or an engine comes from."""
+    """An entry point: where a plugin, a backend, an engine, a destination or a command is."""
 
     name: str
     distribution: str
@@ -44,12 +52,29 @@ class Found:
         try:
             return self.entry_point.load()
         except (Exception, SystemExit) as error:
-            kind = _KINDS[self.entry_point.group]
+            kind = KINDS[self.entry_point.group]
             without = "; to go on without it, name it in disabled_plugins"
             raise PluginError(
                 f"The {kind} {self} can't be imported: {type(error).__name__}."
                 f" Repair or uninstall it{without if kind == 'plugin' else ''}."
             ) from error
+
+    def make(self, *arguments: object) -> Any:
+        """Import it and return what it makes of the arguments.
+
+        Raises what the factory raises of our own errors, and PluginError for anything else: its
+        text, which may hold a password or a patient's label, is not repeated.
+        """
+        factory = self.load()
+        try:
+            return factory(*arguments)
+        except DeidHooksError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+            raise PluginError(
+                f"The {KINDS[self.entry_point.group]} {self} can't be made: {type(error).__name__}."
+                " Look at its argument, or repair it."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +112,20 @@ def find_all(group: str) -> list[Found]:
         Found(point.name, _name_distribution(point), point) for point in entry_points(group=group)
     ]
     return sorted(points, key=lambda each: (each.name, each.distribution))
+
+
+def find_commands(own: Collection[str]) -> dict[str, Found]:
+    """Return the installed commands by name; ``own`` are those that deid-hooks has itself.
+
+    Raises PluginError if a name is claimed twice.
+    """
+    found = find_installed(COMMANDS)
+    for name in found.keys() & own:
+        raise PluginError(
+            f"The command {name} is claimed twice, by deid-hooks itself and by"
+            f" {found[name].distribution}. Uninstall that one."
+        )
+    return found
 
 
 def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:

@@ -1,14 +1,13 @@
 """Settings: argument, then environment, then ``deid-hooks.toml``, then the default.
 
-The file is looked for in the current folder, the user's and the site's configuration folder; each
-setting comes from the first place that has it, and knows which place that was.
+The file may be in the current folder, the user's and the site's configuration folder; each setting
+comes from the first place that has it, which is kept with it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -19,6 +18,7 @@ from urllib.parse import quote
 import platformdirs
 
 from deid_hooks.errors import SettingsError
+from deid_hooks.files import NotPrivate, read_private
 from deid_hooks.plugins import suggest_nearest
 from deid_hooks.records.fields import INDEXED_FIELDS
 
@@ -37,7 +37,7 @@ _PASSWORDS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set. ``origins`` tells where each value came from."""
+    """What can be set. ``origins`` has the place where each value came from."""
 
     url: str = field(default="", repr=False)
     """Where the log is: ``sqlite:////abs.db``, ``postgresql://…``, ``none:``."""
@@ -56,7 +56,7 @@ class Settings:
     plugin_timeout: float = 10.0
     """Seconds that a plugin may take to answer."""
     require_reason: bool = False
-    """Whether who looks into the log must say why."""
+    """Whether a reason is required for access to the log."""
     disabled_plugins: tuple[str, ...] = ()
     """Installed plugins that are not loaded."""
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -71,7 +71,7 @@ _CHOICES = {
 
 
 def load_settings(**arguments: Any) -> Settings:
-    """The settings of this machine; an argument that is not None comes before everything else.
+    """Load the settings of this machine; an argument that is not None comes before all else.
 
     Raises SettingsError for an unknown key, a value of the wrong kind, or a file that can't be
     read, naming the file or variable.
@@ -79,7 +79,8 @@ def load_settings(**arguments: Any) -> Settings:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     given = {key: value for key, value in arguments.items() if value is not None}
-    sources = [("argument", given), *_environment(), *_files(), ("default", _defaults())]
+    defaults = ("default", _make_defaults())
+    sources = [("argument", given), *_read_environment(), *_read_files(), defaults]
     for origin, source in sources:
         for key, value in source.items():
             if key not in KEYS:
@@ -87,26 +88,26 @@ def load_settings(**arguments: Any) -> Settings:
                     f"Unknown setting {key} ({origin}){suggest_nearest(key, KEYS)}."
                 )
             if key not in values:
-                values[key] = _converted(key, value, origin)
+                values[key] = _convert(key, value, origin)
                 origins[key] = origin
     return Settings(**values, origins=origins)
 
 
 def mask_passwords(url: str) -> str:
-    """A URL as it may be shown: without its password."""
+    """Return a URL as it may be shown: without its password."""
     for password in _PASSWORDS:
         url = password.sub(r"\g<1>***", url)
     return url
 
 
 def find_config_file() -> Path:
-    """Where ``deid-hooks init`` writes the user's settings."""
+    """Return the path of the user's settings."""
     return Path(platformdirs.user_config_dir(_APPLICATION)) / FILE_NAME
 
 
-def _defaults() -> dict[str, Any]:
+def _make_defaults() -> dict[str, Any]:
     data = Path(platformdirs.user_data_dir(_APPLICATION)) / "log.db"
-    secrets = [folder / "secret" for folder in _configuration_folders()]
+    secrets = [folder / "secret" for folder in _list_configuration_folders()]
     return {
         "url": f"sqlite:///{quote(str(data))}",
         "secret_file": next(filter(_may_exist, secrets), secrets[0]),
@@ -118,7 +119,7 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _environment() -> list[tuple[str, dict[str, Any]]]:
+def _read_environment() -> list[tuple[str, dict[str, Any]]]:
     found = []
     for name, value in os.environ.items():
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in _OTHER_VARIABLES:
@@ -130,26 +131,26 @@ def _environment() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _files() -> list[tuple[str, dict[str, Any]]]:
+def _read_files() -> list[tuple[str, dict[str, Any]]]:
     if named := os.environ.get(f"{PREFIX}CONFIG"):
         values = _read(Path(named))
         if values is None:
             raise SettingsError(f"{PREFIX}CONFIG names {named}, which does not exist.")
         return [(named, values)]
-    folders = [*_current_folder(), *_configuration_folders()]
+    folders = [*_find_current_folder(), *_list_configuration_folders()]
     paths = [folder / FILE_NAME for folder in folders]
     return [(str(path), values) for path in paths if (values := _read(path)) is not None]
 
 
-def _current_folder() -> list[Path]:
+def _find_current_folder() -> list[Path]:
     try:
         return [Path.cwd()]
     except FileNotFoundError:  # it was removed under us
         return []
 
 
-def _configuration_folders() -> list[Path]:
-    """The user's, then each of the site's: a desktop session has several."""
+def _list_configuration_folders() -> list[Path]:
+    """Return the user's folder, then those of the site: a desktop session has several."""
     site = platformdirs.site_config_dir(_APPLICATION, multipath=True).split(os.pathsep)
     return [find_config_file().parent, *map(Path, site)]
 
@@ -157,41 +158,39 @@ def _configuration_folders() -> list[Path]:
 def _may_exist(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # it can't be told; reading it will say why
+    except OSError:  # reading it will say why
         return True
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a file sets; None if there is no such file. One that can't be read is an error."""
+    """Return what a file sets; None without a file. Raises SettingsError if it can't be read."""
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        values = tomllib.loads(path.read_bytes().decode())
+        url = str(values.get("url", ""))
+        if mask_passwords(url) != url:
+            read_private(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise SettingsError(f"{path} can't be read: {error.strerror}.") from None
-    except (
-        ValueError
-    ) as error:  # its text ends with the place, and may begin with what stands there
-        where = str(error).rpartition("(")[2].rstrip(")") if "(" in str(error) else ""
-        raise SettingsError(f"{path} is not TOML{f': {where}' if where else ''}.") from None
-    url = str(values.get("url", ""))
-    if mode & 0o077 and mask_passwords(url) != url:
+    except NotPrivate:
         raise SettingsError(
             f"Others may read {path}, which holds a password. Make it yours alone: chmod 600 {path}"
-        )
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read: {error.strerror}.") from None
+    except ValueError as error:  # its text ends with the place, and may begin with a value
+        where = str(error).rpartition("(")[2].rstrip(")") if "(" in str(error) else ""
+        raise SettingsError(f"{path} is not TOML{f': {where}' if where else ''}.") from None
     return values
 
 
-def _converted(key: str, value: Any, origin: str) -> Any:
-    """A value of its setting's kind, from TOML or from the text of a variable."""
+def _convert(key: str, value: Any, origin: str) -> Any:
+    """Return a value of its setting's kind, from TOML or from the text of a variable."""
     try:
         if key in ("fields", "disabled_plugins"):
             parts = value.replace(",", " ").split() if isinstance(value, str) else value
             if not isinstance(parts, list | tuple) or not all(isinstance(p, str) for p in parts):
                 raise ValueError
-            return _known_fields(tuple(parts), origin) if key == "fields" else tuple(parts)
+            return _check_fields(tuple(parts), origin) if key == "fields" else tuple(parts)
         if key in ("deadline", "plugin_timeout"):
             seconds = float(value)
             if isinstance(value, bool) or not 0 < seconds <= 3600:
@@ -215,7 +214,7 @@ def _converted(key: str, value: Any, origin: str) -> Any:
     return value
 
 
-def _known_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
+def _check_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:
     from deid_hooks.dicom.dictionary import list_keywords, lookup_tag, lookup_vr
 
     known = {*list_keywords(), *INDEXED_FIELDS}

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from deid_hooks.admin import search as searching
 from deid_hooks.admin.access import AccessRecorder
-from deid_hooks.admin.search import plain_cell, safe_cell
 from deid_hooks.backends.sqlite import reading
 from deid_hooks.cli.context import complete_column, complete_term
+from deid_hooks.cli.output import disarm_cell
 from deid_hooks.errors import TermError
 from deid_hooks.query.parser import parse_terms
 from tests.admin.conftest import SERIES, Desk
@@ -53,18 +53,40 @@ def test_too_many_to_sort_are_refused_unless_there_is_a_limit(
     monkeypatch.setattr(searching, "MOST_SORTED", 600)
     rows: list[dict[str, Any]] = [{"id": f"{n:04}"} for n in range(1_000)]
     with pytest.raises(TermError, match="limit"):
-        list(searching.sorted_rows(iter(rows), "id", None))
-    assert list(searching.sorted_rows(iter(rows), "-id", 2)) == [rows[-1], rows[-2]]
+        list(searching.sort_rows(iter(rows), "id", None))
+    assert list(searching.sort_rows(iter(rows), "-id", 2)) == [rows[-1], rows[-2]]
 
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=3))), st.booleans(), st.integers(1, 5))
 def test_a_limit_gives_the_beginning_of_the_sorted_answers(
     values: list[str | None], backwards: bool, limit: int
 ) -> None:
-    rows = [{"x": value} for value in values]
-    column = "-x" if backwards else "x"
-    whole = list(searching.sorted_rows(iter(rows), column, None))
-    assert list(searching.sorted_rows(iter(rows), column, limit)) == whole[:limit]
+    rows = [{"StudyID": value} for value in values]
+    column = "-StudyID" if backwards else "StudyID"
+    whole = list(searching.sort_rows(iter(rows), column, None))
+    assert list(searching.sort_rows(iter(rows), column, limit)) == whole[:limit]
+
+
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        ("InstanceNumber", ["-1", "2", "10"]),  # IS
+        ("PatientWeight", ["-0.5", "9.75", "1e1", "70"]),  # DS
+        ("Rows", ["64", "128", "1024"]),  # US
+        ("StudyID", ["10", "2", "A"]),  # SH, text
+    ],
+)
+def test_columns_of_numbers_are_sorted_by_number(column: str, texts: list[str]) -> None:
+    last: list[Any] = [None] if column == "StudyID" else ["n/a", None, "NaN", ""]
+    values = [*last, *texts[::-1], [*texts[:1], "999"]]
+    rows = [{column: value} for value in values]
+    first, *rest = texts
+    ascending = [first, [first, "999"], *rest, *last]
+    assert [row[column] for row in searching.sort_rows(rows, column, None)] == ascending
+    descending = [*reversed(rest), first, [first, "999"], *last]
+    assert [row[column] for row in searching.sort_rows(rows, f"-{column}", None)] == descending
+    limited = searching.sort_rows(rows, f"-{column}", len(rest))
+    assert [row[column] for row in limited] == descending[: len(rest)]
 
 
 def test_many_values_are_answered_in_their_order(delivered: Desk) -> None:
@@ -166,15 +188,19 @@ def test_shells_complete_keywords_of_terms_and_columns() -> None:
 
 
 def test_a_csv_of_answers_is_safe_in_a_spreadsheet(desk: Desk) -> None:
-    said = desk("search", "--from", "-", "--format", "csv", stdin='"=HYPERLINK(1)"\n').out
-    [row] = csv.DictReader(io.StringIO(said))
-    assert plain_cell(row["PatientID"]) == "=HYPERLINK(1)" != row["PatientID"]
+    found = desk("search", "--from", "-", "--format", "csv", stdin='"=HYPERLINK(1)"\n').out
+    [row] = csv.DictReader(io.StringIO(found))
+    assert row["PatientID"] == "'=HYPERLINK(1)"
 
 
 @given(st.text())
 def test_safe_cells_start_no_formula_and_give_their_text_back(text: str) -> None:
-    assert not safe_cell(text).startswith(("=", "+", "-", "@", "\t", "\r"))
-    assert plain_cell(safe_cell(text)) == text
+    cell = disarm_cell(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    is_quoted = cell.startswith("'") and cell[1:].startswith(
+        ("=", "+", "-", "@", "\t", "\r", "\n", "'")
+    )
+    assert (cell[1:] if is_quoted else cell) == text
 
 
 def on_a_terminal(desk: Desk, columns: int, *words: str) -> list[str]:
@@ -219,13 +245,13 @@ def test_a_very_long_answer_takes_bounded_memory(
             hooks.open_log().append(
                 [replace(entry, log_id=f"{n:032X}") for n in range(start, start + 500)]
             )
-        looker = AccessRecorder(hooks.open_log(), "search", "")
+        recorder = AccessRecorder(hooks.open_log(), "search", "")
 
         def consumed() -> int:
             tracemalloc.start()
             ids: Iterator[str] = hooks.open_log().search(parse_terms(["Doe"]))
-            found = looker.recorded(ids, "Doe", lambda log_id: [log_id])
-            count = sum(1 for _ in searching.rows_of(hooks.open_log(), found, {}))
+            found = recorder.record_ids(ids, "Doe")
+            count = sum(1 for _ in searching.make_rows(hooks.open_log(), found, {}))
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert count == 3_001

@@ -171,7 +171,7 @@ def test_a_signal_that_comes_while_the_command_begins_reaches_it(
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # pytest's own has no descriptor
     (tmp_path / "staged").touch()
     command = Command(["bash", "-c", "sleep 60 # {}"], "pacs")
-    with command.passing_signals_on():
+    with command.forward_signals():
         [delivery] = command.deliver([Outgoing(tmp_path / "staged", "1", "2", "3")], False)
         with pytest.raises(Interrupted):
             command.refuse_to_go_on()

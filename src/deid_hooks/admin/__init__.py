@@ -1,1 +1,1 @@
-"""What an administrator does with the log, apart from the terminal. Every look is recorded."""
+"""What an administrator does with the log, apart from the terminal. Every access is recorded."""

@@ -1,4 +1,4 @@
-"""Looking into the log: what is about to be shown is in the access trail before it is."""
+"""Access to the log: what is about to be shown is in the access trail before it is shown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain
 from typing import TypeVar
 
+from deid_hooks.batches import split_batches
 from deid_hooks.log import Log
 from deid_hooks.records.model import AccessRow, read_clock
 
@@ -20,34 +21,36 @@ PAGE = 500
 
 
 class AccessRecorder:
-    """Somebody who looks, with one command and for one reason."""
+    """Records in the trail what is accessed with one command and for one reason."""
 
-    def __init__(self, recorder: Log, action: str, reason: str) -> None:
-        self.recorder = recorder
+    def __init__(self, log: Log, action: str, reason: str) -> None:
+        self.log = log
         self._action = action
         self._reason = reason
 
     def record(self, asked: str, log_ids: Sequence[str]) -> None:
         """Make a row of the trail durable, or raise LogError: then nothing may be shown."""
-        self.recorder.record_access(make_access_row(self._action, asked, log_ids, self._reason))
+        self.log.record_access(make_access_row(self._action, asked, log_ids, self._reason))
 
-    def recorded(
+    def record_each(
         self, answers: Iterable[T], asked: str, ids_of: Callable[[T], Sequence[str]]
     ) -> Iterator[T]:
-        """Pass answers on, a page at a time and each page when it is in the trail.
+        """Yield the answers, each page of them once the ids that it shows are in the trail.
 
         That nothing was found is in the trail too.
         """
-        remaining, first = iter(answers), True
-        while (page := list(islice(remaining, PAGE))) or first:
-            first = False
-            ids = dict.fromkeys(log_id for answer in page for log_id in ids_of(answer))
-            self.record(asked, list(ids))
+        pages = split_batches(answers, PAGE)
+        for page in chain([next(pages, [])], pages):
+            self.record(asked, list(dict.fromkeys(i for answer in page for i in ids_of(answer))))
             yield from page
+
+    def record_ids(self, log_ids: Iterable[str], asked: str) -> Iterator[str]:
+        """Yield the log ids, each page of them once it is in the trail."""
+        return self.record_each(log_ids, asked, lambda log_id: [log_id])
 
 
 def make_access_row(action: str, asked: str, log_ids: Sequence[str], reason: str) -> AccessRow:
-    """The row of the access trail for what the user of this process is about to see."""
+    """Return the row of the access trail for what the user of this process is about to see."""
     return AccessRow(
         id=uuid.uuid4().hex,
         at=read_clock(),
@@ -61,7 +64,7 @@ def make_access_row(action: str, asked: str, log_ids: Sequence[str], reason: str
 
 
 def get_user() -> str:
-    """Who runs this process."""
+    """Return who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, in a container

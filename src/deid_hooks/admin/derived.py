@@ -1,4 +1,4 @@
-"""Objects made from de-identified images (segmentation, structure set, report), brought home.
+"""Re-identify objects made from de-identified images: segmentation, structure set, report.
 
 Their references lead to the entries of the images. They get the patient's and the study's
 attributes and the original UIDs of what they refer to; their own series and instance stay.
@@ -7,7 +7,7 @@ attributes and the original UIDs of what they refer to; their own series and ins
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ _DICOM_ROOT = "1.2.840.10008."  # of UIDs that the standard defines, which nobod
 
 @dataclass
 class _Lead:
-    """Where the references lead: one person, the entry to take attributes from, original UIDs."""
+    """Where the references lead: one person, and the entry to take attributes from."""
 
     person: Any = None
     log_ids: tuple[str, ...] = ()
@@ -37,48 +37,51 @@ class _Lead:
     instance: Instance | None = None
 
 
-def bring_home(dataset: Dataset, directory: Directory) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Map a derived object home, in place: the log ids that led there, and what stays as it is.
+def restore_derived(
+    dataset: Dataset, directory: Directory
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Re-identify a derived object in place. Return the log ids used, and what stays as it is.
 
     Raises UnusableDataset if no reference leads to an entry, or if they lead to two patients.
     """
-    wanted = set(_uids_in(dataset))
-    home: dict[str, str] = {}
+    wanted = set(_list_uids(dataset))
+    originals_of: dict[str, str] = {}
     lead = _Lead()
     study = str(dataset.get("StudyInstanceUID", ""))
-    for entry in directory.with_instances(wanted):
-        _agree(lead, entry)
+    for entry in directory.find_instances(wanted):
+        _follow(lead, entry)
         _prefer(lead, entry, study, wanted)
-        _learn(home, entry, wanted)
+        _learn(originals_of, entry, wanted)
     if study:
-        for entry in directory.with_study(study):
-            _agree(lead, entry)
-            _learn(home, entry, wanted)
+        for entry in directory.find_study(study):
+            _follow(lead, entry)
+            _learn(originals_of, entry, wanted)
     found_by_images = lead.entry is not None
-    for entry in directory.with_other_uids(wanted - set(home)):
-        # A frame of reference may be that of many patients; it tells the patient only where
-        # nothing better does.
+    for entry in directory.find_other_uids(wanted - set(originals_of)):
+        # Many patients may share a frame of reference; it tells the patient only where nothing
+        # better does.
         if found_by_images and identify_person(entry) not in (None, lead.person):
             continue
-        _agree(lead, entry)
+        _follow(lead, entry)
         _prefer(lead, entry, study, wanted)
-        _learn(home, entry, wanted)
+        _learn(originals_of, entry, wanted)
     if lead.entry is None:
         raise UnusableDataset("nothing that it refers to is in the log")
     originals = merge_originals(lead.entry, lead.instance)
     chosen = {
         path: element
         for path, element in originals.items()
-        if belongs_to_patient(path) or (study in home and belongs_to_study(path))
+        if belongs_to_patient(path) or (study in originals_of and belongs_to_study(path))
     }
     unstamp(dataset)  # which it copied from an image
     missing = put_originals(dataset, chosen)
-    _map_uids(dataset, home)
+    _map_uids(dataset, originals_of)
     mark_identity_restored(dataset)
     return lead.log_ids, missing
 
 
-def _agree(lead: _Lead, entry: Entry) -> None:
+def _follow(lead: _Lead, entry: Entry) -> None:
+    """Add an entry to the lead. Raises UnusableDataset if it is about another patient."""
     person = identify_person(entry)
     if len(entry.patients) > 1 or (person and lead.person and person != lead.person):
         raise UnusableDataset("its references lead to two patients")
@@ -88,7 +91,7 @@ def _agree(lead: _Lead, entry: Entry) -> None:
 
 
 def _prefer(lead: _Lead, entry: Entry, study: str, wanted: set[str]) -> None:
-    """Attributes are taken from an image of the same study where there is one."""
+    """Take attributes from an image of the same study where there is one."""
     same_study = study in entry.deid.get("StudyInstanceUID", ())
     if lead.entry is None or (
         same_study and study not in lead.entry.deid.get("StudyInstanceUID", ())
@@ -97,26 +100,26 @@ def _prefer(lead: _Lead, entry: Entry, study: str, wanted: set[str]) -> None:
         lead.instance = next((i for i in entry.instances if i.deid_uid in wanted), None)
 
 
-def _learn(home: dict[str, str], entry: Entry, wanted: set[str]) -> None:
+def _learn(originals_of: dict[str, str], entry: Entry, wanted: set[str]) -> None:
     pairs = [(i.deid_uid, i.uid) for i in entry.instances]
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         now, before = entry.deid.get(keyword, ()), entry.fields.get(keyword, ())
         if len(now) == len(before) == 1:  # of several nobody noted which is which
             pairs.append((now[0], before[0]))
     for deid_uid, uid in (*pairs, *entry.uids):
-        if deid_uid in wanted and home.setdefault(deid_uid, uid) != uid:
+        if deid_uid in wanted and originals_of.setdefault(deid_uid, uid) != uid:
             raise UnusableDataset("one of its references stands for two originals")
 
 
-def _uids_in(dataset: Dataset) -> Iterator[str]:
-    for element in _uid_elements(dataset):
-        yield from (uid for uid in _values(element) if not uid.startswith(_DICOM_ROOT))
+def _list_uids(dataset: Dataset) -> Iterator[str]:
+    for element in _find_uids(dataset):
+        yield from (uid for uid in _list_values(element) if not uid.startswith(_DICOM_ROOT))
 
 
-def _map_uids(dataset: Dataset, home: Mapping[str, str]) -> None:
-    for element in _uid_elements(dataset):
-        values = _values(element)
-        mapped = [home.get(uid, uid) for uid in values]
+def _map_uids(dataset: Dataset, originals_of: Mapping[str, str]) -> None:
+    for element in _find_uids(dataset):
+        values = _list_values(element)
+        mapped = [originals_of.get(uid, uid) for uid in values]
         if mapped != values:
             element.value = mapped if len(mapped) > 1 else mapped[0]
     meta = getattr(dataset, "file_meta", None)
@@ -124,7 +127,7 @@ def _map_uids(dataset: Dataset, home: Mapping[str, str]) -> None:
         meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
 
 
-def _uid_elements(dataset: Dataset) -> Iterator[DataElement]:
+def _find_uids(dataset: Dataset) -> Iterator[DataElement]:
     for tag in list(dataset.keys()):
         raw_vr = dataset.get_item(tag).VR
         if raw_vr not in ("UI", "SQ", None, "UN"):
@@ -134,61 +137,39 @@ def _uid_elements(dataset: Dataset) -> Iterator[DataElement]:
             yield element
         elif element.VR == "SQ":
             for item in element.value:
-                yield from _uid_elements(item)
+                yield from _find_uids(item)
 
 
-def _values(element: DataElement) -> list[str]:
+def _list_values(element: DataElement) -> list[str]:
     value = element.value
-    several: Iterable[Any] = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return [str(uid) for uid in several if uid]
+    values = value if isinstance(value, MultiValue | list | tuple) else [value]
+    return [str(uid) for uid in values if uid]
 
 
 _PATIENT_GROUP = "0010"
 _SUBJECT_GROUP = "0012"
-_STUDY = frozenset(
-    f"{lookup_tag(keyword):08X}"
-    for keyword in (
-        "AccessionNumber",
-        "AdmissionID",
-        "AdmittingDiagnosesCodeSequence",
-        "AdmittingDiagnosesDescription",
-        "ConsultingPhysicianIdentificationSequence",
-        "ConsultingPhysicianName",
-        "IssuerOfAccessionNumberSequence",
-        "IssuerOfAdmissionIDSequence",
-        "IssuerOfServiceEpisodeIDSequence",
-        "NameOfPhysiciansReadingStudy",
-        "PhysiciansOfRecord",
-        "PhysiciansOfRecordIdentificationSequence",
-        "PhysiciansReadingStudyIdentificationSequence",
-        "ProcedureCodeSequence",
-        "ReasonForPerformedProcedureCodeSequence",
-        "ReasonForVisit",
-        "ReasonForVisitCodeSequence",
-        "ReferringPhysicianAddress",
-        "ReferringPhysicianIdentificationSequence",
-        "ReferringPhysicianName",
-        "ReferringPhysicianTelephoneNumbers",
-        "RequestingService",
-        "RequestingServiceCodeSequence",
-        "ServiceEpisodeDescription",
-        "ServiceEpisodeID",
-        "StudyDate",
-        "StudyDescription",
-        "StudyID",
-        "StudyTime",
-    )
-)
+_STUDY_KEYWORDS = """
+    AccessionNumber AdmissionID AdmittingDiagnosesCodeSequence AdmittingDiagnosesDescription
+    ConsultingPhysicianIdentificationSequence ConsultingPhysicianName
+    IssuerOfAccessionNumberSequence IssuerOfAdmissionIDSequence IssuerOfServiceEpisodeIDSequence
+    NameOfPhysiciansReadingStudy PhysiciansOfRecord PhysiciansOfRecordIdentificationSequence
+    PhysiciansReadingStudyIdentificationSequence ProcedureCodeSequence
+    ReasonForPerformedProcedureCodeSequence ReasonForVisit ReasonForVisitCodeSequence
+    ReferringPhysicianAddress ReferringPhysicianIdentificationSequence ReferringPhysicianName
+    ReferringPhysicianTelephoneNumbers RequestingService RequestingServiceCodeSequence
+    ServiceEpisodeDescription ServiceEpisodeID StudyDate StudyDescription StudyID StudyTime
+"""
+_STUDY = frozenset(f"{lookup_tag(keyword):08X}" for keyword in _STUDY_KEYWORDS.split())
 _DEIDENTIFICATION = ("00120062", "00120063", "00120064")
 
 
 def belongs_to_patient(path: str) -> bool:
-    """Whether the path of an original leads to an attribute of the patient or trial subject."""
+    """Return whether the path of an original leads to an attribute of the patient or subject."""
     return path[:4] in (_PATIENT_GROUP, _SUBJECT_GROUP) and path[:8] not in _DEIDENTIFICATION
 
 
 def belongs_to_study(path: str) -> bool:
-    """Whether the path of an original leads to an attribute of the study."""
+    """Return whether the path of an original leads to an attribute of the study."""
     return path[:8] in _STUDY
 
 
@@ -197,9 +178,9 @@ _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def put_originals(dataset: Dataset, originals: Mapping[str, Any]) -> tuple[str, ...]:
-    """Put top-level originals into ``dataset``; the names of those that could not be.
+    """Put top-level originals into ``dataset``; return the names of those that can't be put there.
 
-    What was logged leaf by leaf within a sequence can't: the object may have another one.
+    What was logged leaf by leaf within a sequence can't: the object may have another sequence.
     """
     missing = []
     for path, element in sorted(originals.items()):
@@ -208,7 +189,7 @@ def put_originals(dataset: Dataset, originals: Mapping[str, Any]) -> tuple[str, 
             missing.append(name_element(tag))
         elif element is None:
             dataset.pop(tag, None)
-        elif (made := _element(tag, element)) is None:
+        elif (made := _make_element(tag, element)) is None:
             missing.append(name_element(tag))
         else:
             if not _is_ascii(element):
@@ -217,16 +198,16 @@ def put_originals(dataset: Dataset, originals: Mapping[str, Any]) -> tuple[str, 
     return tuple(dict.fromkeys(missing))
 
 
-def _element(tag: int, element: Mapping[str, Any]) -> DataElement | None:
+def _make_element(tag: int, element: Mapping[str, Any]) -> DataElement | None:
     vr = element["vr"]
     try:
         if "digest" in element or "length" in element:
             return None
         if vr == "SQ":
-            return DataElement(tag, vr, DicomSequence(map(_item, element.get("Value", ()))))
+            return DataElement(tag, vr, DicomSequence(map(_make_item, element.get("Value", ()))))
         if "Value" in element:
             values = element["Value"]
-            text = "\\".join(map(_text, values)) if vr in TEXT_VRS else None
+            text = "\\".join(map(_join_name, values)) if vr in TEXT_VRS else None
             return DataElement(tag, vr, values if text is None else text)
         binary = b64decode(element["InlineBinary"]) if "InlineBinary" in element else None
         return DataElement(tag, vr, binary)
@@ -234,17 +215,17 @@ def _element(tag: int, element: Mapping[str, Any]) -> DataElement | None:
         return None
 
 
-def _item(elements: Mapping[str, Any]) -> Dataset:
+def _make_item(elements: Mapping[str, Any]) -> Dataset:
     item = Dataset()
     for tag, element in elements.items():
-        made = _element(int(tag, 16), element)
+        made = _make_element(int(tag, 16), element)
         if made is None:
             raise ValueError
         item[made.tag] = made
     return item
 
 
-def _text(value: Any) -> str:
+def _join_name(value: Any) -> str:
     if isinstance(value, Mapping):
         return "=".join(value.get(group, "") for group in _NAME_GROUPS).rstrip("=")
     return "" if value is None else str(value)
@@ -265,7 +246,7 @@ def _use_unicode(dataset: Dataset) -> None:
 
 
 def mark_identity_restored(dataset: Dataset) -> None:
-    """Say that the identity is back, as a re-identifier has to (PS3.15, section E.1.2)."""
+    """Mark that the identity is back, as a re-identifier has to (PS3.15, section E.1.2)."""
     dataset.PatientIdentityRemoved = "NO"
     for keyword in ("DeidentificationMethod", "DeidentificationMethodCodeSequence"):
         if keyword in dataset:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from deid_hooks.admin.access import PAGE
+from deid_hooks.batches import split_batches
 from deid_hooks.log import Log
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.model import AccessRow, Entry, Record
@@ -16,59 +16,61 @@ JOIN_COLUMNS = [
     *("log_id", "subject", "project"),
     *("deid_StudyInstanceUID", "deid_SeriesInstanceUID", "deid_SOPInstanceUID"),
 ]
-_OWN = ["id", "created", "uploader", "project", "timestamp", "instances"]
+ENTRY_COLUMNS = ["id", "created", "project", "uploader", "timestamp"]
+_SHEET = ["id", "created", "uploader", "project", "timestamp", "instances"]
 
 
-def everything(recorder: Log) -> Iterator[Record]:
-    """All records but the access trail, which has an export of its own and can't be moved."""
-    return (record for record in recorder.records() if not isinstance(record, AccessRow))
+def read_records(log: Log) -> Iterator[Record]:
+    """Yield all records but the access trail, which has an export of its own."""
+    return (record for record in log.records() if not isinstance(record, AccessRow))
 
 
-def with_events(recorder: Log, log_ids: Iterable[str]) -> Iterator[Record]:
-    """These entries, and what became of them."""
-    ids = iter(log_ids)
-    while page := list(islice(ids, PAGE)):
-        yield from recorder.entries(page)
-        yield from recorder.uploads(page)
+def read_entries(log: Log, log_ids: Iterable[str]) -> Iterator[Record]:
+    """Yield these entries, and what became of them."""
+    for page in split_batches(log_ids, PAGE):
+        yield from log.entries(page)
+        yield from log.uploads(page)
 
 
-def ids_of(record: Record) -> Sequence[str]:
-    """The entry that a record shows, for the access trail."""
+def list_shown_ids(record: Record) -> Sequence[str]:
+    """Return the id of the entry that a record shows, for the access trail."""
     return [record.log_id] if isinstance(record, Entry) else []
 
 
-def sheet_columns(fields: Sequence[str]) -> list[str]:
-    """The columns of a spreadsheet of entries, for these indexed fields."""
-    return [*_OWN, *fields, *(f"deid_{keyword}" for keyword in DEID_FIELDS), "uploads"]
+def list_columns(fields: Sequence[str]) -> list[str]:
+    """Return the columns of a spreadsheet of entries, for these indexed fields."""
+    deid = (f"deid_{keyword}" for keyword in DEID_FIELDS)
+    return [*_SHEET, *fields, *deid, "uploads"]
 
 
-def sheet(recorder: Log, log_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """A row for each entry."""
-    ids = iter(log_ids)
-    while page := list(islice(ids, PAGE)):
-        copies = group_copies(recorder.uploads(page))
-        for entry in recorder.entries(page):
+def make_sheet(log: Log, log_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each entry."""
+    for page in split_batches(log_ids, PAGE):
+        copies = group_copies(log.uploads(page))
+        for entry in log.entries(page):
             sides = (("", entry.fields), ("deid_", entry.deid))
-            uploads = [
-                f"{copy.destination} {'withdrawn' if copy.withdrawn else copy.outcome}"
-                for copy in copies.get(entry.log_id, ())
-            ]
             yield {
-                "id": entry.log_id,
-                "created": entry.created,
-                "uploader": entry.uploader,
-                "project": entry.project,
-                "timestamp": entry.timestamp,
+                **describe_entry(entry),
                 "instances": len(entry.instances),
                 **{f"{side}{k}": list(v) for side, values in sides for k, v in values.items()},
-                "uploads": uploads,
+                "uploads": [
+                    f"{copy.destination} {'withdrawn' if copy.withdrawn else copy.outcome}"
+                    for copy in copies.get(entry.log_id, ())
+                ],
             }
 
 
-def join_list(entries: Iterable[Entry], left_out: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """A row for each instance that holds nothing but the log id and what left.
+def describe_entry(entry: Entry) -> dict[str, Any]:
+    """Return the values of ENTRY_COLUMNS."""
+    return {"id": entry.log_id, **{name: getattr(entry, name) for name in ENTRY_COLUMNS[1:]}}
 
-    A value that left as it was identifies the patient: it stays blank, and ``left_out`` hears it.
+
+def make_join_list(
+    entries: Iterable[Entry], left_out: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each instance that holds nothing but the log id and what left.
+
+    A value that left as it was identifies the patient: it stays blank, and ``left_out`` is called.
     """
     for entry in entries:
         known = {value for values in entry.fields.values() for value in values}
@@ -83,12 +85,13 @@ def join_list(entries: Iterable[Entry], left_out: Callable[[], None]) -> Iterato
         def first(keyword: str, deid: Any = entry.deid) -> str:
             return str(next(iter(deid.get(keyword, ())), ""))
 
-        common = {
-            "log_id": entry.log_id,
-            "subject": unless_original(first("PatientID")),
-            "project": entry.project,
-            "deid_StudyInstanceUID": unless_original(first("StudyInstanceUID")),
-            "deid_SeriesInstanceUID": unless_original(first("SeriesInstanceUID")),
-        }
+        common = [
+            entry.log_id,
+            unless_original(first("PatientID")),
+            entry.project,
+            unless_original(first("StudyInstanceUID")),
+            unless_original(first("SeriesInstanceUID")),
+        ]
         for instance in entry.instances:
-            yield {**common, "deid_SOPInstanceUID": unless_original(instance.deid_uid)}
+            values = [*common, unless_original(instance.deid_uid)]
+            yield dict(zip(JOIN_COLUMNS, values, strict=True))

@@ -13,19 +13,19 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from deid_hooks.admin.histories import (
     IMPORTED_BY,
     Pair,
     UnreadableHistory,
-    changes_of_pair,
+    convert_pair,
     is_ctp,
     read_ctp,
     read_flywheel,
     read_rsna,
 )
+from deid_hooks.batches import split_batches
 from deid_hooks.dicom.assemble import assemble
 from deid_hooks.dicom.difference import Changes
 from deid_hooks.errors import Forgotten, IdConflict
@@ -45,23 +45,24 @@ Counts = Counter[str]
 """``imported``, ``there already``, ``forgotten``, ``other content`` and ``not understood``."""
 
 
-def import_history(recorder: Log, path: Path, project: str, counts: Counts) -> str:
-    """Bring what a file holds into the log, counting on the way; says what kind of file it was.
+def import_history(log: Log, path: Path, project: str, counts: Counts) -> str:
+    """Write what a file holds into the log, count on the way, and return what kind of file it is.
 
     Raises UnreadableHistory for a file of no known kind, LogError if the log can't be written:
     what was imported till then stays, and the import can be repeated.
     """
-    kind = kind_of(path)
+    kind = find_kind(path)
     if kind == "deid-hooks":
-        _append(recorder, _records(recorder, path, counts), counts)
+        records: Iterable[Record] = _read_records(log, path, counts)
     else:
-        history = _READERS[kind](path, counts)
-        _append(recorder, _entries(recorder, history, project, kind, counts), counts)
+        records = _make_entries(log, _READERS[kind](path, counts), project, kind, counts)
+    for some in split_batches(records, _AT_ONCE):
+        _append(log, some, counts)
     return kind
 
 
-def kind_of(path: Path) -> str:
-    """``deid-hooks``, ``flywheel``, ``ctp`` or ``rsna``. UnreadableHistory for anything else."""
+def find_kind(path: Path) -> str:
+    """Return ``deid-hooks``, ``flywheel``, ``ctp`` or ``rsna``, or raise UnreadableHistory."""
     with path.open("rb") as file:
         head = file.read(4096)
     if head.startswith(b"SQLite format 3\0"):
@@ -79,33 +80,33 @@ def kind_of(path: Path) -> str:
     )
 
 
-def _entries(
-    recorder: Log,
+def _make_entries(
+    log: Log,
     history: Iterable[list[Changes] | Pair],
     project: str,
     kind: str,
     counts: Counts,
 ) -> Iterator[Entry]:
-    secret = recorder.secret
+    secret = log.secret
     for each in history:
-        changes = [changes_of_pair(each)] if isinstance(each, Pair) else each
+        changes = [convert_pair(each)] if isinstance(each, Pair) else each
         entry = assemble(changes, make_log_id(), project, f"{IMPORTED_BY}{kind}", secret, ())
         if isinstance(each, Pair):  # of which nobody knows to which instances it belongs
             entry = replace(entry, instances=(), uids=each.uids)
             entry = replace(entry, digest=compute_content_digest(entry, secret))
-        if recorder.find_equal(entry):
+        if log.find_equal(entry):
             counts["there already"] += 1
         else:
-            yield replace(entry, log_id=_log_id(entry.digest, secret))
+            yield replace(entry, log_id=_derive_log_id(entry.digest, secret))
 
 
-def _log_id(digest: str, secret: SiteSecret) -> str:
+def _derive_log_id(digest: str, secret: SiteSecret) -> str:
     keyed = hmac.digest(secret.derive("ids of imports"), digest.encode("ascii"), "sha256")
     return uuid.UUID(bytes=keyed[:16], version=4).hex.upper()
 
 
-def _records(recorder: Log, path: Path, counts: Counts) -> Iterator[Record]:
-    secret = recorder.secret
+def _read_records(log: Log, path: Path, counts: Counts) -> Iterator[Record]:
+    secret = log.secret
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -126,19 +127,13 @@ def _records(recorder: Log, path: Path, counts: Counts) -> Iterator[Record]:
             yield record
 
 
-def _append(recorder: Log, records: Iterable[Record], counts: Counts) -> None:
-    remaining = iter(records)
-    while some := list(islice(remaining, _AT_ONCE)):
-        _append_some(recorder, some, counts)
-
-
-def _append_some(recorder: Log, records: list[Record], counts: Counts) -> None:
+def _append(log: Log, records: list[Record], counts: Counts) -> None:
     try:
-        recorder.append(records)
+        log.append(records)
     except (Forgotten, IdConflict) as error:
         if len(records) > 1:
             for record in records:
-                _append_some(recorder, [record], counts)
+                _append(log, [record], counts)
         elif isinstance(records[0], Tombstone):
             counts["forgotten where it comes from, and not here"] += 1
         else:

@@ -1,4 +1,4 @@
-"""Which entries hold a de-identified UID: the log, with what was found last kept at hand."""
+"""Find the entries that hold a de-identified UID; what was found last is kept at hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 
+from deid_hooks.batches import split_batches
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Equal, Query, Term
@@ -21,64 +22,59 @@ _ANY_OTHER_UID = "FrameOfReferenceUID"  # stands for every UID that is not an in
 class Directory:
     """Finds entries by the de-identified UIDs that they hold."""
 
-    def __init__(self, recorder: Log) -> None:
-        self._recorder = recorder
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._kept: deque[dict[str, tuple[Entry, ...]]] = deque(maxlen=_KEPT)
 
-    def of_instance(self, uid: str) -> tuple[Entry, ...]:
-        """The entries that hold an instance with this de-identified SOP Instance UID.
+    def find_instance(self, uid: str) -> tuple[Entry, ...]:
+        """Return the entries that hold an instance with this de-identified SOP Instance UID.
 
-        Files of a series mostly come together: so the whole entry is kept for those that follow.
+        Files of a series mostly come together, so the whole entry is kept for the next ones.
         Raises UnusableDataset if an entry is not what was written.
         """
         for family in self._kept:
             if uid in family:
                 return family[uid]
-        first = list(self.with_instances([uid]))
+        first = list(self.find_instances([uid]))
         if not first:
             return ()
         uids = {instance.deid_uid for entry in first for instance in entry.instances}
         family = {}
-        for entry in self.with_instances(uids):  # another entry may hold some of them, too
+        for entry in self.find_instances(uids):  # another entry may hold some of them, too
             for deid_uid in uids.intersection(entry.deid_uids):
                 family[deid_uid] = (*family.get(deid_uid, ()), entry)
         self._kept.append(family)
         return family.get(uid, ())
 
-    def with_instances(self, uids: Iterable[str]) -> Iterator[Entry]:
-        """The entries that hold one of these de-identified SOP Instance UIDs, once each."""
-        return self._with("SOPInstanceUID", uids)
+    def find_instances(self, uids: Iterable[str]) -> Iterator[Entry]:
+        """Yield the entries that hold one of these de-identified SOP Instance UIDs, once each."""
+        return self._find("SOPInstanceUID", uids)
 
-    def with_study(self, uid: str) -> Iterator[Entry]:
-        """The entries whose de-identified images belong to this study."""
-        return self._with("StudyInstanceUID", [uid])
+    def find_study(self, uid: str) -> Iterator[Entry]:
+        """Yield the entries whose de-identified images belong to this study."""
+        return self._find("StudyInstanceUID", [uid])
 
-    def with_other_uids(self, uids: Iterable[str]) -> Iterator[Entry]:
-        """The entries in which one of these de-identified UIDs stands for another."""
-        return self._with(_ANY_OTHER_UID, uids)
+    def find_other_uids(self, uids: Iterable[str]) -> Iterator[Entry]:
+        """Yield the entries in which one of these de-identified UIDs stands for another."""
+        return self._find(_ANY_OTHER_UID, uids)
 
-    def _with(self, keyword: str, uids: Iterable[str]) -> Iterator[Entry]:
-        wanted = sorted({make_readable(uid) for uid in uids})
+    def _find(self, keyword: str, uids: Iterable[str]) -> Iterator[Entry]:
         seen: set[str] = set()
-        for start in range(0, len(wanted), _UIDS_AT_ONCE):
-            some = tuple(map(Equal, wanted[start : start + _UIDS_AT_ONCE]))
-            query = Query((Term("deid", keyword, some),))
-            for entry in self._recorder.entries(self._recorder.search(query)):
+        for some in split_batches(sorted({make_readable(uid) for uid in uids}), _UIDS_AT_ONCE):
+            query = Query((Term("deid", keyword, tuple(map(Equal, some))),))
+            for entry in self._log.entries(self._log.search(query)):
                 if entry.log_id not in seen:
                     seen.add(entry.log_id)
-                    yield self._unaltered(entry)
-
-    def _unaltered(self, entry: Entry) -> Entry:
-        if compute_content_digest(entry, self._recorder.secret) != entry.digest:
-            raise UnusableDataset(
-                f"the entry {entry.log_id} is not what was written: it was altered in the store,"
-                " or written with another site secret"
-            )
-        return entry
+                    if compute_content_digest(entry, self._log.secret) != entry.digest:
+                        raise UnusableDataset(
+                            f"the entry {entry.log_id} is not what was written: it was altered in"
+                            " the store, or written with another site secret"
+                        )
+                    yield entry
 
 
 def identify_person(entry: Entry) -> Hashable | None:
-    """What tells the persons of two entries apart; None where nothing in the entry does.
+    """Return what tells the persons of two entries apart; None where nothing in the entry does.
 
     PatientID and issuer, by their digest; without a PatientID the name and the date of birth.
     """
@@ -90,6 +86,6 @@ def identify_person(entry: Entry) -> Hashable | None:
 
 
 def merge_originals(entry: Entry, instance: Instance | None) -> dict[str, object]:
-    """Path to element of what was logged of one instance, or of all instances alike."""
+    """Return the originals of one instance, or of all instances alike, by the path of each."""
     own = json.loads(instance.originals) if instance else {}
     return {**json.loads(entry.originals), **own}

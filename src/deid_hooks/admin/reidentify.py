@@ -1,4 +1,4 @@
-"""From de-identified files back to the originals, one file at a time."""
+"""Re-identify de-identified files, one at a time: bring them back to the originals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from deid_hooks.admin.access import AccessRecorder
-from deid_hooks.admin.derived import bring_home, mark_identity_restored
+from deid_hooks.admin.derived import mark_identity_restored, restore_derived
 from deid_hooks.admin.histories import IMPORTED_BY
 from deid_hooks.admin.lookup import Directory, merge_originals
 from deid_hooks.dicom.difference import FINGERPRINT
@@ -21,16 +21,16 @@ from deid_hooks.dicom.restore import restore
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.files import make_new_file, remove_leftovers_within
 from deid_hooks.records.model import Entry
-from deid_hooks.uploader.scan import explain_os_error, read
+from deid_hooks.uploader.scan import NO_DICOM, begins_as_dicom, explain_os_error, read
 
-_LOOKS_KEPT = 10_000
+_RECORDED_KEPT = 10_000
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
 _IMPORTED = "its entry was imported from another system, and holds only what that one kept"
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What became of one file. ``not_restored`` names what stays as it is, ``reason`` says why.
+    """What became of one file. ``not_restored`` names the elements that stay, ``reason`` says why.
 
     ``status`` is ``restored``, ``derived``, ``not found``, ``refused``, ``failed`` or ``no DICOM``.
     """
@@ -46,18 +46,18 @@ class Returned:
 class Reidentifier:
     """Writes originals into a folder of its own; every entry it uses is in the trail before.
 
-    ``derived``: also what was made from de-identified images, by its references.
+    ``derived``: also objects made from de-identified images, by their references.
     """
 
-    def __init__(self, looker: AccessRecorder, output: Path, derived: bool) -> None:
-        self._looker = looker
+    def __init__(self, access: AccessRecorder, output: Path, derived: bool) -> None:
+        self._access = access
         self._output = output
         self._derived = derived
-        self._directory = Directory(looker.recorder)
+        self._directory = Directory(access.log)
         self._recorded: dict[str, None] = {}
 
     def run(self, paths: Iterable[Path]) -> Iterator[Returned]:
-        """Bring home every file in and below these paths, each as the result is asked for.
+        """Re-identify every file in and below these paths, each as its result is asked for.
 
         Raises OSError if the output folder can't be made (FileExistsError: it is there), LogError
         if the log can't be reached: nothing further is written.
@@ -65,30 +65,31 @@ class Reidentifier:
         self._output.mkdir(mode=0o700)
         remove_leftovers_within(self._output.parent)  # another run may have had another output
         unknown = 0
-        for found in _files(paths):
+        for found in _list_files(paths):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's quote values
-                returned = found if isinstance(found, Returned) else self._one(*found)
+                returned = found if isinstance(found, Returned) else self._reidentify(*found)
             unknown += returned.status == "not found"
             yield returned
         if unknown:
-            self._looker.record(f"{unknown} files that no entry knows", ())
+            self._access.record(f"{unknown} files that no entry knows", ())
 
-    def _one(self, path: Path, relative: Path) -> Returned:
+    def _reidentify(self, path: Path, relative: Path) -> Returned:
         try:
             if path.exists() and not path.is_file():
                 return Returned(path, "no DICOM", reason="neither a file nor a folder")
-            if not _may_be_dicom(path):
-                return Returned(path, "no DICOM", reason="it doesn't begin as DICOM does")
+            with path.open("rb") as file:
+                if not begins_as_dicom(file.read(132)):
+                    return Returned(path, "no DICOM", reason=NO_DICOM)
             dataset: Dataset = read(path)
             uid = str(dataset.get("SOPInstanceUID", ""))
             if not uid:
                 return Returned(path, "refused", reason="it has no SOPInstanceUID")
-            entries = self._directory.of_instance(uid)
+            entries = self._directory.find_instance(uid)
             if entries:
-                return self._restored(path, relative, dataset, uid, entries)
-            if self._derived or any(True for _ in self._directory.with_other_uids([uid])):
-                return self._brought_home(path, relative, dataset)
+                return self._restore(path, relative, dataset, uid, entries)
+            if self._derived or any(True for _ in self._directory.find_other_uids([uid])):
+                return self._restore_derived(path, relative, dataset)
         except UnusableDataset as error:
             return Returned(path, "refused", reason=str(error))
         except OSError as error:
@@ -99,10 +100,10 @@ class Reidentifier:
             return Returned(path, "failed", reason=f"{type(error).__name__} while restoring it")
         return Returned(path, "not found", reason="the log holds no instance with this UID")
 
-    def _restored(
+    def _restore(
         self, path: Path, relative: Path, dataset: Dataset, uid: str, entries: tuple[Entry, ...]
     ) -> Returned:
-        if len(entries) > 1 and len({_said_of(uid, entry) for entry in entries}) > 1:
+        if len(entries) > 1 and len({_describe(uid, entry) for entry in entries}) > 1:
             ids = " and ".join(entry.log_id for entry in entries)
             return Returned(path, "refused", reason=f"the entries {ids} differ about it")
         entry = entries[0]
@@ -110,24 +111,24 @@ class Reidentifier:
         mark_identity_restored(original)
         self._record(uid, [entry.log_id])
         target = self._write(original, relative)
-        why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _why(missing)
+        why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _explain(missing)
         return Returned(path, "restored", entry.log_id, target, why, missing)
 
-    def _brought_home(self, path: Path, relative: Path, dataset: Dataset) -> Returned:
+    def _restore_derived(self, path: Path, relative: Path, dataset: Dataset) -> Returned:
         uid = str(dataset.SOPInstanceUID)
-        log_ids, missing = bring_home(dataset, self._directory)
+        log_ids, missing = restore_derived(dataset, self._directory)
         self._record(uid, log_ids)
         target = self._write(dataset, relative)
         known = str(dataset.SOPInstanceUID) != uid  # de-identified itself, and not logged
-        why = _NOT_LOGGED_ITSELF if known else _why(missing)
+        why = _NOT_LOGGED_ITSELF if known else _explain(missing)
         return Returned(path, "derived", log_ids[0], target, why, missing)
 
     def _record(self, uid: str, log_ids: Iterable[str]) -> None:
         new = [log_id for log_id in log_ids if log_id not in self._recorded]
         if new:
-            self._looker.record(f"deid:SOPInstanceUID=={uid}", new)
+            self._access.record(f"deid:SOPInstanceUID=={uid}", new)
             self._recorded.update(dict.fromkeys(new))
-            if len(self._recorded) > _LOOKS_KEPT:
+            if len(self._recorded) > _RECORDED_KEPT:
                 self._recorded.pop(next(iter(self._recorded)))
 
     def _write(self, dataset: Dataset, relative: Path) -> Path:
@@ -139,7 +140,7 @@ class Reidentifier:
             with open(new.descriptor, "wb", closefd=False) as file:
                 dcmwrite(file, dataset)
             os.fsync(new.descriptor)
-            for target in _names(folder / relative.name):
+            for target in _list_names(folder / relative.name):
                 try:
                     new.name(target)
                 except FileExistsError:
@@ -148,37 +149,30 @@ class Reidentifier:
         raise AssertionError  # pragma: no cover - names don't end
 
 
-def _said_of(uid: str, entry: Entry) -> str:
-    """What an entry says of an instance, in a form that can be compared."""
-    said = []
+def _describe(uid: str, entry: Entry) -> str:
+    """Return what an entry holds of an instance, in a form that can be compared."""
+    found = []
     for instance in entry.instances:
         if instance.deid_uid == uid:
             originals = merge_originals(entry, instance)
             originals.pop(FINGERPRINT, None)
-            said.append((instance.uid, sorted(originals.items())))
-    return repr(sorted(said, key=repr))
+            found.append((instance.uid, sorted(originals.items())))
+    return repr(sorted(found, key=repr))
 
 
-def _why(missing: tuple[str, ...]) -> str:
+def _explain(missing: tuple[str, ...]) -> str:
     return "the log does not hold the originals of some elements" if missing else ""
 
 
-def _names(path: Path) -> Iterator[Path]:
+def _list_names(path: Path) -> Iterator[Path]:
     yield path
     yield from (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
 
 
-def _may_be_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(132)
-    # Without a prefix a file begins with group 0002 or 0008, in little or big endian.
-    return head[128:] == b"DICM" or head[:2] in (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")
+def _list_files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path] | Returned]:
+    """Yield every file, in the order of names, and its place below the path that was given.
 
-
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, Path] | Returned]:
-    """Every file, in the order of names, and where it lies below the path that was given.
-
-    For a folder that is passed over, what is to be said of it.
+    For a folder that is passed over its result is yielded.
     """
     for given in paths:
         if not given.is_dir():

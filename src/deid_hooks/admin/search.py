@@ -1,4 +1,4 @@
-"""Search for people: columns beside the ids, sorted answers, and many values at once."""
+"""Search: columns beside the ids, sorted answers, and many values at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import csv
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 from deid_hooks.admin.access import PAGE, AccessRecorder
+from deid_hooks.admin.report import unwrap
+from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Query, Term, collect_values, find_vr
@@ -17,58 +21,72 @@ from deid_hooks.query.parser import parse_attribute, parse_terms
 from deid_hooks.records.model import parse_log_id
 
 MOST_SORTED = 1_000_000
-_VALUES_A_LOOK = 100
+_VALUES_A_ROW = 100  # of the access trail
+_NUMBERS = ("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV")
 
 Row = dict[str, Any]
 
 
-def columns_named(names: Iterable[str]) -> dict[str, Term]:
-    """The attributes that these columns show. Raises TermError for a name that is none."""
-    return {name: _attribute(name) for name in names}
+def parse_columns(names: Iterable[str]) -> dict[str, Term]:
+    """Return the attributes that these columns show. Raises TermError for a name that is none."""
+    return {name: _parse_attribute(name) for name in names}
 
 
-def rows_of(recorder: Log, log_ids: Iterable[str], columns: Mapping[str, Term]) -> Iterator[Row]:
-    """A row with ``id`` and the columns for each entry, in the order of the ids."""
+def make_rows(log: Log, log_ids: Iterable[str], columns: Mapping[str, Term]) -> Iterator[Row]:
+    """Yield a row with ``id`` and the columns for each entry, in the order of the ids."""
     if not columns:
         yield from ({"id": log_id} for log_id in log_ids)
         return
-    for entry in recorder.entries(log_ids):
-        values = {name: _plain(collect_values(term, entry)) for name, term in columns.items()}
+    for entry in log.entries(log_ids):
+        values = {name: _join(collect_values(term, entry)) for name, term in columns.items()}
         yield {"id": entry.log_id, **values}
 
 
-def sorted_rows(rows: Iterable[Row], column: str, limit: int | None) -> Iterator[Row]:
-    """Rows by the values of a column; ``-StudyDate`` from the end. Those without one come last.
+def sort_rows(rows: Iterable[Row], column: str, limit: int | None) -> Iterator[Row]:
+    """Return rows by the values of a column; ``-StudyDate`` the greatest first.
 
-    At most ``MOST_SORTED`` are kept in memory: TermError for more, unless there is a limit.
+    Columns of numbers are sorted by number, others as text. Of several values the first counts.
+    Rows without a value, or with what is no number in a column of numbers, come last. At most
+    ``MOST_SORTED`` are kept in memory: TermError for more, unless there is a limit.
     """
     backwards, name = column.startswith("-"), column.removeprefix("-")
-    with_value: list[Row] = []
+    numbers = name != "id" and find_vr(_parse_attribute(name).name) in _NUMBERS
+    with_key: list[tuple[Any, Row]] = []
     without: list[Row] = []
-
-    def key(row: Row) -> str:
-        value = row[name]
-        return str(value[0] if isinstance(value, list) else value)
-
-    remaining = iter(rows)
-    while page := list(islice(remaining, PAGE)):
-        with_value += (row for row in page if row[name] is not None)
-        without += (row for row in page if row[name] is None)
+    for page in split_batches(rows, PAGE):
+        for row in page:
+            key = _make_key(row[name], numbers)
+            if key is None:
+                without.append(row)
+            else:
+                with_key.append((key, row))
         if limit is not None:
             pick = heapq.nlargest if backwards else heapq.nsmallest
-            with_value, without = pick(limit, with_value, key), without[:limit]
-        elif len(with_value) + len(without) > MOST_SORTED:
+            with_key, without = pick(limit, with_key, itemgetter(0)), without[:limit]
+        elif len(with_key) + len(without) > MOST_SORTED:
             raise TermError(f"more than {MOST_SORTED:,} can't be sorted: add terms, or --limit")
-    with_value.sort(key=key, reverse=backwards)
-    return islice(chain(with_value, without), limit)
+    with_key.sort(key=itemgetter(0), reverse=backwards)
+    return islice(chain((row for _, row in with_key), without), limit)
 
 
-def values_in(lines: Iterable[str], header: str) -> Iterator[str]:
-    """The values of a column of a CSV file; of a file without that header, each line is one.
+def _make_key(value: str | list[str] | None, numbers: bool) -> Decimal | str | None:
+    """Return what a value is sorted by; None if it can't be compared with the others."""
+    first = value[0] if isinstance(value, list) else value
+    if first is None or not numbers:
+        return first
+    try:
+        number = Decimal(first)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def read_values(lines: Iterable[str], header: str) -> Iterator[str]:
+    """Yield the values of a column of a CSV file; of a file without that header, each line is one.
 
     Raises TermError if the file has several columns and none of that name, or is no CSV.
     """
-    rows = _rows(lines)
+    rows = _read_csv(lines)
     first = next(rows, None)
     if first is None:
         return
@@ -84,7 +102,7 @@ def values_in(lines: Iterable[str], header: str) -> Iterator[str]:
             yield row[place].strip() if place < len(row) else ""
 
 
-def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
+def _read_csv(lines: Iterable[str]) -> Iterator[list[str]]:
     # Strict: after a lost quote everything that follows would be one value, and not be found.
     rows = csv.reader((line.removeprefix("\ufeff") for line in lines), strict=True)
     try:
@@ -94,67 +112,67 @@ def _rows(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def find_each(
-    looker: AccessRecorder,
+    access: AccessRecorder,
     values: Iterable[str],
     keyword: str,
     terms: Sequence[str],
     header: str,
     columns: Mapping[str, Term],
 ) -> Iterator[Row]:
-    """What is found for each value, in their order: rows with ``header``, ``found`` and ``id``.
+    """Yield what each value finds, in their order: rows with ``header``, ``found`` and ``id``.
 
     A value that finds nothing has a row, too. What is about to be shown is in the trail before.
     """
     asked: list[str] = []
     waiting: list[tuple[str, str | None]] = []
     for number, value in enumerate(values, 1):
-        text = _term(keyword, value)
+        text = _write_term(keyword, value)
         asked.append(text)
         log_id = None
-        for log_id in _search(looker.recorder, text, terms, number) if value else ():
+        for log_id in _search(access.log, text, terms, number) if value else ():
             waiting.append((value, log_id))
             if len(waiting) == PAGE:
-                yield from _shown(looker, [*terms, *asked], waiting, header, columns)
+                yield from _show_pairs(access, [*terms, *asked], waiting, header, columns)
                 asked, waiting = [text], []
         if log_id is None:
             waiting.append((value, None))
-        if len(asked) >= _VALUES_A_LOOK:
-            yield from _shown(looker, [*terms, *asked], waiting, header, columns)
+        if len(asked) >= _VALUES_A_ROW:
+            yield from _show_pairs(access, [*terms, *asked], waiting, header, columns)
             asked, waiting = [], []
     if asked:
-        yield from _shown(looker, [*terms, *asked], waiting, header, columns)
+        yield from _show_pairs(access, [*terms, *asked], waiting, header, columns)
 
 
-def _term(keyword: str, value: str) -> str:
-    """Values are taken literally; only a date or time may be written in another way."""
+def _write_term(keyword: str, value: str) -> str:
+    """Return a search term that takes the value literally, but for dates and times."""
     sign = "=" if find_vr(parse_attribute(keyword).name) in ("DA", "DT", "TM") else "=="
     return f"{keyword}{sign}{value}"
 
 
-def _search(recorder: Log, text: str, terms: Sequence[str], number: int) -> Iterator[str]:
+def _search(log: Log, text: str, terms: Sequence[str], number: int) -> Iterator[str]:
     try:
         query: Query = parse_terms([text, *terms])
     except TermError as error:
         raise TermError(f"value {number}: {error}") from None
-    return recorder.search(query)
+    return log.search(query)
 
 
-def _shown(
-    looker: AccessRecorder,
+def _show_pairs(
+    access: AccessRecorder,
     asked: Sequence[str],
     pairs: Sequence[tuple[str, str | None]],
     header: str,
     columns: Mapping[str, Term],
 ) -> Iterator[Row]:
     ids = list(dict.fromkeys(log_id for _, log_id in pairs if log_id))
-    looker.record("\n".join(asked), ids)
-    known = {row["id"]: row for row in rows_of(looker.recorder, ids, columns)}
+    access.record("\n".join(asked), ids)
+    known = {row["id"]: row for row in make_rows(access.log, ids, columns)}
     for value, log_id in pairs:
         row = known.get(log_id) if log_id else None
         yield {**(row or {"id": None}), header: value, "found": row is not None}
 
 
-def _attribute(name: str) -> Term:
+def _parse_attribute(name: str) -> Term:
     try:
         return parse_attribute(name)
     except TermError as error:
@@ -163,43 +181,27 @@ def _attribute(name: str) -> Term:
         raise TermError(f"{name}: neither DICOM nor the log has such a keyword") from None
 
 
-def _plain(values: Sequence[str | None]) -> str | list[str] | None:
-    distinct = list(dict.fromkeys(value for value in values if value is not None))
-    return distinct if len(distinct) > 1 else distinct[0] if distinct else None
+def _join(values: Iterable[str | None]) -> str | list[str] | None:
+    return unwrap(list(dict.fromkeys(value for value in values if value is not None)))
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Log ids, or else a query. ``asked`` is how it stands in the access trail."""
+    """Log ids, or else a query. ``asked`` is what the access trail holds of it."""
 
     log_ids: tuple[str, ...]
     query: Query | None
     asked: str = field(repr=False)
 
-    def search(self, recorder: Log) -> Iterator[str]:
-        """The log ids, those that were named or that the terms find now."""
-        if self.query is None:
-            return iter(self.log_ids)
-        return recorder.search(self.query)
+    def search(self, log: Log) -> Iterator[str]:
+        """Yield the log ids that were named, or that the terms find now."""
+        return iter(self.log_ids) if self.query is None else log.search(self.query)
 
 
-def selected(texts: Sequence[str]) -> Selection:
-    """What these texts select. Raises TermError for ids among terms, and what ``parse`` raises."""
+def parse_selection(texts: Sequence[str]) -> Selection:
+    """Return what these texts select. Raises TermError for a bad term, or ids among terms."""
     log_ids = [parse_log_id(text) for text in texts]
     found = tuple(dict.fromkeys(log_id for log_id in log_ids if log_id))
     if found and None in log_ids:
         raise TermError("name log ids, or give search terms (id=LOG_ID is one), not both")
     return Selection(found, None if found else parse_terms(texts), "\n".join(texts))
-
-
-_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
-
-
-def safe_cell(text: str) -> str:
-    """``text`` with an apostrophe before what could start a formula, and before an apostrophe."""
-    return f"'{text}" if text.startswith(_STARTS) else text
-
-
-def plain_cell(cell: str) -> str:
-    """The text that :func:`safe_cell` made into ``cell``."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_STARTS) else cell

@@ -1,4 +1,4 @@
-"""Consent is withdrawn: nothing more leaves, and what was deleted elsewhere is noted."""
+"""Withdrawn consent: block a patient, note what was deleted elsewhere, and erase entries."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import uuid
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from deid_hooks.admin.access import PAGE, AccessRecorder, get_user
 from deid_hooks.admin.lookup import identify_person
 from deid_hooks.admin.search import Selection
+from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Between, Query
 from deid_hooks.records.keys import SiteSecret, compute_patient_digest
 from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, read_clock
-from deid_hooks.records.outcomes import Copy, group_copies
+from deid_hooks.records.outcomes import group_copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Noted:
     elsewhere: tuple[str, ...]
 
 
-def patient_of_entries(recorder: Log, log_ids: Iterable[str]) -> str:
-    """The keyed digest of the one patient whom all these entries are about.
+def find_patient(log: Log, log_ids: Iterable[str]) -> str:
+    """Return the keyed digest of the one patient whom all these entries are about.
 
     Raises TermError if there are several, or if no entry has a PatientID.
     """
     found: set[str] = set()
-    for entry in recorder.entries(log_ids):
+    for entry in log.entries(log_ids):
         found.update(entry.patients)
         if len(found) > 1:
             raise TermError(
@@ -48,8 +48,8 @@ def patient_of_entries(recorder: Log, log_ids: Iterable[str]) -> str:
     return found.pop()
 
 
-def patients_named(lines: Iterable[str], secret: SiteSecret) -> Iterator[str]:
-    """Keyed digests of patients that are named by PatientID, a tab, and its issuer if it has one.
+def read_patients(lines: Iterable[str], secret: SiteSecret) -> Iterator[str]:
+    """Yield the keyed digests of patients named by PatientID, a tab, and its issuer if any.
 
     They need not be in the log.
     """
@@ -58,43 +58,39 @@ def patients_named(lines: Iterable[str], secret: SiteSecret) -> Iterator[str]:
         yield compute_patient_digest(number.strip(), issuer.strip(), secret)
 
 
-def block(
-    recorder: Log, patients: Iterable[str], project: str, reason: str, lift: bool = False
-) -> int:
-    """From now on nothing of these patients leaves, on no machine that shares the log; or again.
+def block(log: Log, patients: Iterable[str], project: str, reason: str, lift: bool = False) -> int:
+    """Block these patients on every machine that shares the log, or lift their blocks.
 
-    Returns how many patients. Durable when it returns.
+    Returns how many patients. It is durable then.
     """
     blocks = [
         Block(uuid.uuid4().hex, read_clock(), patient, project, get_user(), reason, lift)
         for patient in dict.fromkeys(patients)
     ]
-    recorder.append(blocks)
+    log.append(blocks)
     return len(blocks)
 
 
 def note_withdrawn(
-    recorder: Log, destination: str, log_ids: Iterable[str], at: str, uploader: str
+    log: Log, destination: str, log_ids: Iterable[str], at: str, uploader: str
 ) -> Noted:
     """Note that the copies of these entries at a destination were deleted there, at that time."""
     noted = before = 0
     elsewhere: dict[str, None] = {}
-    ids = iter(log_ids)
-    while page := list(islice(ids, PAGE)):
-        copies = [copy for those in group_copies(recorder.uploads(page)).values() for copy in those]
+    for page in split_batches(log_ids, PAGE):
+        copies = [copy for those in group_copies(log.uploads(page)).values() for copy in those]
         here = [copy for copy in copies if copy.destination == destination]
         elsewhere.update((copy.destination, None) for copy in copies if copy not in here)
         before += sum(bool(copy.withdrawn) for copy in here)
-        noted += _append(recorder, [copy for copy in here if not copy.withdrawn], at, uploader)
+        events = [
+            UploadEvent(copy.log_id, at, "withdrawn", destination, uploader)
+            for copy in here
+            if not copy.withdrawn
+        ]
+        if events:
+            log.append(events)
+        noted += len(events)
     return Noted(noted, before, tuple(elsewhere))
-
-
-def _append(recorder: Log, copies: Sequence[Copy], at: str, uploader: str) -> int:
-    if copies:
-        recorder.append(
-            [UploadEvent(c.log_id, at, "withdrawn", c.destination, uploader) for c in copies]
-        )
-    return len(copies)
 
 
 _SECONDS = 6 * 3600.0
@@ -111,8 +107,8 @@ class Plan:
     copies: Counter[str] = field(default_factory=Counter)
 
 
-def plan(looker: AccessRecorder, selection: Selection) -> Plan:
-    """Look for what is to be forgotten; every id that is found is in the trail before.
+def plan(access: AccessRecorder, selection: Selection) -> Plan:
+    """Find what is to be forgotten; every id that is found is in the trail before.
 
     Raises TermError if terms find entries of two patients, unless they are only about when and
     for which project the entries were written: that is retention.
@@ -120,17 +116,15 @@ def plan(looker: AccessRecorder, selection: Selection) -> Plan:
     made = Plan()
     one_person = selection.query is not None and not is_retention(selection.query)
     persons: set[Hashable] = set()
-    found = looker.recorded(
-        selection.search(looker.recorder), selection.asked, lambda log_id: [log_id]
-    )
-    while page := list(islice(found, PAGE)):
-        for those in group_copies(looker.recorder.uploads(page)).values():
+    found = access.record_ids(selection.search(access.log), selection.asked)
+    for page in split_batches(found, PAGE):
+        for those in group_copies(access.log.uploads(page)).values():
             made.copies.update(copy.destination for copy in those if not copy.withdrawn)
         if selection.query is None:
-            _sort_named(made, looker, page)
+            _sort_named(made, access.log, page)
             continue
         if one_person:
-            persons.update(map(_person, looker.recorder.entries(page)))
+            persons.update(map(_identify, access.log.entries(page)))
             if len(persons) > 1:
                 raise TermError(
                     "these terms find entries of more than one patient, or of patients who can't"
@@ -141,7 +135,7 @@ def plan(looker: AccessRecorder, selection: Selection) -> Plan:
 
 
 def is_retention(query: Query) -> bool:
-    """Whether the terms say only until when entries were written, and perhaps for which project."""
+    """Return whether the terms are about the time (with an end) and project of entries only."""
     if any(term.side != "entry" or term.name not in ("created", "project") for term in query.terms):
         return False
     conditions = [c for term in query.terms if term.name == "created" for c in term.conditions]
@@ -150,27 +144,26 @@ def is_retention(query: Query) -> bool:
     )
 
 
-def forget(looker: AccessRecorder, log_ids: Sequence[str], reason: str) -> None:
+def forget(access: AccessRecorder, log_ids: Sequence[str], reason: str) -> None:
     """Erase, and leave tombstones.
 
     Raises LogUnavailable if nothing was erased, LogError if it isn't finished.
     """
-    looker.recorder.erase(log_ids, Erasure(read_clock(), get_user(), reason), _SECONDS)
+    access.log.erase(log_ids, Erasure(read_clock(), get_user(), reason), _SECONDS)
 
 
-def _sort_named(made: Plan, looker: AccessRecorder, log_ids: Iterable[str]) -> None:
-    ids = list(log_ids)
-    there = {entry.log_id for entry in looker.recorder.entries(ids)}
-    for log_id in ids:
+def _sort_named(made: Plan, log: Log, log_ids: Sequence[str]) -> None:
+    there = {entry.log_id for entry in log.entries(log_ids)}
+    for log_id in log_ids:
         if log_id in there:
             made.log_ids.append(log_id)
-        elif looker.recorder.tombstone(log_id):
+        elif log.tombstone(log_id):
             made.forgotten.append(log_id)
         else:
             made.unknown.append(log_id)
 
 
-def _person(entry: Entry) -> Hashable:
+def _identify(entry: Entry) -> Hashable:
     if len(entry.patients) > 1:
         return entry.log_id  # of several: whoever wants it erased names it
     return identify_person(entry) or ("study", entry.fields.get("StudyInstanceUID"), entry.patients)

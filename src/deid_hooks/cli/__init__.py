@@ -6,10 +6,10 @@ What takes long to import is imported inside the command that needs it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from deid_hooks.cli import (
     access,
@@ -23,15 +23,16 @@ from deid_hooks.cli import (
     withdrawal,
 )
 from deid_hooks.cli.context import FAILED, LogSettings, choose_exit_code, describe_error
-from deid_hooks.cli.output import Unwritten, nobody_reads, ready_streams, say
+from deid_hooks.cli.installed import CommandGroup
+from deid_hooks.cli.output import Unwritten, discard_output, ready_streams, say
 
 
-class _Commands(TyperGroup):
+class _Commands(CommandGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # `deid-hooks search ... | head` has read enough
-            nobody_reads()
+            discard_output()
             return None
 
 
@@ -55,60 +56,63 @@ def settings(
     context.obj = LogSettings(url=url)
 
 
-app.command("check")(setup.check)
-app.command("upload")(upload.upload)
-app.command("exec")(upload.execute)
-app.command("search")(search.search)
-app.command("show")(show.show)
-app.command("report")(report.report)
-app.command("reidentify")(reidentify.reidentify)
-app.command("block")(withdrawal.block)
-app.command("withdrawn")(withdrawal.withdrawn)
-app.command("forget")(withdrawal.forget)
-app.command("export")(exchange.export)
-app.command("import")(exchange.import_)
-app.command("stats")(setup.stats)
-app.command("pending")(show.pending)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "check": setup.check,
+    "upload": upload.upload,
+    "exec": upload.execute,
+    "search": search.search,
+    "show": show.show,
+    "report": report.report,
+    "reidentify": reidentify.reidentify,
+    "block": withdrawal.block,
+    "withdrawn": withdrawal.withdrawn,
+    "forget": withdrawal.forget,
+    "export": exchange.export,
+    "import": exchange.import_,
+    "stats": setup.stats,
+    "pending": show.pending,
+    "copy": exchange.copy,
+    "plugins": setup.plugins,
+    "config": setup.config,
+    "init": setup.init,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
 app.add_typer(access.app, name="access")
-app.command("copy")(exchange.copy)
-app.command("plugins")(setup.plugins)
-app.command("config")(setup.config)
-app.command("init")(setup.init)
-app.command(
-    "serve",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(setup.serve)
 
 
 def main() -> None:
     """Run a command. Whatever goes wrong is one message, an exit code, and never a value."""
     ready_streams()
-    code = _run()
+    code, error = _run()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        nobody_reads()
-    except OSError as error:  # what was done is done, and nobody gets to see all of it
-        nobody_reads()
-        say(str(Unwritten(error)))
+        discard_output()
+    except OSError as unwritten:  # what was done is done, and nobody gets to see all of it
+        discard_output()
+        if isinstance(error, OSError | Unwritten):  # which is why it ended, in other words
+            error = None
+        say(str(Unwritten(unwritten)))
         code = code or FAILED
+    if error is not None:
+        say(describe_error(error))
     say()  # what is left of it: Python itself would end with a code of its own
     sys.exit(code)
 
 
-def _run() -> int:
+def _run() -> tuple[int, Exception | None]:
+    """Run the command, and return its exit code and the error that ended it, if one did."""
     try:
         app()
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
-            return end.code or 0
+            return end.code or 0, None
         error: Exception = RuntimeError()  # some code in our process ended it with a text
     except KeyboardInterrupt:
-        return 130
+        return 130, None
     except Exception as raised:  # noqa: BLE001 - its text may hold values
         error = raised
     else:
-        return 0
-    say(describe_error(error))
-    return choose_exit_code(error)
+        return 0, None
+    return choose_exit_code(error), error

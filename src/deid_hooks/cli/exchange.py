@@ -1,4 +1,4 @@
-"""Out of the log and into it: ``export`` and ``import``."""
+"""Out of the log and into it: ``export``, ``import`` and ``copy``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ import typer
 from deid_hooks.cli.context import (
     FAILED,
     SOME_REFUSED,
-    UPLOADER,
     ReasonOption,
     complete_term,
-    looking,
+    open_access,
     open_hooks,
     read_arguments,
     read_term_texts,
     refuse_without_reason,
 )
-from deid_hooks.cli.output import Format, Unwritten, put, write_rows
+from deid_hooks.cli.output import Format, Unwritten, put, say, write_rows
 
 
 class ExportFormat(StrEnum):
@@ -64,34 +63,32 @@ def export(
     from deid_hooks.admin import export_log as exporting
     from deid_hooks.query.parser import parse_terms
     from deid_hooks.records.json_codec import encode_record
+    from deid_hooks.settings import load_settings
 
     texts = read_term_texts(terms or ())
     query = parse_terms(texts) if texts else None
     asked = "\n".join(texts) or "everything"
     blank: Counter[str] = Counter()
-    with looking(context, "export", reason) as looker, _written(output):
-        recorder = looker.recorder
-        if query is None and not join and form is ExportFormat.JSONL:
-            everything = exporting.everything(recorder)
-            for record in looker.recorded(everything, asked, exporting.ids_of):
-                put(json.dumps(encode_record(record), ensure_ascii=False))
-            return
-        search = recorder.search(query or parse_terms(["id=*"]))
-        ids = looker.recorded(search, asked, lambda log_id: [log_id])
+    with open_access(context, "export", reason) as access, _write_to(output):
+        log = access.log
         shape = Format(form.value)
+        if query is None and not join and form is ExportFormat.JSONL:
+            records = exporting.read_records(log)
+            records = access.record_each(records, asked, exporting.list_shown_ids)
+        else:
+            ids = access.record_ids(log.search(query or parse_terms(["id=*"])), asked)
+            records = exporting.read_entries(log, ids)
         if join:
-            rows = exporting.join_list(recorder.entries(ids), lambda: blank.update(["left out"]))
+            rows = exporting.make_join_list(log.entries(ids), lambda: blank.update(["left out"]))
             write_rows(rows, exporting.JOIN_COLUMNS, shape, "log_id")
         elif form is ExportFormat.CSV:
-            columns = exporting.sheet_columns(_fields(context))
-            write_rows(exporting.sheet(recorder, ids), columns, shape, "id")
+            columns = exporting.list_columns(load_settings(url=context.obj.url).fields)
+            write_rows(exporting.make_sheet(log, ids), columns, shape, "id")
         else:
-            for record in exporting.with_events(recorder, ids):
+            for record in records:
                 put(json.dumps(encode_record(record), ensure_ascii=False))
     if blank:
-        typer.echo(
-            f"{blank.total()} values left as they were, would identify, and are left out.", err=True
-        )
+        say(f"{blank.total()} values left as they were, would identify, and are left out.")
 
 
 def import_(
@@ -118,15 +115,15 @@ def import_(
             raise typer.BadParameter(f"{file} can't be read: {error.strerror}") from None
         finally:
             parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-            typer.echo(parts or "nothing imported", err=True)
-    typer.echo(f"Imported from {kind}: {counts['imported']} entries.")
+            say(parts or "nothing imported")
+    put(f"Imported from {kind}: {counts['imported']} entries.")
     if counts["not understood"] or counts["other content"]:
         raise typer.Exit(SOME_REFUSED if counts["imported"] or counts["there already"] else FAILED)
 
 
 @contextmanager
-def _written(output: Path | None) -> Iterator[None]:
-    """Standard output, or a new file of the user's own that stands there whole or not at all."""
+def _write_to(output: Path | None) -> Iterator[None]:
+    """Write to standard output, or to a new file that is private, and whole or not there at all."""
     if output is None:
         yield
         return
@@ -156,13 +153,7 @@ def _written(output: Path | None) -> Iterator[None]:
         raise
     except (OSError, Unwritten) as error:
         raise typer.BadParameter(f"{output} can't be written: {error.strerror}") from None
-    print(f"Written: {output}", file=sys.stderr)
-
-
-def _fields(context: typer.Context) -> tuple[str, ...]:
-    from deid_hooks.settings import load_settings
-
-    return load_settings(url=context.obj.url).fields
+    say(f"Written: {output}")
 
 
 _WORDS = {
@@ -175,6 +166,7 @@ _WORDS = {
 
 
 def copy(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="FROM", help="URL of a log, or @FILE.")],
     target: Annotated[str, typer.Argument(metavar="TO", help="URL of a log, or @FILE.")],
     reason: Annotated[str, typer.Option(help="Why: kept in the access trail.")] = "",
@@ -190,12 +182,11 @@ def copy(
     from deid_hooks.admin.access import make_access_row
     from deid_hooks.copy_log import copy_log
     from deid_hooks.deadline import Deadline
-    from deid_hooks.hooks import DeidHooks
     from deid_hooks.log import make_backend
     from deid_hooks.settings import mask_passwords
 
-    source, target = _url(source), _url(target)
-    with DeidHooks.load(UPLOADER, url=source) as hooks:
+    source, target = _read_url(source), _read_url(target)
+    with open_hooks(context, source) as hooks:
         refuse_without_reason(hooks, reason)
         hooks.check()
         into = make_backend(target)
@@ -204,30 +195,32 @@ def copy(
             hooks.open_log().record_access(
                 make_access_row("copy", f"to {mask_passwords(target)}", (), reason)
             )
-            held = copy_log(hooks.open_log().backend, into, hooks.settings.deadline, _copied())
+            held = copy_log(
+                hooks.open_log().backend, into, hooks.settings.deadline, _make_counter()
+            )
         finally:
             into.close()
     if sys.stderr.isatty():
-        print(file=sys.stderr)
+        say("")
     parts = (f"{count} {_WORDS[kind]}" for kind, count in sorted(held.counts.items()))
-    typer.echo(f"The copy is whole: {', '.join(parts)}.")
+    put(f"The copy is whole: {', '.join(parts)}.")
 
 
-def _url(word: str) -> str:
+def _read_url(word: str) -> str:
     urls = read_arguments([word])
     if len(urls) != 1:
         raise typer.BadParameter("one URL is wanted")
     return urls[0]
 
 
-def _copied() -> Callable[[int], None]:
-    """Counts on a terminal, and nowhere else."""
+def _make_counter() -> Callable[[int], None]:
+    """Return what counts records on a terminal, and nowhere else."""
     done = 0
 
-    def told(records: int) -> None:
+    def count(records: int) -> None:
         nonlocal done
         done += records
         if sys.stderr.isatty():
-            print(f"\r{done} records", end="", file=sys.stderr, flush=True)
+            say(f"\r{done} records", end="")
 
-    return told
+    return count

@@ -1,4 +1,7 @@
-"""Results on standard output: a table on a terminal, JSON Lines in a pipe, or as asked."""
+"""Results on standard output: a table on a terminal, JSON Lines in a pipe, or as asked.
+
+Everything that a command prints goes through ``put``, everything that it tells through ``say``.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from deid_hooks.admin.search import safe_cell
 from deid_hooks.errors import DeidHooksError
 
 
@@ -39,6 +41,7 @@ Row = Mapping[str, Any]
 
 _ROWS_MEASURED = 500
 _NARROWEST = 6
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
 class Unwritten(DeidHooksError):
@@ -69,12 +72,7 @@ def ready_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def nobody_reads() -> None:
-    """Throw away what is printed from now on: whoever read standard output has gone."""
-    _throw_away(sys.stdout)
-
-
-def put(text: str, end: str = "\n") -> None:
+def put(text: str = "", end: str = "\n") -> None:
     """Print on standard output. Raises Unwritten, or BrokenPipeError if nobody reads it."""
     try:
         print(text, end=end)
@@ -84,21 +82,27 @@ def put(text: str, end: str = "\n") -> None:
         raise Unwritten(error) from None
 
 
-def say(*sentences: str) -> None:
-    """Tell the user on standard error, if that can be written."""
+def say(*sentences: str, end: str = "\n") -> None:
+    """Print on standard error, if that can be written."""
     try:
         for sentence in sentences:
-            print(sentence, file=sys.stderr)
+            print(sentence, end=end, file=sys.stderr)
         sys.stderr.flush()
     except OSError:
-        _throw_away(sys.stderr)
+        _discard(sys.stderr)
 
 
-def _throw_away(stream: TextIO) -> None:
+def discard_output() -> None:
+    """Discard what is printed from now on: nobody reads standard output, or it can't be written."""
+    _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def chosen(wanted: Format | None) -> Format:
+def choose_format(wanted: Format | None) -> Format:
+    """Return the format that is wanted, or the one for where standard output goes."""
     return wanted or (Format.TABLE if sys.stdout.isatty() else Format.JSONL)
 
 
@@ -109,65 +113,57 @@ def write_rows(
 
     A table is cut to the width of the terminal; everywhere else values are whole.
     """
-    form = chosen(wanted)
+    form = choose_format(wanted)
     if form is Format.TABLE:
-        return _table(rows, columns)
-    if form is Format.JSON:
-        return _json(rows, columns)
+        return _write_table(rows, columns)
     count = 0
     writer = csv.writer(SimpleNamespace(write=partial(put, end="")), lineterminator="\n")
     if form is Format.CSV:
         writer.writerow(columns)
-    for row in rows:
-        count += 1
+    elif form is Format.JSON:
+        put("[", end="")
+    for count, row in enumerate(rows, 1):
         if form is Format.IDS:
             put(row[id_column])
         elif form is Format.CSV:
-            writer.writerow([safe_cell(_text(row.get(column))) for column in columns])
+            writer.writerow([disarm_cell(_render(row.get(column))) for column in columns])
         else:
-            put(json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False))
+            text = json.dumps({column: row.get(column) for column in columns}, ensure_ascii=False)
+            if form is Format.JSONL:
+                put(text)
+            else:
+                put((",\n " if count > 1 else "\n ") + text, end="")
+    if form is Format.JSON:
+        put("\n]" if count else "]")
     return count
 
 
-def _json(rows: Iterable[Row], columns: Sequence[str]) -> int:
-    count = 0
-    put("[", end="")
-    for row in rows:
-        members = {column: row.get(column) for column in columns}
-        put((",\n " if count else "\n ") + json.dumps(members, ensure_ascii=False), end="")
-        count += 1
-    put("\n]" if count else "]")
-    return count
-
-
-def _table(rows: Iterable[Row], columns: Sequence[str]) -> int:
+def _write_table(rows: Iterable[Row], columns: Sequence[str]) -> int:
     """Widths are those of the first rows: a table of any length takes bounded memory."""
+    from wcwidth import ljust, width
+
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    remaining = (
-        [visible(_text(row.get(column))).replace("\n", " ") for column in columns] for row in rows
+    lines = (
+        [make_visible(_render(row.get(column))).replace("\n", " ") for column in columns]
+        for row in rows
     )
-    first = list(islice(remaining, _ROWS_MEASURED))
+    first = list(islice(lines, _ROWS_MEASURED))
     if not first:
         return 0
-    wanted = [max(map(_width, column)) for column in zip(list(columns), *first, strict=True)]
-    widths = _fitted(wanted, room)
-    count = 0
-    _print_line(columns, widths, room)
-    _print_line(["-" * width for width in widths], widths, room)
-    for line in chain(first, remaining):
-        _print_line(line, widths, room)
+    wanted = [max(map(width, column)) for column in zip(list(columns), *first, strict=True)]
+    widths = _fit(wanted, room)
+    heading = (list(columns), ["-" * size for size in widths])
+    count = -len(heading)
+    for line in chain(heading, first, lines):
+        cells = zip(line, widths, strict=True)
+        text = "  ".join(ljust(cut(cell, size if room else None), size) for cell, size in cells)
+        put(cut(text.rstrip(), room))
         count += 1
     return count
 
 
-def _print_line(cells: Sequence[str], widths: Sequence[int], room: int | None) -> None:
-    pairs = zip(cells, widths, strict=True)
-    text = "  ".join(_filled(cut(cell, width if room else None), width) for cell, width in pairs)
-    put(cut(text.rstrip(), room))
-
-
-def _fitted(widths: Sequence[int], room: int | None) -> list[int]:
-    """Widths that fit the room: the widest give way, but the first column, which is the id."""
+def _fit(widths: Sequence[int], room: int | None) -> list[int]:
+    """Return widths that fit the room: the widest give way, but not the first column, the id."""
     fitted = list(widths)
     while room and sum(fitted) + 2 * (len(fitted) - 1) > room:
         widest = max(range(1, len(fitted)), key=fitted.__getitem__, default=0)
@@ -177,41 +173,33 @@ def _fitted(widths: Sequence[int], room: int | None) -> list[int]:
     return fitted
 
 
-def visible(text: str) -> str:
-    """Text without characters that would move the cursor or colour the terminal."""
+def make_visible(text: str) -> str:
+    """Replace the characters that would move the cursor or colour the terminal."""
     return "".join(
         c if unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
 
 
 def cut(text: str, room: int | None) -> str:
-    """At most ``room`` columns of a terminal, the last an ellipsis if something was cut."""
-    if room is None or _width(text) <= room:
+    """Cut to ``room`` columns of a terminal, the last one an ellipsis if something is cut."""
+    from wcwidth import clip, width
+
+    if room is None or width(text) <= room:
         return text
-    kept = ""
-    for character in text:
-        if _width(kept + character) >= room:
-            break
-        kept += character
-    return kept + "…"
+    return clip(text, 0, room - 1) + "…"
 
 
-def _width(text: str) -> int:
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+def disarm_cell(text: str) -> str:
+    """Put an apostrophe before what could start a formula, and before an apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _filled(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
+def join_values(value: object) -> str:
+    """Return one text for the value or the values of an attribute."""
+    return " | ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
+def _render(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return " | ".join(map(str, value))
-    return str(value)
+    return str(value) if isinstance(value, int | float) else join_values(value)

@@ -6,15 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import FAILED, SOME_REFUSED, ReasonOption, looking
-from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
-
-if TYPE_CHECKING:
-    from deid_hooks.admin.reidentify import Returned
+from deid_hooks.cli.context import FAILED, SOME_REFUSED, ReasonOption, open_access
+from deid_hooks.cli.output import Format, FormatOption, choose_format, say, write_rows
 
 _COLUMNS = ["file", "status", "output", "log_id", "reason", "not_restored"]
 _BACK = ("restored", "derived")
@@ -39,7 +36,7 @@ def reidentify(
 
     \b
     deid-hooks reidentify delivered --output originals --reason 'incidental finding'
-    deid-hooks reidentify segmentations --derived --output home
+    deid-hooks reidentify segmentations --derived --output originals
     """
     from deid_hooks.admin.reidentify import Reidentifier
 
@@ -49,32 +46,31 @@ def reidentify(
     if any(path.is_dir() and Path(place).is_relative_to(path.resolve()) for path in paths):
         raise typer.BadParameter("the output folder can't be within one that is read")
     counts: Counter[str] = Counter()
+    with open_access(context, "reidentify", reason) as access:
 
-    def told(results: Iterator[Returned]) -> Iterator[dict[str, Any]]:
-        for each in results:
-            counts[each.status] += 1
-            if chosen(form) is Format.TABLE and each.status in _BACK and not each.not_restored:
-                continue
-            yield {
-                "file": str(each.path),
-                "status": each.status,
-                "output": str(each.output) if each.output else None,
-                "log_id": each.log_id,
-                "reason": each.reason,
-                "not_restored": list(each.not_restored),
-            }
+        def rows() -> Iterator[dict[str, Any]]:
+            for each in Reidentifier(access, output, derived).run(paths):
+                counts[each.status] += 1
+                whole = each.status in _BACK and not each.not_restored
+                if choose_format(form) is Format.TABLE and whole:
+                    continue
+                yield {
+                    "file": str(each.path),
+                    "status": each.status,
+                    "output": str(each.output) if each.output else None,
+                    "log_id": each.log_id,
+                    "reason": each.reason,
+                    "not_restored": list(each.not_restored),
+                }
 
-    with looking(context, "reidentify", reason) as looker:
         try:
-            write_rows(
-                told(Reidentifier(looker, output, derived).run(paths)), _COLUMNS, form, "log_id"
-            )
+            write_rows(rows(), _COLUMNS, form, "log_id")
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
             raise typer.BadParameter(f"{output} can't be made: {error.strerror}") from None
     parts = ", ".join(f"{number} {status}" for status, number in counts.items())
-    typer.echo(f"{counts.total()} files: {parts or 'nothing to do'}", err=True)
+    say(f"{counts.total()} files: {parts or 'nothing to do'}")
     if not sum(counts[status] for status in _BACK):
         raise typer.Exit(FAILED)
     if sum(counts[status] for status in ("not found", "refused", "failed")):

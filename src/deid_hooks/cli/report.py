@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from itertools import islice
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deid_hooks.batches import split_batches
 from deid_hooks.cli.context import (
-    NOTHING_FOUND,
     ReasonOption,
     TermsArgument,
-    looking,
+    open_access,
     read_term_texts,
+    stop_without,
 )
-from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
+from deid_hooks.cli.output import (
+    Format,
+    FormatOption,
+    choose_format,
+    join_values,
+    make_visible,
+    put,
+    say,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from deid_hooks.admin.report import Line
@@ -40,66 +49,63 @@ def report(
     deid-hooks report subject=SUBJ-007 project=TRIAL7 --format csv > report.csv
     """
     from deid_hooks.admin.report import COLUMNS
-    from deid_hooks.admin.report import report as lines_of
+    from deid_hooks.admin.report import report as make_lines
     from deid_hooks.query.parser import parse_terms
 
     texts = read_term_texts(terms)
     query = parse_terms(texts)
     persons: set[Hashable] = set()
-    with looking(context, "report", reason) as looker:
-        found = looker.recorded(
-            looker.recorder.search(query), "\n".join(texts), lambda log_id: [log_id]
-        )
-        lines = lines_of(looker.recorder, found)
-        if chosen(form) is Format.TABLE:
+    with open_access(context, "report", reason) as access:
+        found = access.record_ids(access.log.search(query), "\n".join(texts))
+        lines = make_lines(access.log, found)
+        if choose_format(form) is Format.TABLE:
             _print_by_person(lines, persons)
         else:
 
-            def rows() -> Iterable[dict[str, Any]]:
+            def rows() -> Iterator[dict[str, Any]]:
                 for line in lines:
                     persons.add(line.person)
                     yield line.row
 
             write_rows(rows(), COLUMNS, form, "id")
     if not persons:
-        typer.echo("Nothing found.", err=True)
-        raise typer.Exit(NOTHING_FOUND)
+        stop_without("Nothing found.")
     if len(persons) > 1:
-        typer.echo(
-            f"{len(persons)} subjects: they differ in PatientID, its issuer, or the project.",
-            err=True,
-        )
+        say(f"{len(persons)} subjects: they differ in PatientID, its issuer, or the project.")
 
 
 def _print_by_person(lines: Iterable[Line], persons: set[Hashable]) -> None:
-    """A table for each person. Of very many lines, some at a time."""
-    remaining = iter(lines)
-    while some := list(islice(remaining, _LINES_AT_ONCE)):
+    """Print a table for each person. Of very many lines, some at a time."""
+    for some in split_batches(lines, _LINES_AT_ONCE):
         by_person: dict[Hashable, list[Line]] = {}
         for line in some:
             by_person.setdefault(line.person, []).append(line)
         for person, theirs in by_person.items():
             if persons:
-                print()
+                put()
             persons.add(person)
-            print(visible(_heading(theirs[0].row)))
-            write_rows(map(_short, theirs), _TABLE, Format.TABLE, "id")
+            put(make_visible(_write_heading(theirs[0].row)))
+            write_rows(map(_shorten, theirs), _TABLE, Format.TABLE, "id")
 
 
-def _heading(row: dict[str, Any]) -> str:
-    number, issuer = row["PatientID"], row["IssuerOfPatientID"]
+def _write_heading(row: dict[str, Any]) -> str:
+    from deid_hooks.admin.report import PATIENT
+
+    number, issuer, name, born, subject = (
+        join_values(row[column]) for column in (*PATIENT, "subject")
+    )
     parts = [
-        f"PatientID {_text(number)}" + (f" of {_text(issuer)}" if issuer else ""),
-        _text(row["PatientName"]),
-        f"born {_text(row['PatientBirthDate'])}" if row["PatientBirthDate"] else "",
-        f"subject {_text(row['subject'])}" if row["subject"] else "",
-        f"project {row['project']}" if row["project"] else "",
-        "BLOCKED" if row["blocked"] else "",
+        f"PatientID {number}" + (f" of {issuer}" if issuer else ""),
+        name,
+        born and f"born {born}",
+        subject and f"subject {subject}",
+        row["project"] and f"project {row['project']}",
+        row["blocked"] and "BLOCKED",
     ]
     return ", ".join(filter(None, parts))
 
 
-def _short(line: Line) -> dict[str, Any]:
+def _shorten(line: Line) -> dict[str, Any]:
     row = line.row
     return {
         **row,
@@ -107,7 +113,3 @@ def _short(line: Line) -> dict[str, Any]:
         "images": row["instances"],
         "withdrawn": (row["withdrawn"] or "")[:10],
     }
-
-
-def _text(value: Any) -> str:
-    return " | ".join(value) if isinstance(value, list) else str(value or "")

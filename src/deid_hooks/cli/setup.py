@@ -1,16 +1,22 @@
-"""Setting up and looking after: ``check``, ``plugins``, ``config`` and ``init``."""
+"""Set up and inspect an installation: ``check``, ``init``, ``config``, ``plugins``, ``stats``."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deid_hooks.cli.context import FAILED, WRONG_USE, check_log, open_hooks
-from deid_hooks.cli.output import Format, FormatOption, chosen, write_rows
+from deid_hooks.cli.context import FAILED, check_log, open_hooks
+from deid_hooks.cli.output import Format, FormatOption, choose_format, put, write_rows
 from deid_hooks.errors import DeidHooksError
+
+if TYPE_CHECKING:
+    from deid_hooks.plugins import Found
+
+_STATES = ["uploaded", "partial", "failed", "pending", "withdrawn"]
 
 
 def check(context: typer.Context) -> None:
@@ -23,7 +29,7 @@ def check(context: typer.Context) -> None:
 
     with open_hooks(context) as hooks:
         check_log(hooks)
-        typer.echo(f"The log can be written: {mask_passwords(hooks.settings.url)}")
+        put(f"The log can be written: {mask_passwords(hooks.settings.url)}")
 
 
 def init(context: typer.Context) -> None:
@@ -34,28 +40,14 @@ def init(context: typer.Context) -> None:
     \b
     deid-hooks --url sqlite:////srv/deid/log.db init
     """
+    from deid_hooks.records.keys import VARIABLE
     from deid_hooks.settings import mask_passwords
 
     with open_hooks(context) as hooks:
         hooks.init()
-        typer.echo(f"log     {mask_passwords(hooks.settings.url)}")
-        typer.echo(f"secret  {hooks.settings.secret_file}")
-
-
-def serve(context: typer.Context) -> None:
-    """Serve the log over HTTP, for many uploaders. Takes the options of deid-hooks-service serve.
-
-    \b
-    deid-hooks serve --host 127.0.0.1 --port 8470
-    """
-    from deid_hooks.plugins import COMMANDS, find_installed
-
-    found = find_installed(COMMANDS).get("serve")
-    if found is None:
-        typer.echo("To serve the log, install deid-hooks-service.", err=True)
-        raise typer.Exit(WRONG_USE)
-    given = [] if context.obj.url is None else ["--url", context.obj.url]
-    found.load()([*given, *context.args])
+        secret = hooks.settings.secret_file
+        put(f"log     {mask_passwords(hooks.settings.url)}")
+        put(f"secret  {f'of the variable {VARIABLE}' if os.environ.get(VARIABLE) else secret}")
 
 
 def config(context: typer.Context, form: FormatOption = None) -> None:
@@ -67,35 +59,33 @@ def config(context: typer.Context, form: FormatOption = None) -> None:
     from deid_hooks.settings import KEYS, load_settings, mask_passwords
 
     settings = load_settings(url=context.obj.url)
-    rows = [
-        {
-            "setting": key,
-            "value": mask_passwords(settings.url)
-            if key == "url"
-            else _plain(getattr(settings, key)),
-            "from": settings.origins[key],
-        }
-        for key in KEYS
-    ]
+    rows = []
+    for key in KEYS:
+        value = getattr(settings, key)
+        text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = mask_passwords(text) if key == "url" else text
+        rows.append({"setting": key, "value": text, "from": settings.origins[key]})
     write_rows(rows, ["setting", "from", "value"], form, "setting")
 
 
 def plugins(context: typer.Context, form: FormatOption = None) -> None:
-    """List plugins, backends and engines, and whether they work. Always runs.
+    """List plugins, backends, engines, destinations and commands, and whether they work.
 
-    Exit code 1 if one that is wanted doesn't work: then nothing can be uploaded.
+    It always runs. Exit code 1 if one that is wanted doesn't work: then nothing can be uploaded.
 
     \b
     deid-hooks plugins
     """
-    rows = list(_rows(context))
-    write_rows(rows, ["kind", "name", "distribution", "state"], form, "name")
+    columns = ["kind", "name", "distribution", "state"]
+    rows = [dict(zip(columns, row, strict=True)) for row in _list_parts(context)]
+    write_rows(rows, columns, form, "name")
     if any(row["state"].startswith("FAILED") for row in rows):
         raise typer.Exit(FAILED)
 
 
-def _rows(context: typer.Context) -> Iterator[dict[str, str]]:
-    from deid_hooks.plugins import BACKENDS, ENGINES, GROUP, Found, find_all
+def _list_parts(context: typer.Context) -> Iterator[tuple[str, str, str, str]]:
+    """Yield kind, name, distribution and state of everything that is installed."""
+    from deid_hooks.plugins import BACKENDS, GROUP, KINDS, find_all
     from deid_hooks.settings import load_settings
 
     disabled: tuple[str, ...] = ()
@@ -104,62 +94,54 @@ def _rows(context: typer.Context) -> Iterator[dict[str, str]]:
         settings = load_settings(url=context.obj.url)
         disabled, scheme = settings.disabled_plugins, settings.url.partition(":")[0]
     except DeidHooksError as error:
-        yield {"kind": "settings", "name": "", "distribution": "", "state": f"FAILED: {error}"}
-
-    def row(kind: str, each: Found, state: str) -> dict[str, str]:
-        return {
-            "kind": kind,
-            "name": each.name,
-            "distribution": each.distribution,
-            "state": state,
-        }
-
-    yield {
-        "kind": "recorder",
-        "name": "recorder",
-        "distribution": "deid-hooks",
-        "state": f"writes to {scheme}" if scheme != "none" else "switched OFF (url none:)",
-    }
-    for each in find_all(GROUP):
-        state = "disabled" if each.name in disabled else _state(each, GROUP)
-        yield row("plugin", each, state)
-    for each in find_all(BACKENDS):
-        used = "in use" if each.name == scheme else "installed"
-        yield row("backend", each, _state(each, BACKENDS) or used)
-    for each in find_all(ENGINES):
-        yield row("engine", each, _state(each, ENGINES) or "installed")
+        yield "settings", "", "", f"FAILED: {error}"
+    state = f"writes to {scheme}" if scheme != "none" else "switched OFF (url none:)"
+    yield "recorder", "recorder", "deid-hooks", state
+    own = getattr(context.find_root().command, "commands", ())
+    for group, kind in KINDS.items():
+        for each in find_all(group):
+            used = group == BACKENDS and each.name == scheme
+            state = "loaded" if group == GROUP else "in use" if used else "installed"
+            if group == GROUP and each.name in disabled:
+                state = "disabled"
+            elif failure := _find_failure(each, group, own):
+                state = f"FAILED: {failure}"
+            yield kind, each.name, each.distribution, state
 
 
-def _state(each: object, group: str) -> str:
-    """What is wrong with it; for a plugin ``loaded`` if nothing is, else nothing."""
+def _find_failure(each: Found, group: str, own: Collection[str]) -> str:
+    """Return what is wrong with a part; ``""`` if nothing is."""
     import pluggy
 
+    from deid_hooks.cli.installed import make_command
     from deid_hooks.hookspecs import PROJECT_NAME
-    from deid_hooks.plugins import GROUP, Found, find_installed, mark_specs, register
+    from deid_hooks.plugins import (
+        COMMANDS,
+        GROUP,
+        find_commands,
+        find_installed,
+        mark_specs,
+        register,
+    )
 
-    assert isinstance(each, Found)
     try:
+        if group == COMMANDS:
+            find_commands(own)
+            make_command(each)
+            return ""
         find_installed(group)
         loaded = each.load()
-        if group != GROUP:
-            return ""
-        manager = pluggy.PluginManager(PROJECT_NAME)
-        manager.add_hookspecs(mark_specs(PROJECT_NAME))
-        register(manager, loaded, each.name)
+        if group == GROUP:
+            manager = pluggy.PluginManager(PROJECT_NAME)
+            manager.add_hookspecs(mark_specs(PROJECT_NAME))
+            register(manager, loaded, each.name)
     except DeidHooksError as error:
-        return f"FAILED: {error}"
-    return "loaded"
-
-
-def _plain(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-_STATES = ["uploaded", "partial", "failed", "pending", "withdrawn"]
+        return str(error)
+    return ""
 
 
 def stats(context: typer.Context, form: FormatOption = None) -> None:
-    """Show the log in numbers: entries, patients, looks, and what is at each destination.
+    """Show the log in numbers: entries, patients, access, and what is at each destination.
 
     \b
     deid-hooks stats
@@ -176,18 +158,18 @@ def stats(context: typer.Context, form: FormatOption = None) -> None:
     for destination, event, count in found.copies:
         state = "pending" if event == "cleared" else event
         destinations.setdefault(destination, Counter())[state] += count
-    if chosen(form) is not Format.TABLE:
-        for destination, states in destinations.items():
-            numbers += [
-                {"what": f"{state} at {destination}", "count": count}
-                for state, count in states.items()
-            ]
+    if choose_format(form) is not Format.TABLE:
+        numbers += [
+            {"what": f"{state} at {destination}", "count": count}
+            for destination, states in destinations.items()
+            for state, count in states.items()
+        ]
         write_rows(numbers, ["what", "count"], form, "what")
         return
     for row in numbers:
-        print(f"{row['what']:<12} {row['count']}")
+        put(f"{row['what']:<12} {row['count']}")
     if destinations:
-        print()
+        put()
         rows = [{"destination": name, **states} for name, states in sorted(destinations.items())]
         used = [state for state in _STATES if any(state in row for row in rows)]
         write_rows(rows, ["destination", *used], form, "destination")

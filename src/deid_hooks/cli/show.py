@@ -1,4 +1,4 @@
-"""Looking into the log: ``show`` and ``pending``."""
+"""Entries as they are: ``show`` and ``pending``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import NOTHING_FOUND, ReasonOption, looking, open_hooks, read_arguments
-from deid_hooks.cli.output import Format, FormatOption, chosen, visible, write_rows
-from deid_hooks.dicom import dictionary
-from deid_hooks.log import Log
-from deid_hooks.records.model import Entry, UploadEvent
+from deid_hooks.cli.context import (
+    NOTHING_FOUND,
+    ReasonOption,
+    open_access,
+    open_hooks,
+    read_arguments,
+)
+from deid_hooks.cli.output import (
+    Format,
+    FormatOption,
+    choose_format,
+    make_visible,
+    put,
+    say,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from deid_hooks.log import Log
+    from deid_hooks.records.model import Entry, UploadEvent
 
 
 def show(
@@ -38,28 +50,20 @@ def show(
     deid-hooks show delivered/image.dcm
     deid-hooks search @terms.txt --format ids | deid-hooks show - --format json
     """
-
-    wanted = chosen(form)
-    with looking(context, "show", reason) as looker:
-        recorder = looker.recorder
-        log_ids, unknown = _log_ids(recorder, read_arguments(ids))
-        looker.record(" ".join(log_ids), log_ids)
-        if wanted is Format.IDS:
-            shown = [entry.log_id for entry in recorder.entries(log_ids)]
-            print("\n".join(shown))
-        else:
-            shown = print_entries(recorder, log_ids, wanted)
+    with open_access(context, "show", reason) as access:
+        log_ids, unknown = _find_log_ids(access.log, read_arguments(ids))
+        access.record(" ".join(log_ids), log_ids)
+        shown = _print_entries(access.log, log_ids, choose_format(form))
         for log_id in log_ids:
             if log_id not in shown:
-                typer.echo(_why_not(recorder, log_id), err=True)
-    for file in unknown:
-        typer.echo(f"The log has no entry for {file}.", err=True)
+                say(_explain_absence(access.log, log_id))
+    say(*(f"The log has no entry for {file}." for file in unknown))
     if unknown or len(shown) < len(log_ids):
         raise typer.Exit(NOTHING_FOUND)
 
 
 def pending(context: typer.Context, form: FormatOption = None) -> None:
-    """List what was sent or about to be sent, and nobody said what became of it.
+    """List what was sent or about to be sent, and of which no outcome is known.
 
     Run the upload again: what has arrived is not sent twice where the destination can tell.
 
@@ -77,11 +81,11 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
             for event in hooks.open_log().pending()
         ]
     if write_rows(rows, ["id", "cleared", "destination", "uploader"], form, "id") == 0:
-        typer.echo("Nothing is pending.", err=True)
+        say("Nothing is pending.")
 
 
-def _why_not(recorder: Log, log_id: str) -> str:
-    stone = recorder.tombstone(log_id)
+def _explain_absence(log: Log, log_id: str) -> str:
+    stone = log.tombstone(log_id)
     if stone is None:
         return f"The log has no entry for {log_id}."
     by = f"{stone.erasure.who} at {stone.erasure.at}: {stone.erasure.reason}"
@@ -89,8 +93,8 @@ def _why_not(recorder: Log, log_id: str) -> str:
     return f"{log_id} was forgotten by {by}.{sent}"
 
 
-def _log_ids(recorder: Log, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Log ids of ids and files, in order and once each; and the files that no entry knows."""
+def _find_log_ids(log: Log, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the log ids of ids and files, in order and once each; and files without an entry."""
     from deid_hooks.records.model import parse_log_id
 
     log_ids: dict[str, None] = {}
@@ -99,7 +103,7 @@ def _log_ids(recorder: Log, words: Sequence[str]) -> tuple[list[str], list[str]]
         if log_id := parse_log_id(word):
             log_ids[log_id] = None
         elif os.path.isfile(word):  # noqa: PTH113 - Path.is_file raises for what is too long
-            found = _ids_of_file(recorder, Path(word))
+            found = _find_ids_of_file(log, Path(word))
             log_ids.update(dict.fromkeys(found))
             unknown += [] if found else [word]
         else:
@@ -107,7 +111,7 @@ def _log_ids(recorder: Log, words: Sequence[str]) -> tuple[list[str], list[str]]
     return list(log_ids), unknown
 
 
-def _ids_of_file(recorder: Log, path: Path) -> list[str]:
+def _find_ids_of_file(log: Log, path: Path) -> list[str]:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -118,45 +122,50 @@ def _ids_of_file(recorder: Log, path: Path) -> list[str]:
         uid = str(dataset.SOPInstanceUID)
     except (InvalidDicomError, AttributeError, OSError):
         raise typer.BadParameter(f"{path} is not a DICOM file with a SOPInstanceUID") from None
-    return list(recorder.search(parse_terms([f"deid:SOPInstanceUID=={uid}"])))
+    return list(log.search(parse_terms([f"deid:SOPInstanceUID=={uid}"])))
 
 
-_COLUMNS = ("id", "created", "project", "uploader", "timestamp")
-
-
-def print_entries(recorder: Log, log_ids: list[str], form: Format) -> list[str]:
+def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
     """Print the entries, one after the other, and return the ids of those there were."""
+    from deid_hooks.admin.export_log import ENTRY_COLUMNS
+
     uploads: dict[str, list[UploadEvent]] = {}
-    for event in recorder.uploads(log_ids):
+    for event in log.uploads(log_ids):
         uploads.setdefault(event.log_id, []).append(event)
     shown: list[str] = []
 
     def documents() -> Iterator[dict[str, Any]]:
-        for entry in recorder.entries(log_ids):
+        for entry in log.entries(log_ids):
             shown.append(entry.log_id)
-            yield _document(entry, uploads.get(entry.log_id, []))
+            yield _make_document(entry, uploads.get(entry.log_id, []))
 
     if form is Format.TABLE:
         for document in documents():
-            _print_readable(document)
+            _print_readable(document, ENTRY_COLUMNS)
     elif form is Format.CSV:
-        write_rows(map(_flat, documents()), [*_COLUMNS, "fields", "deid", "uploads"], form, "id")
+        nested = ["fields", "deid", "uploads"]  # as JSON in their cell
+        rows = (
+            {**each, **{name: json.dumps(each[name], ensure_ascii=False) for name in nested}}
+            for each in documents()
+        )
+        write_rows(rows, [*ENTRY_COLUMNS, *nested], form, "id")
     else:
-        columns = [*_COLUMNS, "fields", "deid", "originals", "instances", "uids", "uploads"]
-        write_rows(documents(), columns, form, "id")
+        nested = ["fields", "deid", "originals", "instances", "uids", "uploads"]
+        write_rows(documents(), [*ENTRY_COLUMNS, *nested], form, "id")
     return shown
 
 
-def _document(entry: Entry, uploads: list[UploadEvent]) -> dict[str, Any]:
-    """An entry as a JSON document; originals keep the DICOM JSON model."""
+def _make_document(entry: Entry, uploads: Sequence[UploadEvent]) -> dict[str, Any]:
+    """Return an entry as a JSON document; originals keep the DICOM JSON model."""
+    from deid_hooks.admin.export_log import describe_entry
+
+    def unwrap(values: Mapping[str, Sequence[str]]) -> dict[str, str | list[str]]:
+        return {key: each[0] if len(each) == 1 else list(each) for key, each in values.items()}
+
     return {
-        "id": entry.log_id,
-        "created": entry.created,
-        "project": entry.project,
-        "uploader": entry.uploader,
-        "timestamp": entry.timestamp,
-        "fields": {keyword: _one(values) for keyword, values in entry.fields.items()},
-        "deid": {keyword: _one(values) for keyword, values in entry.deid.items()},
+        **describe_entry(entry),
+        "fields": unwrap(entry.fields),
+        "deid": unwrap(entry.deid),
         "originals": json.loads(entry.originals),
         "instances": [
             {
@@ -168,83 +177,64 @@ def _document(entry: Entry, uploads: list[UploadEvent]) -> dict[str, Any]:
         ],
         "uids": [{"deid_uid": deid_uid, "uid": uid} for deid_uid, uid in entry.uids],
         "uploads": [
-            {
-                "at": event.at,
-                "event": event.event,
-                "destination": event.destination,
-                "uploader": event.uploader,
-            }
+            {name: getattr(event, name) for name in ("at", "event", "destination", "uploader")}
             for event in uploads
         ],
     }
 
 
-def _one(values: tuple[str, ...]) -> str | list[str]:
-    return values[0] if len(values) == 1 else list(values)
-
-
-def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a spreadsheet: nested parts as JSON in their cell."""
-    nested = ("fields", "deid", "uploads")
-    return {
-        **{column: document[column] for column in _COLUMNS},
-        **{column: json.dumps(document[column], ensure_ascii=False) for column in nested},
-    }
-
-
-def _print_readable(document: Mapping[str, Any]) -> None:
-    for column in _COLUMNS:
-        print(f"{column:<10} {visible(str(document[column] or ''))}".rstrip())
+def _print_readable(document: Mapping[str, Any], columns: Sequence[str]) -> None:
+    for column in columns:
+        put(f"{column:<10} {make_visible(str(document[column] or ''))}".rstrip())
     for upload in document["uploads"]:
-        print(
-            f"{'upload':<10} {upload['at']}  {upload['event']:<8}  {visible(upload['destination'])}"
-        )
-    print("originals of all instances")
+        destination = make_visible(upload["destination"])
+        put(f"{'upload':<10} {upload['at']}  {upload['event']:<8}  {destination}")
+    put("originals of all instances")
     _print_originals(document["originals"], document["deid"])
     for instance in document["instances"]:
-        print(f"instance {instance['SOPInstanceUID']}")
-        print(f"  de-identified {instance['deid_SOPInstanceUID']}")
+        put(f"instance {instance['SOPInstanceUID']}")
+        put(f"  de-identified {instance['deid_SOPInstanceUID']}")
         _print_originals(instance["originals"], {})
-    print()
+    put()
 
 
 def _print_originals(originals: Mapping[str, Any], deid: Mapping[str, Any]) -> None:
     for path, element in sorted(originals.items()):
-        name = _name(path)
-        now = f"  -> {visible(str(deid[name]))}" if name in deid else ""
-        print(f"  {name} = {visible(_value(element))}{now}")
+        name = _name_path(path)
+        now = f"  -> {make_visible(str(deid[name]))}" if name in deid else ""
+        put(f"  {name} = {make_visible(_describe_element(element))}{now}")
 
 
-def _name(path: str) -> str:
-    """``00081140.0.00081155`` as ``ReferencedImageSequence[0].ReferencedSOPInstanceUID``."""
+def _name_path(path: str) -> str:
+    """Turn ``00081140.0.00081155`` into ``ReferencedImageSequence[0].ReferencedSOPInstanceUID``."""
+    from deid_hooks.dicom.dictionary import lookup_keyword
+
     name = ""
     for part in path.split("."):
         if len(part) == 8 and all(c in "0123456789ABCDEF" for c in part):
-            keyword = dictionary.lookup_keyword(int(part, 16)) or f"({part[:4]},{part[4:]})"
+            keyword = lookup_keyword(int(part, 16)) or f"({part[:4]},{part[4:]})"
             name += f".{keyword}" if name else keyword
         else:
             name += f"[{part}]" if name else part
     return name
 
 
-def _value(element: Mapping[str, Any] | None) -> str:
+def _describe_element(element: Mapping[str, Any] | None) -> str:
     if element is None:
         return "(not in the original)"
     if "InlineBinary" in element:
         return f"({len(element['InlineBinary']) * 3 // 4} bytes)"
-    if "digest" in element or "length" in element:
-        return (
-            f"({element.get('length', 0)} bytes, kept apart)"
-            if "digest" in element
-            else "(not kept)"
-        )
+    if "digest" in element:
+        return f"({element.get('length', 0)} bytes, kept apart)"
+    if "length" in element:
+        return "(not kept)"
     values = element.get("Value", [])
     if element["vr"] == "SQ":
         return f"({len(values)} items)"
-    return "\\".join(_text(value) for value in values)
+    return "\\".join(map(_join_name, values))
 
 
-def _text(value: Any) -> str:
+def _join_name(value: Any) -> str:
     if isinstance(value, Mapping):
         groups = (value.get(g, "") for g in ("Alphabetic", "Ideographic", "Phonetic"))
         return "=".join(groups).rstrip("=")

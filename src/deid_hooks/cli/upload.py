@@ -1,4 +1,4 @@
-"""The whole job in one command: ``upload``."""
+"""The whole job in one command: ``upload``, and ``exec`` around any other uploader."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deid_hooks.cli.context import FAILED, SOME_REFUSED, WRONG_USE, check_log, open_hooks
+from deid_hooks.cli.context import FAILED, SOME_REFUSED, check_log, open_hooks
 from deid_hooks.cli.output import (
     Format,
     FormatOption,
     Unwritten,
-    chosen,
-    nobody_reads,
+    choose_format,
+    discard_output,
+    make_visible,
     put,
     say,
-    visible,
     write_rows,
 )
 
@@ -28,10 +28,17 @@ if TYPE_CHECKING:
     from deid_hooks.hooks import DeidHooks
     from deid_hooks.uploader.upload import Result, UploadOptions
 
+SourceArgument = Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")]
+EngineOption = Annotated[
+    str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
+]
+ProjectOption = Annotated[str, typer.Option(help="Pseudonyms are made per project.")]
+JobsOption = Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")]
 SubjectsOption = Annotated[
     Path | None,
     typer.Option(help="CSV of the site's own labels: PatientID,IssuerOfPatientID,label."),
 ]
+AgainOption = Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")]
 
 _COLUMNS = ["file", "status", "log_id", "reason"]
 _DELIVERED = ("uploaded", "already there")
@@ -39,17 +46,15 @@ _DELIVERED = ("uploaded", "already there")
 
 def upload(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")],
+    source: SourceArgument,
     destination: Annotated[
         str, typer.Argument(help="folder:PATH, dicom://AET@host:port, dicomweb+https://host/path")
     ],
-    engine: Annotated[
-        str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
-    ] = "basic",
-    project: Annotated[str, typer.Option(help="Pseudonyms are made per project.")] = "",
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")] = 1,
+    engine: EngineOption = "basic",
+    project: ProjectOption = "",
+    jobs: JobsOption = 1,
     subjects: SubjectsOption = None,
-    again: Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")] = False,
+    again: AgainOption = False,
     form: FormatOption = None,
 ) -> None:
     """De-identify, log, and send: every series is in the log before its first byte leaves.
@@ -73,8 +78,8 @@ def upload(
                 raise typer.BadParameter("the destination can't be within the folder that is read")
             target.check()
         except DestinationError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(WRONG_USE) from None
+            say(f"{error} Nothing was sent.")
+            raise typer.Exit(FAILED) from None
         deliver(hooks, source, target, UploadOptions(engine, project, jobs, again, labels), form)
 
 
@@ -82,7 +87,7 @@ def deliver(
     hooks: DeidHooks,
     source: Path,
     target: Destination,
-    order: UploadOptions,
+    options: UploadOptions,
     form: Format | None,
     between: Callable[[], None] = lambda: None,
 ) -> None:
@@ -92,23 +97,21 @@ def deliver(
     """
     from deid_hooks.uploader.prepare import be_quiet_and_fast
     from deid_hooks.uploader.scan import scan
-    from deid_hooks.uploader.upload import upload as uploaded
+    from deid_hooks.uploader.upload import upload as send
 
     be_quiet_and_fast()
     scanned = scan(source)
     total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
     counts: Counter[str] = Counter()
-    results = _counted(uploaded(hooks, scanned, target, order), counts, between)
-    told = _with_progress(results, total)
+    results = _count(send(hooks, scanned, target, options), counts, between)
+    shown = _show_progress(results, total)
     try:
-        _report(told, form)
-    except BrokenPipeError:  # nobody reads the report any more; the upload goes on
-        nobody_reads()
-        deque(told, maxlen=0)
-    except Unwritten:  # nor does it stop where there is no room for its report
-        nobody_reads()
-        deque(told, maxlen=0)
-        raise
+        _report(shown, form)
+    except (BrokenPipeError, Unwritten) as error:  # the upload goes on without its report
+        discard_output()
+        deque(shown, maxlen=0)
+        if isinstance(error, Unwritten):
+            raise
     finally:
         _summarise(counts, total)
     if not counts["uploaded"] + counts["already there"]:
@@ -118,12 +121,12 @@ def deliver(
 
 
 def _report(results: Iterable[Result], form: Format | None) -> None:
-    """In a pipe a row for each file; on a terminal log ids, and files only of the rest."""
+    """Write a row for each file; on a terminal the log ids, and only files that didn't arrive."""
     rows = (
         {"file": str(r.path), "status": r.status, "log_id": r.log_id, "reason": r.reason}
         for r in results
     )
-    if chosen(form) is not Format.TABLE:
+    if choose_format(form) is not Format.TABLE:
         write_rows(rows, _COLUMNS, form, "log_id")
         return
     acquisitions: Counter[tuple[str, str]] = Counter()
@@ -132,17 +135,17 @@ def _report(results: Iterable[Result], form: Format | None) -> None:
         if row["status"] in _DELIVERED:
             acquisitions[row["log_id"], row["status"]] += 1
         else:
-            others.append(row)
-    delivered = [
+            others.append(make_visible(f"{row['status']}: {row['file']}: {row['reason']}"))
+    delivered = (
         {"log_id": log_id, "files": files, "status": status}
         for (log_id, status), files in acquisitions.items()
-    ]
+    )
     write_rows(delivered, ["log_id", "files", "status"], Format.TABLE, "log_id")
-    for row in others:
-        put(visible(f"{row['status']}: {row['file']}: {row['reason']}"))
+    for line in others:
+        put(line)
 
 
-def _counted(
+def _count(
     results: Iterable[Result], counts: Counter[str], between: Callable[[], None]
 ) -> Iterator[Result]:
     for result in results:
@@ -151,7 +154,7 @@ def _counted(
         between()
 
 
-def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+def _show_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
     if not sys.stderr.isatty():
         yield from results
         return
@@ -171,7 +174,7 @@ def _summarise(counts: Counter[str], total: int) -> None:
 
 def execute(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")],
+    source: SourceArgument,
     command: Annotated[
         list[str],
         typer.Argument(metavar="-- COMMAND... {}", help="{} stands for a folder of its files."),
@@ -180,13 +183,11 @@ def execute(
     together: Annotated[
         bool, typer.Option(help="Run the command once, for all acquisitions.")
     ] = False,
-    engine: Annotated[
-        str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
-    ] = "basic",
-    project: Annotated[str, typer.Option(help="Pseudonyms are made per project.")] = "",
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")] = 1,
+    engine: EngineOption = "basic",
+    project: ProjectOption = "",
+    jobs: JobsOption = 1,
     subjects: SubjectsOption = None,
-    again: Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")] = False,
+    again: AgainOption = False,
     form: FormatOption = None,
 ) -> None:
     """De-identify, log, and have any command send: nothing reaches it before it is in the log.
@@ -203,10 +204,10 @@ def execute(
 
     target = Command(command, name, together)
     labels = read_subjects(subjects, project) if subjects else {}
-    order = UploadOptions(engine, project, jobs, again, labels, together)
+    options = UploadOptions(engine, project, jobs, again, labels, together)
     try:
-        with target.passing_signals_on(), open_hooks(context) as hooks:
+        with target.forward_signals(), open_hooks(context) as hooks:
             check_log(hooks)
-            deliver(hooks, source, target, order, form, target.refuse_to_go_on)
+            deliver(hooks, source, target, options, form, target.refuse_to_go_on)
     except Interrupted as ended:
         raise typer.Exit(128 + ended.number) from None

@@ -1,4 +1,4 @@
-"""Consent is withdrawn: ``block`` and ``withdrawn``."""
+"""Withdrawn consent: ``block``, ``withdrawn`` and ``forget``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 
 from deid_hooks.cli.context import (
     FAILED,
-    NOTHING_FOUND,
     UPLOADER,
     ReasonOption,
     SelectionArgument,
     describe_error,
-    looking,
+    open_access,
     read_arguments,
     read_term_texts,
+    stop_without,
 )
-from deid_hooks.cli.output import FormatOption, write_rows
+from deid_hooks.cli.output import FormatOption, put, say, write_rows
 
 if TYPE_CHECKING:
     from deid_hooks.admin.withdrawal import Plan
@@ -59,30 +59,23 @@ def block(
     if not reason.strip():
         raise typer.BadParameter("say why: --reason TEXT")
     texts = read_term_texts(terms or ())
-    with looking(context, "block", reason) as looker:
-        recorder = looker.recorder
+    with open_access(context, "block", reason) as access:
+        log = access.log
         if terms:
-            found = looker.recorded(
-                recorder.search(parse_terms(texts)), "\n".join(texts), lambda log_id: [log_id]
-            )
+            found = access.record_ids(log.search(parse_terms(texts)), "\n".join(texts))
             ids = list(found)
             if not ids:
-                typer.echo("Nothing found; --patient-id takes who is not in the log.", err=True)
-                raise typer.Exit(NOTHING_FOUND)
-            patients = [withdrawal.patient_of_entries(recorder, ids)]
+                stop_without("Nothing found; --patient-id takes who is not in the log.")
+            patients = [withdrawal.find_patient(log, ids)]
         else:
-            patients = list(
-                withdrawal.patients_named(read_arguments([patient_id]), recorder.secret)
-            )
-        count = withdrawal.block(recorder, patients, project, reason, lift)
-    what = "may leave again" if lift else "leaves any more"
-    where = f"project {project}" if project else "every project"
+            patients = list(withdrawal.read_patients(read_arguments([patient_id]), log.secret))
+        count = withdrawal.block(log, patients, project, reason, lift)
     whom = "one patient" if count == 1 else f"{count} patients"
-    typer.echo(f"{'Lifted' if lift else 'Blocked'}: of {whom} {_no(lift)} {what}, in {where}.")
-
-
-def _no(lift: bool) -> str:
-    return "images" if lift else "nothing"
+    where = f"project {project}" if project else "every project"
+    if lift:
+        put(f"Lifted: of {whom} images may leave again, in {where}.")
+    else:
+        put(f"Blocked: of {whom} nothing leaves any more, in {where}.")
 
 
 def withdrawn(
@@ -99,31 +92,28 @@ def withdrawn(
     \b
     deid-hooks withdrawn dicom://ARCHIVE@pacs:11112 @terms.txt --at 2026-11-24
     """
-    from deid_hooks.admin.search import selected
+    from deid_hooks.admin.search import parse_selection
     from deid_hooks.admin.withdrawal import note_withdrawn
 
-    selection = selected(read_term_texts(those))
-    when = _moment(at)
-    with looking(context, "withdrawn", reason) as looker:
-        ids = looker.recorded(
-            selection.search(looker.recorder), selection.asked, lambda log_id: [log_id]
-        )
-        name = _destination(destination)
-        noted = note_withdrawn(looker.recorder, name, ids, when, UPLOADER)
+    selection = parse_selection(read_term_texts(those))
+    when = _parse_moment(at)
+    with open_access(context, "withdrawn", reason) as access:
+        ids = access.record_ids(selection.search(access.log), selection.asked)
+        name = _name_destination(destination)
+        noted = note_withdrawn(access.log, name, ids, when, UPLOADER)
     if noted.now:
         copies = "acquisition" if noted.now == 1 else "acquisitions"
-        typer.echo(f"{noted.now} {copies} noted as withdrawn from {name}.")
+        put(f"{noted.now} {copies} noted as withdrawn from {name}.")
         return
     if noted.before:
-        typer.echo(f"That was noted before, of {noted.before} at {name}.", err=True)
+        say(f"That was noted before, of {noted.before} at {name}.")
         return
     where = f" They are at {', '.join(noted.elsewhere)}." if noted.elsewhere else ""
-    typer.echo(f"None of them was sent to {name}.{where}", err=True)
-    raise typer.Exit(NOTHING_FOUND)
+    stop_without(f"None of them was sent to {name}.{where}")
 
 
-def _moment(text: str) -> str:
-    """A date, or a date and time, as upload events have it."""
+def _parse_moment(text: str) -> str:
+    """Return a date, or a date and time, as upload events have it."""
     present = datetime.now(UTC)
     try:
         when = datetime.fromisoformat(text) if text else present
@@ -135,8 +125,8 @@ def _moment(text: str) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _destination(text: str) -> str:
-    """A destination as uploads note it: a relative folder stands there with its whole path."""
+def _name_destination(text: str) -> str:
+    """Return a destination as uploads note it: a relative folder with its whole path."""
     from deid_hooks.destinations import open_destination
     from deid_hooks.errors import DeidHooksError
     from deid_hooks.settings import mask_passwords
@@ -165,49 +155,47 @@ def forget(
     deid-hooks forget @terms.txt --reason 'request of 2026-11-24' --dry-run
     deid-hooks forget 'created=..2015-12-31' --reason 'kept for ten years' --yes
     """
-    from deid_hooks.admin.search import selected
+    from deid_hooks.admin.search import parse_selection
     from deid_hooks.admin.withdrawal import forget as erase
     from deid_hooks.admin.withdrawal import plan
     from deid_hooks.errors import LogError
 
     if not reason.strip():
         raise typer.BadParameter("say why: --reason TEXT")
-    selection = selected(read_term_texts(those))
-    with looking(context, "forget", reason) as looker:
-        made = plan(looker, selection)
+    selection = parse_selection(read_term_texts(those))
+    with open_access(context, "forget", reason) as access:
+        made = plan(access, selection)
         _refuse_unknown(made)
         _warn_of_copies(made)
         if dry_run:
             write_rows(({"id": log_id} for log_id in made.log_ids), ["id"], form, "id")
-            typer.echo(f"{_entries(len(made.log_ids))} would be erased.", err=True)
+            say(f"{_count_entries(len(made.log_ids))} would be erased.")
             return
         _confirm(made, yes)
         try:
-            erase(looker, [*made.log_ids, *made.forgotten], reason)
+            erase(access, [*made.log_ids, *made.forgotten], reason)
         except LogError as error:
             if type(error) is not LogError:  # nothing was erased
                 raise
-            typer.echo(describe_error(error), err=True)
-            _tell_how_to_finish(made)
+            say(describe_error(error))
+            one = (made.log_ids or made.forgotten)[0]
+            say(f"To finish it: deid-hooks forget {one} --reason ... --yes")
             raise typer.Exit(FAILED) from None
-    typer.echo(f"Erased: {_entries(len(made.log_ids))}.")
+    put(f"Erased: {_count_entries(len(made.log_ids))}.")
 
 
 def _refuse_unknown(made: Plan) -> None:
     for log_id in made.unknown:
-        typer.echo(f"The log has no entry for {log_id}.", err=True)
+        say(f"The log has no entry for {log_id}.")
     if made.unknown or not (made.log_ids or made.forgotten):
-        typer.echo("Nothing was erased.", err=True)
-        raise typer.Exit(NOTHING_FOUND)
+        stop_without("Nothing was erased.")
 
 
 def _warn_of_copies(made: Plan) -> None:
-    """The log is what leads from a copy to the patient; without it nobody finds them."""
+    """Name the copies that nobody can find again without the log."""
     if made.copies:
         where = ", ".join(f"{destination} ({count})" for destination, count in made.copies.items())
-        typer.echo(
-            f"Not noted as withdrawn, and not to be found again without the log: {where}.", err=True
-        )
+        say(f"Not noted as withdrawn, and not to be found again without the log: {where}.")
 
 
 def _confirm(made: Plan, yes: bool) -> None:
@@ -215,15 +203,10 @@ def _confirm(made: Plan, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody is there to ask: add --yes, or see with --dry-run")
-    if not typer.confirm(f"Erase {_entries(len(made.log_ids))} for good?", err=True):
-        typer.echo("Nothing was erased.", err=True)
+    if not typer.confirm(f"Erase {_count_entries(len(made.log_ids))} for good?", err=True):
+        say("Nothing was erased.")
         raise typer.Exit(FAILED)
 
 
-def _tell_how_to_finish(made: Plan) -> None:
-    one = (made.log_ids or made.forgotten)[0]
-    typer.echo(f"To finish it: deid-hooks forget {one} --reason ... --yes", err=True)
-
-
-def _entries(count: int) -> str:
+def _count_entries(count: int) -> str:
     return "1 entry" if count == 1 else f"{count} entries"

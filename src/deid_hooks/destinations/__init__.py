@@ -1,4 +1,4 @@
-"""Where de-identified files go: what a destination does, and how one is found by its scheme."""
+"""Where de-identified files go: what a destination does, and how it is found by its scheme."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from deid_hooks import DeidHooksError, SettingsError
+from deid_hooks import DeidHooksError, PluginError, SettingsError, find_installed
+from deid_hooks.plugins import DESTINATIONS
 
-KINDS = "folder:PATH, dicom://AET@host:port, dicomweb+http(s)://host:port/path"
+FINISH = "run it again: what has arrived is not sent twice"
+"""The remedy for what was cut off."""
+
+_EXAMPLES = "folder:PATH, dicom://AET@host:port or dicomweb+https://host:port/path"
 
 
 class DestinationError(DeidHooksError):
@@ -29,10 +33,7 @@ class DestinationError(DeidHooksError):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A de-identified file that waits to be sent, and the entry that it belongs to.
-
-    The UIDs are its own, de-identified.
-    """
+    """A de-identified file that waits to be sent, with its own UIDs and the id of its entry."""
 
     path: Path
     study_uid: str
@@ -56,50 +57,57 @@ class Delivery:
 class Destination(Protocol):
     """Takes the files of one acquisition after the other; used by one thread.
 
-    Raises DestinationError and nothing else.
+    Its methods raise DestinationError and nothing else.
     """
 
     name: str
-    """How it stands in the log: the same for the same place every time, without credentials."""
+    """Its name in the log: the same for the same place every time, without credentials."""
 
     def check(self) -> None:
         """Return if it can be reached and takes files."""
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
-        """Deliver the files of an acquisition; what became of each, in their order.
+        """Deliver the files of an acquisition; return one delivery for each, in their order.
 
-        What is delivered is there for good. No file takes another one's place. ``tried_before``:
-        some may be there already, which is looked for where the destination can tell.
+        What is delivered stays there. No file takes another one's place. ``tried_before``: some may
+        be there already, which is looked for where the destination can tell.
         """
 
 
 def open_destination(text: str) -> Destination:
-    """The destination that ``text`` names. Nothing is touched before ``check``.
+    """Return the destination that ``text`` names. Nothing is touched before ``check``.
 
-    Raises SettingsError for a scheme that isn't known, or whose library isn't installed; it never
+    What stands before the colon is the name of an entry point, a factory, which is called with the
+    whole text. Raises SettingsError for a scheme that isn't installed, or a text that its
+    destination can't use; PluginError for a destination that can't be imported or made. No message
     repeats what may be a password.
     """
-    # Each needs what stands above, and a library that the others do without.
-    scheme, colon, rest = text.partition(":")
-    if scheme == "folder" and colon:
-        from deid_hooks.destinations.folder import Folder
-
-        return Folder(rest)
-    if scheme == "dicom" and colon:
-        from deid_hooks.destinations.dicom import Archive
-
-        return Archive(text)
-    if scheme in ("dicomweb+http", "dicomweb+https") and colon:
-        from deid_hooks.destinations.dicomweb import Web
-
-        return Web(text)
+    scheme, colon, _ = text.partition(":")
     if not colon or "/" in scheme:
-        raise SettingsError(f"A destination begins with its kind: {KINDS}.")
-    raise SettingsError(f"There is no kind of destination {scheme}:. Known: {KINDS}.")
+        raise SettingsError(f"A destination begins with its scheme, as in {_EXAMPLES}.")
+    known = find_installed(DESTINATIONS)
+    if scheme not in known:
+        raise SettingsError(
+            f"There is no destination {scheme}:, as in {_EXAMPLES}. Installed are"
+            f" {', '.join(f'{name}:' for name in known)}."
+        )
+    destination: Destination = known[scheme].make(text)
+    for member in ("name", "check", "deliver"):
+        if not hasattr(destination, member):
+            raise PluginError(f"The destination {known[scheme]} is none: it has no {member}.")
+    return destination
+
+
+def is_host(name: str | None) -> bool:
+    """Return whether this can be the name or address of a host."""
+    try:
+        return bool((name or "").encode("idna"))
+    except UnicodeError:  # an empty label, or one that is too long
+        return False
 
 
 def find_known(files: Sequence[Outgoing], there: Collection[str]) -> dict[int, Delivery]:
-    """What is clear of some files, by their place, before anything is sent to an archive.
+    """Return what is clear of some files, by their place, before anything is sent to an archive.
 
     ``there`` holds SOP Instance UIDs that the archive has. It keeps one instance of a UID: another
     file with the same one would take the place of the first.

@@ -19,7 +19,15 @@ from pydicom.filereader import read_partial
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from deid_hooks import SettingsError
-from deid_hooks.destinations import Delivery, DestinationError, Outgoing, find_known
+from deid_hooks.batches import split_batches
+from deid_hooks.destinations import (
+    FINISH,
+    Delivery,
+    DestinationError,
+    Outgoing,
+    find_known,
+    is_host,
+)
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 _DUPLICATE = 0x0111
 _MOST_IDS = 0xFFFF  # of messages, PS3.7, section 9.3.1.1
 _WARNINGS = range(0xB000, 0xC000)
-_FINISH = "run it again: what has arrived is not sent twice"
 
 
 class Archive:
@@ -45,7 +52,7 @@ class Archive:
                 "Sending to dicom: needs pynetdicom: pip install 'deid-hooks[dicom]'"
             ) from None
         pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True  # a file goes out as it lies there
-        # It prints tracebacks of what is told here in words.
+        # It prints tracebacks of what is explained here in words.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
         self._address = parse_address(url)
         self.name = self._address.name
@@ -57,17 +64,17 @@ class Archive:
         self._entity.dimse_timeout = self._entity.network_timeout = seconds
 
     def check(self) -> None:
-        """C-ECHO (PS3.4, annex A)."""
+        """Send a C-ECHO (PS3.4, annex A)."""
         from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
         with self._association([(Verification, None)]) as association:
             if not association.is_established or _code(association.send_c_echo()) != 0:
                 raise DestinationError(
-                    f"the archive {self.name} does not answer a C-ECHO", "look at its log"
+                    f"the archive {self.name} does not answer a C-ECHO", "read its log"
                 )
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
-        found = find_known(files, self._found(files) if tried_before else ())
+        found = find_known(files, self._find(files) if tried_before else ())
         kinds: dict[int, Kind] = {}
         for at in (at for at in range(len(files)) if at not in found):
             if kind := read_kind(files[at]):
@@ -76,7 +83,7 @@ class Archive:
                 found[at] = Delivery(
                     "failed", "it does not say its SOP class and transfer syntax, as C-STORE needs"
                 )
-        for some in batches(sorted(set(kinds.values()))):
+        for some in split_batches(sorted(set(kinds.values())), _MOST_KINDS):
             batch = {at: kind for at, kind in kinds.items() if kind in some}
             found |= self._deliver_batch(files, batch)
         return [found[at] for at in range(len(files))]
@@ -100,7 +107,7 @@ class Archive:
                 "failed", f"{self.name} takes no {UID(kind.sop_class).name} in the syntax {syntax}"
             )
         if not association.is_established:
-            return Delivery("failed", f"the association with {self.name} was lost; {_FINISH}")
+            return Delivery("failed", f"the association with {self.name} was lost; {FINISH}")
         as_it_lies = kind.as_it_lies and (kind.sop_class, kind.syntax) in accepted
         self._asked = self._asked % _MOST_IDS + 1
         try:
@@ -113,7 +120,7 @@ class Archive:
             association.abort()  # what comes now can't be told apart either
             code = None
         if code is None:
-            return Delivery("failed", f"{self.name} gave no answer, it may be there; {_FINISH}")
+            return Delivery("failed", f"{self.name} gave no answer, it may be there; {FINISH}")
         if code == _DUPLICATE:
             return Delivery("already there")
         if code == 0:
@@ -122,8 +129,8 @@ class Archive:
             return Delivery("uploaded", f"{self.name} took it with the warning {code:04X}")
         return Delivery("failed", f"{self.name} refused it with the status {code:04X}")
 
-    def _found(self, files: Sequence[Outgoing]) -> set[str]:
-        """SOP Instance UIDs that a C-FIND tells of; none if the archive can't be asked."""
+    def _find(self, files: Sequence[Outgoing]) -> set[str]:
+        """Return the SOP Instance UIDs that a C-FIND finds; none if the archive can't be asked."""
         from pynetdicom.sop_class import (  # type: ignore[attr-defined]
             StudyRootQueryRetrieveInformationModelFind as FIND,
         )
@@ -160,7 +167,7 @@ class Archive:
                     (evt.EVT_DIMSE_RECV, _note, [self._answers]),
                 ],
             )
-        except (OSError, ValueError) as error:  # a host whose name can be none
+        except (OSError, ValueError) as error:
             raise DestinationError(
                 f"the archive {self.name} can't be reached ({type(error).__name__})"
             ) from None
@@ -168,13 +175,13 @@ class Archive:
             if association.is_rejected:
                 raise DestinationError(
                     f"the archive {self.name} rejected the association",
-                    f"look whether it knows this machine as {address.calling}",
+                    f"see whether it knows this machine as {address.calling}",
                 )
             if not association.is_established and not association.acceptor.primitive:
                 trust = ", and that each side knows the other's certificate" if address.tls else ""
                 raise DestinationError(
                     f"the archive {self.name} can't be reached",
-                    f"see that it runs{trust}; {_FINISH}",
+                    f"see that it runs{trust}; {FINISH}",
                 )
             yield association
         finally:
@@ -185,19 +192,19 @@ class Archive:
 
 
 def _tune(event: Event, seconds: float) -> None:
-    """No waiting for more to send (90 ms a file), and none for a receiver that stopped reading."""
+    """Don't wait for more to send (90 ms a file), nor for a receiver that stopped reading."""
     connection: Any = event.assoc.dul.socket
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.socket.settimeout(seconds)
 
 
 def _note(event: Event, answers: deque[int]) -> None:
-    """To which message each answer belongs: an archive that answers twice is a file ahead."""
+    """Note to which message an answer belongs: an archive that answers twice is a file ahead."""
     answers.append(int(event.message.command_set.get("MessageIDBeingRespondedTo", 0)))
 
 
 def _code(status: Dataset) -> int | None:
-    """The status (PS3.7, annex C); None for silence."""
+    """Return the status (PS3.7, annex C); None without an answer."""
     return int(status.Status) if "Status" in status else None
 
 
@@ -209,7 +216,7 @@ _SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an archive is, and how it is spoken to. ``name`` is without the options."""
+    """Where an archive is, and how it is reached. ``name`` is without the options."""
 
     called: str
     calling: str
@@ -225,7 +232,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Raises SettingsError for a URL that isn't one, and for certificates that can't be read."""
+    """Parse a URL. Raises SettingsError if it isn't one, or if certificates can't be read."""
     malformed = SettingsError("A DICOM archive is named as dicom://AET@host:port, with a port.")
     try:
         split = urlsplit(url)
@@ -233,7 +240,7 @@ def parse_address(url: str) -> Address:
         pairs = parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query))
     except ValueError:
         raise malformed from None
-    if split.password or split.path.strip("/") or not (host and port):
+    if split.password or split.path.strip("/") or not (is_host(host) and port):
         raise malformed
     if not _TITLE.fullmatch(called):
         raise malformed
@@ -244,10 +251,10 @@ def parse_address(url: str) -> Address:
     calling = options.get("calling", _CALLING)
     if not _TITLE.fullmatch(calling):
         raise SettingsError("calling= wants an application entity title of 1 to 16 characters.")
-    return Address(called, calling, host, port, _seconds(options), _tls(options))
+    return Address(called, calling, host, port, _parse_seconds(options), _load_tls(options))
 
 
-def _seconds(options: dict[str, str]) -> float:
+def _parse_seconds(options: dict[str, str]) -> float:
     try:
         seconds = float(options.get("timeout", _SECONDS))
     except ValueError:
@@ -257,7 +264,7 @@ def _seconds(options: dict[str, str]) -> float:
     return seconds
 
 
-def _tls(options: dict[str, str]) -> ssl.SSLContext | None:
+def _load_tls(options: dict[str, str]) -> ssl.SSLContext | None:
     if options.get("tls", "no") not in ("yes", "no"):
         raise SettingsError("tls= wants yes or no.")
     if options.get("tls") != "yes":
@@ -283,8 +290,8 @@ _SOP_INSTANCE_UID = 0x00080018
 class Kind(NamedTuple):
     """What has to be negotiated for a file.
 
-    ``as_it_lies``: its file meta information says of it what its dataset says, so that it can be
-    sent without being decoded.
+    ``as_it_lies``: its file meta information agrees with its dataset, so that it can be sent
+    without being decoded.
     """
 
     sop_class: str
@@ -293,7 +300,7 @@ class Kind(NamedTuple):
 
 
 def read_kind(file: Outgoing) -> Kind | None:
-    """What a file is; None if it doesn't say so by UIDs that can be proposed."""
+    """Return what a file is; None if it has no UIDs that can be proposed."""
     with file.path.open("rb") as staged:
         dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > _SOP_INSTANCE_UID)
     meta = dataset.file_meta
@@ -306,13 +313,9 @@ def read_kind(file: Outgoing) -> Kind | None:
 
 
 def list_contexts(kinds: Iterable[Kind]) -> list[tuple[str, str | None]]:
-    """What is proposed: files as they are, and what every archive takes (PS3.5, section 10.1)."""
+    """Return what to propose: files as they are, and what every archive takes (PS3.5, 10.1)."""
     proposed: set[tuple[str, str | None]] = {(kind.sop_class, kind.syntax) for kind in kinds}
     plain = {
         (kind, ImplicitVRLittleEndian) for kind, of in proposed if of == ExplicitVRLittleEndian
     }
     return sorted(proposed | plain, key=str)
-
-
-def batches(kinds: Sequence[Kind]) -> Iterator[Sequence[Kind]]:
-    return (kinds[at : at + _MOST_KINDS] for at in range(0, len(kinds), _MOST_KINDS))

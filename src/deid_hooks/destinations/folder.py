@@ -47,9 +47,10 @@ _CAUSES = {
 
 
 class Folder:
-    """The folder of that path; ``~`` is the user's own. SettingsError if that leads nowhere."""
+    """The folder of ``folder:PATH``; ``~`` is the user's own. SettingsError if it leads nowhere."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, text: str) -> None:
+        path = text.removeprefix("folder:")
         if not path:
             raise SettingsError("The destination folder: has no path: folder:PATH.")
         try:
@@ -64,42 +65,42 @@ class Folder:
         self._checked: tuple[int, int] | None = None
 
     def is_within(self, source: Path) -> bool:
-        """Whether it is that folder or lies in it: what is delivered would be read as originals."""
+        """Return whether it is in that folder: what is delivered would be read as originals."""
         return self._path.is_relative_to(source.resolve())
 
     def check(self) -> None:
         """Make the folder if its parent is there, and see that it can be written."""
-        with self._told():
+        with self._explain_errors():
             if make_private(self._path):
                 self._changed.update((self._path, self._path.parent))
             remove_leftovers(self._path)
             with make_new_file(self._path):
                 pass
-            self._checked = _identity(self._path)
+            self._checked = _identify(self._path)
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
-        deliveries = [self._delivery(file) for file in files]
+        deliveries = []
         try:
+            for file in files:
+                try:
+                    deliveries.append(Delivery(self.send(file)))
+                except DestinationError as error:
+                    deliveries.append(Delivery("failed", str(error)))
             self.finish()
         except DestinationError as error:
             return [Delivery("failed", str(error))] * len(files)
         return deliveries
 
-    def _delivery(self, file: Outgoing) -> Delivery:
-        try:
-            return Delivery(self.send(file))
-        except DestinationError as error:
-            return Delivery("failed", str(error))
-
     def has(self, file: Outgoing) -> bool:
-        """Whether one of the files with these UIDs has the same bytes."""
-        with self._told():
+        """Return whether one of the files with these UIDs has the same bytes."""
+        with self._explain_errors():
             paths = list_names(find_series_folder(self._path, file), file)
-            return any(_same(path, file.path) for path in itertools.takewhile(_taken, paths))
+            there = itertools.takewhile(os.path.lexists, paths)
+            return any(_are_equal(path, file.path) for path in there)
 
     def send(self, file: Outgoing) -> Literal["uploaded", "already there"]:
         """Deliver a file. DestinationError for what is no UID: it would become a path."""
-        with self._told():
+        with self._explain_errors():
             self._refuse_another()
             folder = find_series_folder(self._path, file)
             there = self.has(file)
@@ -109,20 +110,20 @@ class Folder:
         return "uploaded" if written else "already there"
 
     def finish(self) -> None:
-        """Bring the names to the disk; the files are there since ``send``."""
-        with self._told():
+        """Bring the names to the disk; the content is there since ``send``."""
+        with self._explain_errors():
             for folder in self._changed:
-                _sync(folder)
+                _sync_folder(folder)
             self._changed.clear()
             self._refuse_another()
 
     def _refuse_another(self) -> None:
         """Raise ESTALE if another folder took the place of the checked one, as by unmounting."""
-        if self._checked not in (None, _identity(self._path)):
+        if self._checked not in (None, _identify(self._path)):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> bool:
-        """Write a file under the first name that is free; False if it stands there meanwhile."""
+        """Write a file under the first name that is free; False if it is there meanwhile."""
         with make_new_file(self._path) as new, staged.open("rb") as source:
             with open(new.descriptor, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target, _BLOCK)
@@ -134,14 +135,14 @@ class Folder:
                 try:
                     new.name(path)
                 except FileExistsError:
-                    if _same(path, staged):
+                    if _are_equal(path, staged):
                         return False
                 else:
                     return True
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """The system's errors as what they mean for the destination."""
+    def _explain_errors(self) -> Iterator[None]:
+        """Raise the system's errors as DestinationError, with what to do."""
         try:
             yield
         except OSError as error:
@@ -152,22 +153,22 @@ class Folder:
 
 
 def find_series_folder(folder: Path, file: Outgoing) -> Path:
-    """Where its series is, below a folder. DestinationError for what is no UID."""
-    study = _checked(file.study_uid, "StudyInstanceUID")
-    return folder / study / _checked(file.series_uid, "SeriesInstanceUID")
+    """Return the folder of its series, below a folder. DestinationError for what is no UID."""
+    study = _check_uid(file.study_uid, "StudyInstanceUID")
+    return folder / study / _check_uid(file.series_uid, "SeriesInstanceUID")
 
 
 def list_names(folder: Path, file: Outgoing) -> Iterator[Path]:
-    """The names that a file may get, in the order in which they are tried.
+    """Yield the names that a file may get, in the order in which they are tried.
 
     DestinationError for what is no UID.
     """
-    stem = _checked(file.sop_uid, "SOPInstanceUID")
+    stem = _check_uid(file.sop_uid, "SOPInstanceUID")
     yield folder / f"{stem}.dcm"
     yield from (folder / f"{stem}-{number}.dcm" for number in itertools.count(2))
 
 
-def _checked(uid: str, keyword: str) -> str:
+def _check_uid(uid: str, keyword: str) -> str:
     if len(uid) > _LONGEST_UID or not _UID.fullmatch(uid):
         raise DestinationError(f"the de-identified {keyword} is not a UID, and can't name a file")
     return uid
@@ -185,21 +186,13 @@ def make_private(folder: Path) -> bool:
     return True
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identify(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
 
 
-def _taken(path: Path) -> bool:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _same(path: Path, staged: Path) -> bool:
-    """Whether both are files of the same bytes."""
+def _are_equal(path: Path, staged: Path) -> bool:
+    """Return whether both are files of the same bytes."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size != staged.stat().st_size:
         return False
@@ -210,7 +203,7 @@ def _same(path: Path, staged: Path) -> bool:
     return True
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

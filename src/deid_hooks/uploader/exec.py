@@ -19,15 +19,15 @@ from deid_hooks.destinations import Delivery, DestinationError, Outgoing
 from deid_hooks.destinations.folder import find_series_folder, list_names, make_private
 
 PLACE = "{}"
-"""What stands for the folder among the words of a command."""
+"""The word of a command that the folder replaces."""
 
 _LONGEST_VARIABLE = 100_000  # Linux takes 128 KiB with the name, MAX_ARG_STRLEN
 _OURS = ("DEID_HOOKS_SECRET", "DEID_HOOKS_URL", "DEID_HOOKS_TOKEN")
-_PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """We were told to end by this signal."""
+    """A signal of this number ended the upload."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -42,10 +42,10 @@ class Command:
     several acquisitions, STUDY_UID/SERIES_UID/SOP_UID.dcm.
 
     The command finds the log ids in DEID_LOG_ID (of one acquisition) and DEID_LOG_IDS, and in
-    DEID_LOG_MANIFEST the name of a JSON file that tells which file belongs to which; there alone
-    where there are thousands, which the environment doesn't hold. Its output
-    goes to standard error. Exit status 0 is ``uploaded``, anything else ``failed``; so is a
-    signal that ends it. ``name`` is how the destination stands in the log.
+    DEID_LOG_MANIFEST the name of a JSON file with the log id of each file. Only that file has them
+    where there are thousands, which the environment doesn't hold. The command's output goes to
+    standard error. Exit status 0 is ``uploaded``; any other, or a signal that ends it, is
+    ``failed``. ``name`` is the destination's name in the log.
 
     Raises SettingsError for a command without ``{}``, or that can't be found.
     """
@@ -65,7 +65,7 @@ class Command:
         self._ended_by = 0
 
     def check(self) -> None:
-        """Whether the command reaches anything shows when it runs."""
+        """Do nothing: whether the command reaches anything shows when it runs."""
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
         try:
@@ -79,30 +79,39 @@ class Command:
 
     def _deliver(self, files: Sequence[Outgoing]) -> list[Delivery]:
         unplaced: dict[int, Delivery] = {}
-        told: list[dict[str, str]] = []
+        manifest_rows: list[dict[str, str]] = []
         with _private_folder(files[0].path.parent) as private:
             folder, manifest = private / "files", private / "manifest.json"
             make_private(folder)
             for at, file in enumerate(files):
                 try:
-                    path = self._placed(folder, file)
+                    path = self._place(folder, file)
                 except DestinationError as error:
                     unplaced[at] = Delivery("failed", str(error))
                 else:
-                    told.append({"file": str(path), "log_id": file.log_id, **_uids(file)})
-            if not told:
+                    manifest_rows.append(
+                        {
+                            "file": str(path),
+                            "log_id": file.log_id,
+                            "StudyInstanceUID": file.study_uid,
+                            "SeriesInstanceUID": file.series_uid,
+                            "SOPInstanceUID": file.sop_uid,
+                        }
+                    )
+            if not manifest_rows:
                 return list(unplaced.values())
             manifest.touch(0o600)
-            manifest.write_text(json.dumps(told, indent=1), encoding="utf-8")
-            status = self._run(folder, manifest, list(dict.fromkeys(t["log_id"] for t in told)))
+            manifest.write_text(json.dumps(manifest_rows, indent=1), encoding="utf-8")
+            log_ids = dict.fromkeys(row["log_id"] for row in manifest_rows)
+            status = self._run(folder, manifest, list(log_ids))
         delivery = Delivery("uploaded")
         if status != 0:
             what = f"signal {-status}" if status < 0 else f"exit status {status}"
             delivery = Delivery("failed", f"the command ended with {what}")
         return [unplaced.get(at, delivery) for at in range(len(files))]
 
-    def _placed(self, folder: Path, file: Outgoing) -> Path:
-        """Where a file stands below ``folder``. DestinationError for what is no UID."""
+    def _place(self, folder: Path, file: Outgoing) -> Path:
+        """Link a file into ``folder`` and return its path. DestinationError for what is no UID."""
         place = folder
         if self._together:
             place = find_series_folder(folder, file)
@@ -115,9 +124,9 @@ class Command:
         raise AssertionError("there is always another name")
 
     @contextmanager
-    def passing_signals_on(self) -> Iterator[None]:
-        """Within, signals that would end us end the command first. Raises Interrupted after it."""
-        before = {number: signal.signal(number, self._pass_on) for number in _PASSED_ON}
+    def forward_signals(self) -> Iterator[None]:
+        """Let signals that would end us end the command first, then raise Interrupted."""
+        before = {number: signal.signal(number, self._forward) for number in _FORWARDED}
         try:
             yield
         finally:
@@ -125,7 +134,7 @@ class Command:
                 signal.signal(number, handler)
 
     def refuse_to_go_on(self) -> None:
-        """Raise Interrupted if we were told to end while the command ran."""
+        """Raise Interrupted if a signal came while the command ran."""
         if self._ended_by:
             raise Interrupted(self._ended_by)
 
@@ -139,7 +148,7 @@ class Command:
         words = [word.replace(PLACE, str(folder)) for word in self._words]
         self._running = True
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - it is what we were told to run
+            self._process = subprocess.Popen(  # noqa: S603 - it is what the user wants run
                 words, env=environment, stdout=sys.stderr.fileno()
             )
             if self._ended_by:  # while it began
@@ -152,7 +161,7 @@ class Command:
         finally:
             self._running, self._process = False, None
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def _forward(self, number: int, frame: FrameType | None) -> None:
         if not self._running:
             raise Interrupted(number)
         self._ended_by = number
@@ -163,9 +172,10 @@ class Command:
 
 @contextmanager
 def _private_folder(place: Path) -> Iterator[Path]:
-    """A folder in ``place``, which itself is removed in the end, should this fail to be.
+    """Make a folder in ``place``, and remove it in the end.
 
-    The command may have left what is not ours to remove: that is no reason to say it had failed.
+    The command may have left there what can't be removed: that doesn't make it a failure, and
+    ``place`` itself is removed later.
     """
     made = tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True)
     try:
@@ -173,12 +183,3 @@ def _private_folder(place: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             made.cleanup()
-
-
-def _uids(file: Outgoing) -> dict[str, str]:
-    """De-identified, as they stand in the file."""
-    return {
-        "StudyInstanceUID": file.study_uid,
-        "SeriesInstanceUID": file.series_uid,
-        "SOPInstanceUID": file.sop_uid,
-    }

@@ -1,6 +1,6 @@
-"""What a worker does to each file: read, capture, de-identify, stage.
+"""Prepare each file: read, capture, de-identify, stage.
 
-Runs in the uploader's process or in worker processes; what comes back is small and picklable.
+It runs in the uploader's process or in worker processes; results are small and picklable.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from deid_hooks import (
     changes,
     stamp,
 )
+from deid_hooks.batches import split_batches
 from deid_hooks.engines import Engine, make_engine
 from deid_hooks.uploader.scan import read
 
@@ -49,9 +50,9 @@ _SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file that was de-identified: its changes, and where the result waits.
+    """A file that was de-identified: its changes, and the path of the result.
 
-    ``marked``: it says of itself that identity was removed, and how.
+    ``marked``: its attributes say that identity was removed, and how.
     """
 
     path: Path
@@ -66,13 +67,13 @@ class Staged:
 class Refused:
     """A file that can't leave, and why, without a value of it.
 
-    ``passing``: not for what the file is. Its series waits with it: logged in parts it would be
-    logged again when it is whole.
+    ``transient``: the reason is not in the file, and may be gone with the next run. Then the whole
+    series is refused: logged in parts it would be logged again when it is whole.
     """
 
     path: Path
     reason: str
-    passing: bool = False
+    transient: bool = False
 
 
 class _NoRoom(UnusableDataset):
@@ -91,18 +92,18 @@ class Preparer:
         self._staging = staging
 
     def prepare(self, path: Path) -> Staged | Refused:
-        """De-identify one file into the staging folder, or say why it can't leave."""
+        """De-identify one file into the staging folder, or return why it can't leave."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
-                with _saying("it can't be read"):
+                with _explain("it can't be read"):
                     dataset = read(path)
                     original = capture(dataset)
-                with _saying(f"the engine {self._name} failed on it"):
+                with _explain(f"the engine {self._name} failed on it"):
                     self._engine(dataset)
-                with _saying("what the engine made of it can't be compared"):
+                with _explain("what the engine made of it can't be compared"):
                     changed = changes(original, dataset, self._fields)
-                with _saying("what the engine made of it can't be written"):
+                with _explain("what the engine made of it can't be written"):
                     staged = self._stage(dataset)
                     study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
                     marked = _is_marked(dataset)
@@ -121,7 +122,7 @@ class Preparer:
                 dcmwrite(file, dataset)
         except BaseException as error:
             staged.unlink(missing_ok=True)
-            if why := _said_by_the_system(error):
+            if why := _find_system_error(error):
                 what = f"the temporary folder {self._staging.parent} doesn't take it: {why}"
                 raise _NoRoom(what) from None
             raise
@@ -130,7 +131,7 @@ class Preparer:
 
 def restage(staged: Path, log_id: str, kind: Stamp) -> None:
     """Put the log id into a file that waits. Raises UnusableDataset if that fails."""
-    with warnings.catch_warnings(action="ignore"), _saying("the log id can't be put into it"):
+    with warnings.catch_warnings(action="ignore"), _explain("the log id can't be put into it"):
         dataset = dcmread(staged)
         stamp(dataset, log_id, kind)
         dcmwrite(staged, dataset)
@@ -156,25 +157,25 @@ def _refuse_unreadable(dataset: Dataset) -> None:
 
 
 def _is_marked(dataset: Dataset) -> bool:
-    """Patient Identity Removed, and how (PS3.15, section E.1.1)."""
+    """Return whether it says Patient Identity Removed, and how (PS3.15, section E.1.1)."""
     how = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
     return "PatientIdentityRemoved" in dataset and any(dataset.get(name) for name in how)
 
 
 @contextmanager
-def _saying(what: str) -> Iterator[None]:
-    """Whatever a file does to pydicom or to an engine: what failed, and never the error's text."""
+def _explain(what: str) -> Iterator[None]:
+    """Raise UnusableDataset for whatever fails: what it was, and never the error's text."""
     try:
         yield
     except DeidHooksError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        why = _said_by_the_system(error) or type(error).__name__
+        why = _find_system_error(error) or type(error).__name__
         raise UnusableDataset(f"{what}: {why}") from None
 
 
-def _said_by_the_system(error: BaseException | None) -> str:
-    """What the system says, which pydicom wraps in errors of its own; empty if it isn't that."""
+def _find_system_error(error: BaseException | None) -> str:
+    """Return the system's error, which pydicom wraps in its own; empty if there is none."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return os.strerror(error.errno).lower()
@@ -190,12 +191,12 @@ def begin(engine: str, pseudonyms: Pseudonyms, fields: Sequence[str], staging: P
     global _make_preparer
     threading.Thread(target=_end_with_the_uploader, daemon=True).start()
     be_quiet_and_fast()
-    # Made by the first call: what is raised here would be printed as it is, and nobody told.
+    # Made by the first call: what is raised here would be printed as it is, and not handled.
     _make_preparer = cache(lambda: Preparer(engine, pseudonyms, fields, staging))
 
 
 def _end_with_the_uploader() -> None:
-    """A worker whose uploader was killed would wait for work for ever."""
+    """End this process with the uploader: without it, it would wait for work for ever."""
     uploader = parent_process()
     if uploader is not None:
         uploader.join()
@@ -210,10 +211,10 @@ def prepare_in_worker(paths: Sequence[Path]) -> list[Staged | Refused]:
 
 
 def be_quiet_and_fast() -> None:
-    """For a process that is ours alone: no log lines or warnings of pydicom's, which quote values.
+    """Silence pydicom, whose log lines and warnings quote values, and collect less garbage.
 
-    And a third less time: that is what garbage collection takes of a pydicom job, over objects that
-    live as long as the process.
+    Garbage collection takes a third of the time of a pydicom job, over objects that live as long as
+    the process. Only for a process that is ours alone.
     """
     config.logger.disabled = True
     warnings.simplefilter("ignore")
@@ -228,7 +229,7 @@ _TRIES, _PAUSE = 20, 0.05
 
 @contextmanager
 def staging_folder() -> Iterator[Path]:
-    """A new folder in the system's temporary folder (``TMPDIR``), removed in every case.
+    """Make a folder in the system's temporary folder (``TMPDIR``), and remove it in every case.
 
     Raises DeidHooksError if there can't be one.
     """
@@ -236,7 +237,7 @@ def staging_folder() -> Iterator[Path]:
         remove_abandoned()
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         try:
-            lock = _locked(folder)
+            lock = _lock(folder)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -250,16 +251,16 @@ def staging_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # a plugin may have closed it: what that did is told elsewhere
+        with suppress(OSError):  # a plugin may have closed it, which is reported elsewhere
             os.close(lock)
 
 
-def _locked(folder: Path) -> int:
-    """Lock a folder as one in use: the descriptor that holds the lock."""
+def _lock(folder: Path) -> int:
+    """Lock a folder as one in use, and return the descriptor that holds the lock."""
     new = folder / ".new"
     lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    new.rename(folder / _LOCK)  # it never stands there without being held
+    new.rename(folder / _LOCK)  # it is never there without being held
     return lock
 
 
@@ -303,7 +304,7 @@ class Work:
 def prepare_series(
     work: Work, series: Iterable[Sequence[Path]]
 ) -> Generator[list[Staged | Refused], None, None]:
-    """Each series with its files de-identified, or refused, in its order.
+    """Yield each series with its files de-identified, or refused, in its order.
 
     Close it before the staging folder is removed: its processes write there until then.
     Raises SettingsError for an engine that isn't there, DeidHooksError if a process dies.
@@ -333,22 +334,21 @@ def prepare_series(
 def _in_order(
     pool: ProcessPoolExecutor, series: Iterable[Sequence[Path]], ahead: int
 ) -> Iterator[list[Staged | Refused]]:
-    """Series after series, while workers are at most some chunks ahead: staging takes room."""
+    """Yield series after series; workers are at most some chunks ahead: staging takes room."""
     waiting: deque[list[Future[list[Staged | Refused]]]] = deque()
     for paths in series:
-        with _deaf_to_interrupts():
-            waiting.append(
-                [pool.submit(prepare_in_worker, list(chunk)) for chunk in _batched(paths, _CHUNK)]
-            )
+        with _block_interrupts():
+            chunks = split_batches(paths, _CHUNK)
+            waiting.append([pool.submit(prepare_in_worker, chunk) for chunk in chunks])
         while sum(map(len, waiting)) > ahead:
-            yield _gathered(waiting.popleft())
+            yield _gather(waiting.popleft())
     while waiting:
-        yield _gathered(waiting.popleft())
+        yield _gather(waiting.popleft())
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that begin within never hear of Ctrl-C: they end with the uploader, in silence.
+def _block_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C from processes that begin within: they end with the uploader, in silence.
 
     A terminal interrupts them too, even while they import, and Python prints a traceback in each.
     """
@@ -359,9 +359,5 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _gathered(futures: Iterable[Future[list[Staged | Refused]]]) -> list[Staged | Refused]:
+def _gather(futures: Iterable[Future[list[Staged | Refused]]]) -> list[Staged | Refused]:
     return [each for future in futures for each in future.result()]
-
-
-def _batched(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    return (paths[start : start + size] for start in range(0, len(paths), size))

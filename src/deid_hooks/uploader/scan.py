@@ -31,6 +31,7 @@ _CHARACTER_SET = 0x00080005
 _WANTED: list[BaseTag | int] = [_CHARACTER_SET, *_UIDS, *_PATIENT]
 # Groups 0002 and 0008, little and big endian: what a file without a prefix would begin with.
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+NO_DICOM = "it doesn't begin as DICOM does"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A file that is not uploaded. ``refused``: it is DICOM, or can't be told; ``no DICOM``."""
+    """A file that is not uploaded: ``no DICOM``, or ``refused`` where it is, or may be, DICOM."""
 
     path: Path
     kind: Kind
@@ -69,17 +70,17 @@ class Scan:
 
 
 def scan(source: Path) -> Scan:
-    """Look through a folder, or at one file. Hidden files count; links are followed, loops not.
+    """Scan a folder, or one file. Hidden files count; links are followed, loops are not.
 
-    Raises nothing for what it finds: what can't be read is left out, with the reason.
+    Nothing that is found raises: what can't be read is left out, with the reason.
     """
     series: dict[tuple[str, str], list[str]] = {}
     patients: dict[tuple[str, str], set[tuple[str, str]]] = {}
     left_out: list[LeftOut] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote values
-        for found in _files(source):
-            known = found if isinstance(found, LeftOut) else _series_of(found)
+        for found in _list_files(source):
+            known = found if isinstance(found, LeftOut) else _read_series(found)
             if isinstance(known, LeftOut):
                 left_out.append(known)
             else:
@@ -95,8 +96,8 @@ def scan(source: Path) -> Scan:
     )
 
 
-def _files(source: Path) -> Iterator[Path | LeftOut]:
-    """The files below, each folder's in the order of their names."""
+def _list_files(source: Path) -> Iterator[Path | LeftOut]:
+    """Yield the files below, those of each folder in the order of their names."""
     waiting, seen = [source], set()
     while waiting:
         path = waiting.pop()
@@ -115,16 +116,16 @@ def _files(source: Path) -> Iterator[Path | LeftOut]:
             yield LeftOut(path, "refused", explain_os_error(error))
 
 
-def _series_of(path: Path) -> tuple[str, str, str, str] | LeftOut:
-    """Study and Series Instance UID, PatientID and its issuer, or why there is no series."""
+def _read_series(path: Path) -> tuple[str, str, str, str] | LeftOut:
+    """Return Study and Series Instance UID, PatientID and issuer, or why there is no series."""
     has_prefix = False
     try:
         with path.open("rb") as file:
-            has_prefix = file.read(132)[128:] == b"DICM"
-            file.seek(0)
-            if not has_prefix and file.read(2) not in _FIRST_GROUPS:
-                return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
-            dataset = _header(file)
+            head = file.read(132)
+            has_prefix = _has_prefix(head)
+            if not begins_as_dicom(head):
+                return LeftOut(path, "no DICOM", NO_DICOM)
+            dataset = _read_header(file)
         sop_class, sop_instance, study, series = (_text(dataset, tag) for tag in _UIDS)
         patient_id, issuer = (_text(dataset, tag) for tag in _PATIENT)
         media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
@@ -133,23 +134,28 @@ def _series_of(path: Path) -> tuple[str, str, str, str] | LeftOut:
     except Exception:  # noqa: BLE001 - whatever pydicom meets in a broken file
         if has_prefix:
             return LeftOut(path, "refused", "it is not valid DICOM")
-        return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
+        return LeftOut(path, "no DICOM", NO_DICOM)
     if _DIRECTORY_STORAGE in (media_class, sop_class):
         return LeftOut(path, "refused", "a DICOMDIR, not an image")
     if not has_prefix and not (sop_class and sop_instance):
-        return LeftOut(path, "no DICOM", "it doesn't begin as DICOM does")
-    for uid, keyword in (
-        (sop_instance, "SOPInstanceUID"),
-        (study, "StudyInstanceUID"),
-        (series, "SeriesInstanceUID"),
-    ):
+        return LeftOut(path, "no DICOM", NO_DICOM)
+    for uid, level in ((sop_instance, "SOP"), (study, "Study"), (series, "Series")):
         if not uid:
-            return LeftOut(path, "refused", f"no {keyword}")
+            return LeftOut(path, "refused", f"no {level}InstanceUID")
     return study, series, patient_id, issuer
 
 
-def _header(file: BinaryIO) -> FileDataset:
-    """The attributes up to Series Instance UID; half of a file's time goes by reading further."""
+def begins_as_dicom(head: bytes) -> bool:
+    """Return whether a file of these first 132 bytes may be DICOM, with a prefix or without."""
+    return _has_prefix(head) or head[:2] in _FIRST_GROUPS
+
+
+def _has_prefix(head: bytes) -> bool:
+    return head[128:] == b"DICM"
+
+
+def _read_header(file: BinaryIO) -> FileDataset:
+    """Read the attributes up to Series Instance UID: reading further doubles the time."""
     file.seek(0)
     return read_partial(
         file,
@@ -168,14 +174,14 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 def read(path: Path) -> FileDataset:
-    """The dataset of a file that :func:`~deid_hooks.uploader.scan.scan` found, with its pixels.
+    """Return the dataset of a file that :func:`scan` found, with its pixels.
 
     Raises UnusableDataset for a file that ends before its data do, of which pydicom keeps what is
     there, and for one that can't be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they quote values
-        # How pydicom tells of a value of undefined length that has no end.
+        # This is how pydicom reports a value of undefined length that has no end.
         warnings.filterwarnings("error", message=r"(?s).* in file ", category=UserWarning)
         try:
             dataset = dcmread(path, force=True)
@@ -191,7 +197,7 @@ def read(path: Path) -> FileDataset:
 
 
 def explain_os_error(error: OSError) -> str:
-    """Why, without the path that the error quotes."""
+    """Return why a file can't be read, without the path that the error quotes."""
     if error.errno is None:  # pydicom's own, for a sequence without an end
         return CUT_SHORT
     return f"it can't be read: {str(error.strerror).lower()}"

@@ -38,6 +38,7 @@ from deid_hooks.uploader.scan import Scan
 
 log = logging.getLogger("deid_hooks")
 
+_NO_ANSWER = "the destination gave no answer for it, it may be there"
 _WITHDRAWN = "it was withdrawn from there, and would be sent again only with --again"
 
 
@@ -78,13 +79,13 @@ class _Logged:
     log_id: str
     staged: Sequence[Staged]
     known: str | None
-    """What the log knows of it at the destination."""
+    """Its outcome at the destination, as far as the log knows one."""
 
 
 def upload(
-    hooks: DeidHooks, scanned: Scan, destination: Destination, order: UploadOptions
+    hooks: DeidHooks, scanned: Scan, destination: Destination, options: UploadOptions
 ) -> Iterator[Result]:
-    """Deliver what was scanned; yields a result for every input file, as it is known.
+    """Deliver what was scanned; yield a result for every input file, as it is known.
 
     Raises LogUnavailable as soon as the log is out of reach: nothing further is sent. Call
     ``hooks.check()`` and ``destination.check()`` before.
@@ -93,31 +94,32 @@ def upload(
         yield Result(left.path, left.kind, reason=left.reason)
     patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
     try:
-        labels = find_labels(hooks, order.project, order.labels, patients)
+        labels = find_labels(hooks, options.project, options.labels, patients)
     except LogUnavailable as error:  # the log was lost after it was checked
         raise UnableToLog(error.cause, error.remedy) from None
     with staging_folder() as staging:
         work = Work(
-            order.engine,
-            hooks.pseudonyms(order.project, labels),
+            options.engine,
+            hooks.pseudonyms(options.project, labels),
             hooks.settings.fields,
             staging,
-            order.jobs,
+            options.jobs,
         )
         with closing(prepare_series(work, (each.paths for each in scanned.series))) as files:
-            acquisitions = _warned(files, order.engine)
-            for some in [list(acquisitions)] if order.together else ([one] for one in acquisitions):
-                yield from _deliver(hooks, some, destination, order)
+            acquisitions = _warn_once(files, options.engine)
+            batches = [list(acquisitions)] if options.together else ([one] for one in acquisitions)
+            for some in batches:
+                yield from _deliver(hooks, some, destination, options)
 
 
-def _warned(
+def _warn_once(
     acquisitions: Iterable[Sequence[Staged | Refused]], engine: str
 ) -> Iterator[Sequence[Staged | Refused]]:
-    """Tells once if the engine doesn't do what is an engine's duty."""
-    told = False
+    """Yield the acquisitions; warn once if the engine leaves out what it has to write."""
+    warned = False
     for files in acquisitions:
-        if not told and any(isinstance(each, Staged) and not each.marked for each in files):
-            told = True
+        if not warned and any(isinstance(each, Staged) and not each.marked for each in files):
+            warned = True
             log.warning(
                 "The engine %s leaves out Patient Identity Removed (0012,0062) or the"
                 " De-identification Method (0012,0063), (0012,0064)",
@@ -130,7 +132,7 @@ def _deliver(
     hooks: DeidHooks,
     acquisitions: Sequence[Sequence[Staged | Refused]],
     destination: Destination,
-    order: UploadOptions,
+    options: UploadOptions,
 ) -> Iterator[Result]:
     """Log some acquisitions, and send them at once."""
     logged: list[_Logged] = []
@@ -138,24 +140,24 @@ def _deliver(
         for files in acquisitions:
             staged = [each for each in files if isinstance(each, Staged)]
             refused = [each for each in files if isinstance(each, Refused)]
-            if passing := [each for each in refused if each.passing]:
-                yield from (Result(e.path, "refused", reason=passing[0].reason) for e in files)
+            if transient := [each for each in refused if each.transient]:
+                yield from (Result(e.path, "refused", reason=transient[0].reason) for e in files)
                 continue
             yield from (Result(each.path, "refused", reason=each.reason) for each in refused)
             if not staged:
                 continue
             try:
-                one = _log(hooks, staged, destination, order)
+                one = _log(hooks, staged, destination, options)
             except (UnableToLog, UploadRefused, UnusableDataset) as error:
-                yield from _refused(hooks, staged, error)
+                yield from _refuse(hooks, staged, error)
                 continue
-            if one.known == "uploaded" and not order.again:
+            if one.known == "uploaded" and not options.again:
                 yield from (Result(e.path, "already there", one.log_id) for e in staged)
-            elif one.known == "withdrawn" and not order.again:
+            elif one.known == "withdrawn" and not options.again:
                 yield from (Result(e.path, "refused", one.log_id, _WITHDRAWN) for e in staged)
             else:
                 logged.append(one)
-        yield from _send(hooks, logged, destination, order)
+        yield from _send(hooks, logged, destination, options)
     finally:
         for files in acquisitions:
             for each in files:
@@ -164,9 +166,9 @@ def _deliver(
 
 
 def _log(
-    hooks: DeidHooks, staged: Sequence[Staged], destination: Destination, order: UploadOptions
+    hooks: DeidHooks, staged: Sequence[Staged], destination: Destination, options: UploadOptions
 ) -> _Logged:
-    with hooks.acquisition(order.project) as acquisition:
+    with hooks.acquisition(options.project) as acquisition:
         for each in staged:
             acquisition.add_changes(each.changes)
         log_id = acquisition.post_deid(reuse=True)
@@ -180,7 +182,7 @@ def _log(
 
 
 def _send(
-    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination, order: UploadOptions
+    hooks: DeidHooks, logged: Iterable[_Logged], destination: Destination, options: UploadOptions
 ) -> Iterator[Result]:
     with ExitStack() as uploads:
         cleared: list[tuple[_Logged, Upload]] = []
@@ -189,7 +191,7 @@ def _send(
                 upload = uploads.enter_context(hooks.uploading(one.log_id, destination.name))
                 cleared.append((one, upload))
             except UploadRefused as error:
-                yield from _refused(hooks, one.staged, error)
+                yield from _refuse(hooks, one.staged, error)
         if not cleared:
             return
         files = [
@@ -199,11 +201,8 @@ def _send(
             for one, _ in cleared
             for each in one.staged
         ]
-        tried_before = not order.again and any(one.known is not None for one, _ in cleared)
-        try:
-            deliveries = iter(destination.deliver(files, tried_before))
-        except DestinationError as error:
-            deliveries = iter([Delivery("failed", str(error))] * len(files))
+        tried_before = not options.again and any(one.known is not None for one, _ in cleared)
+        deliveries = iter(_ask(destination, files, tried_before))
         results: list[Result] = []
         for one, upload in cleared:
             for each in one.staged:
@@ -213,8 +212,31 @@ def _send(
     yield from results
 
 
-def _refused(hooks: DeidHooks, staged: Iterable[Staged], error: DeidHooksError) -> Iterator[Result]:
-    """A refusal concerns one acquisition; a log that can't be reached, all that follow."""
+def _ask(destination: Destination, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
+    """Let the destination deliver, and return one delivery for each file, whatever it answers."""
+    try:
+        answers: list[object] = list(destination.deliver(files, tried_before))
+    except DestinationError as error:
+        answers = [Delivery("failed", str(error))] * len(files)
+    except DeidHooksError:
+        raise
+    except Exception as error:  # noqa: BLE001 - its text may hold values
+        reason = f"the destination failed with {type(error).__name__}, it may be there"
+        answers = [Delivery("failed", reason)] * len(files)
+    if len(answers) > len(files):  # which of them belongs to which file can't be known
+        answers = []
+    answers += [None] * (len(files) - len(answers))
+    return [
+        answer if isinstance(answer, Delivery) else Delivery("failed", _NO_ANSWER)
+        for answer in answers
+    ]
+
+
+def _refuse(hooks: DeidHooks, staged: Iterable[Staged], error: DeidHooksError) -> Iterator[Result]:
+    """Yield the results of an acquisition that is refused.
+
+    Raises LogUnavailable if the log can't be reached: then all that follow would be refused.
+    """
     try:
         hooks.check()
     except DeidHooksError:
@@ -234,7 +256,7 @@ _LONGEST = 64  # characters of a PatientID: PS3.5, table 6.2-1, LO
 def find_labels(
     hooks: DeidHooks, project: str, listed: Mapping[Identity, str], patients: Iterable[Identity]
 ) -> dict[Identity, str]:
-    """The labels that these patients have in a project already; who is missing gets a new one.
+    """Return the labels that these patients have in a project already; others get a new one later.
 
     Raises SettingsError where the list and the log disagree: the same person would become two.
     Raises LogUnavailable.
@@ -251,7 +273,7 @@ def find_labels(
 
 
 def read_subjects(path: Path, project: str) -> dict[Identity, str]:
-    """The labels of a CSV file with the columns PatientID, label, and if wanted IssuerOfPatientID.
+    """Read labels from a CSV file with the columns PatientID, label, and perhaps IssuerOfPatientID.
 
     With a column ``project`` only the rows of this project count. Several identities of one person
     may share a label. Raises SettingsError, which names the line and no value.
@@ -262,7 +284,7 @@ def read_subjects(path: Path, project: str) -> dict[Identity, str]:
             _check_columns(path, rows.fieldnames or ())
             labels: dict[Identity, str] = {}
             for row in rows:
-                # A comma too many, as in an unquoted label, moves what stands behind it.
+                # A comma too many, as in an unquoted label, moves the values behind it.
                 if None in row or None in row.values():
                     raise SettingsError(
                         f"{path}, line {rows.line_num}: it has not as many values as the first line"

@@ -1,9 +1,8 @@
-"""The command line: ``deid-hooks-service serve`` and ``deid-hooks-service token``."""
+"""The commands ``serve`` and ``token``, of ``deid-hooks`` and of ``deid-hooks-service``."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +37,7 @@ TokensOption = Annotated[
 
 @app.command()
 def serve(
+    context: typer.Context,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8470,
     url: Annotated[str | None, typer.Option(help="Where the log is, as in the settings.")] = None,
@@ -64,8 +64,9 @@ def serve(
     from deid_hooks_service.serving import Listening, serve
     from deid_hooks_service.tokens import default_path
 
+    before = getattr(context.obj, "url", None)  # deid-hooks --url URL serve
     serve(
-        load_settings(url=url),
+        load_settings(url=url or before),
         Listening(
             host,
             port,
@@ -139,19 +140,10 @@ def revoke(name: str, tokens: TokensOption = None) -> None:
 
 def main() -> None:
     """Run a command. Whatever goes wrong is one message and an exit code."""
-    _run(None)
-
-
-def serve_with(arguments: Sequence[str]) -> None:
-    """``deid-hooks serve``: the same as ``deid-hooks-service serve``."""
-    _run(["serve", *arguments])
-
-
-def _run(arguments: Sequence[str] | None) -> None:
     from deid_hooks.cli.context import choose_exit_code, describe_error
 
     try:
-        app(arguments, prog_name="deid-hooks-service" if arguments is None else "deid-hooks")
+        app()
     except Exception as error:  # noqa: BLE001 - its text may hold values
         print(describe_error(error), file=sys.stderr)
         sys.exit(choose_exit_code(error))
