@@ -54,10 +54,10 @@ def canary(folder: Path) -> Path:
 def values_of(entry: Entry) -> set[str]:
     """Every value of an entry that a file of the store may hold as text."""
     found = {value for values in (*entry.fields.values(), *entry.deid.values()) for value in values}
-    found |= {uid for instance in entry for uid in (instance.uid, instance.deid_uid)}
+    found |= {uid for instance in entry.instances for uid in (instance.uid, instance.deid_uid)}
     found |= {uid for pair in entry.uids for uid in pair}
     found |= {entry.digest, *entry.patients, *entry.large, str(entry.timestamp)}
-    for document in (entry.originals, *(instance.originals for instance in entry)):
+    for document in (entry.originals, *(instance.originals for instance in entry.instances)):
         found |= set(texts_in(json.loads(document)))
     found |= {value.decode("latin-1").strip()[:200] for value in entry.large.values()}
     return found

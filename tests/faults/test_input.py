@@ -46,11 +46,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/records": {"records": [encode_record(ENTRY), encode_record(EVENT)]},
     "/v1/entries": {"log_ids": [LOG_ID], "reason": "why"},
     "/v1/search": {"query": encode_query(parse_terms(["PatientName=DOE*", "StudyDate=2006"]))},
-    "/v1/standing": {"digest": "a" * 64},
+    "/v1/digests": {"digest": "a" * 64},
     "/v1/uploads": {"log_ids": [LOG_ID]},
     "/v1/blocks": {"patients": ["a" * 64]},
     "/v1/subjects": {"project": "TRIAL7", "patient": "a" * 64},
-    "/v1/looks": encode_record(LOOK),
+    "/v1/access": encode_record(LOOK),
     "/v1/erasures": {"log_ids": [LOG_ID], "at": "2026-11-24T00:00:00Z", "who": "", "reason": ""},
 }
 ODD: list[Any] = [None, True, 0, -1, 10**30, 1e308, "", "\0", "\ud800", "x" * 5000, [], {}, [[[]]]]

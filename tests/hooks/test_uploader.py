@@ -64,7 +64,7 @@ def test_the_ten_lines_of_the_documentation_upload_a_folder(load: Load, store: S
     arrived: list[str] = []
 
     def send(dataset: Dataset) -> bool:
-        assert dataset.SOPInstanceUID in {i.deid_uid for e in store.entries for i in e}
+        assert dataset.SOPInstanceUID in {i.deid_uid for e in store.entries for i in e.instances}
         arrived.append(dataset.SOPInstanceUID)
         return True
 
@@ -128,7 +128,7 @@ def test_several_acquisitions_at_once_are_not_mixed(hooks: DeidHooks, store: Sto
 
     with ThreadPoolExecutor(4) as pool:
         made = dict(pool.map(one, range(4)))
-    by_id = {entry.log_id: sorted(i.deid_uid for i in entry) for entry in store.entries}
+    by_id = {entry.log_id: sorted(i.deid_uid for i in entry.instances) for entry in store.entries}
     assert by_id == {log_id: sorted(uids) for log_id, uids in made.items()}
     assert [event.event for event in store.events].count("uploaded") == 4
 
@@ -173,7 +173,7 @@ def test_an_engine_may_return_a_new_dataset(hooks: DeidHooks, store: Store) -> N
     with hooks.acquisition() as acquisition:
         acquisition.add(original, deidentified)
         acquisition.post_deid()
-    (instance,) = store.entries[0]
+    (instance,) = store.entries[0].instances
     assert (instance.uid, instance.deid_uid) == (
         original.SOPInstanceUID,
         deid_uid(original.SOPInstanceUID),
@@ -199,7 +199,7 @@ def test_an_engine_that_raises_leaves_nothing_behind(hooks: DeidHooks, store: St
             raise ZeroDivisionError
         fill(acquisition, [good])
         acquisition.post_deid()
-    assert [i.deid_uid for i in store.entries[0]] == [good.SOPInstanceUID]
+    assert [i.deid_uid for i in store.entries[0].instances] == [good.SOPInstanceUID]
 
 
 def test_what_cant_be_compared_is_refused_without_its_values(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 
-from deid_hooks.query.conditions import Query
+from deid_hooks.query import json_codec
+from deid_hooks.query.conditions import Condition, Query
 from deid_hooks.query.json_codec import decode_query, encode_query
 from deid_hooks.testing.searching import queries
 
@@ -16,6 +17,11 @@ from deid_hooks.testing.searching import queries
 @given(queries)
 def test_a_query_comes_back_as_it_was(query: Query) -> None:
     assert decode_query(json.loads(json.dumps(encode_query(query)))) == query
+
+
+def test_every_condition_has_a_form_of_its_own() -> None:
+    assert set(json_codec._CONDITIONS) == set(get_args(Condition))
+    assert len(json_codec._BY_MEMBERS) == len(get_args(Condition))
 
 
 @pytest.mark.parametrize(

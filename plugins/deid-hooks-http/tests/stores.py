@@ -14,10 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deid_hooks.log import Log, make_backend
 from deid_hooks.records.keys import SiteSecret
-from deid_hooks_service.app import application
-from deid_hooks_service.senders import Senders
 from deid_hooks_service.service import Service
-from deid_hooks_service.tokens import Tokens
+from deid_hooks_service.serving import Application
+from deid_hooks_service.tokens import Senders, Tokens
 
 
 class Stores:
@@ -35,7 +34,7 @@ class Stores:
             backend = make_backend(f"sqlite:///{self._folder / name}.db")
             recorder = Log(backend, SiteSecret(bytes(32)))
             senders = Senders(Tokens(self._folder / "tokens.json"))
-            self._made[name] = application(Service(recorder, senders))
+            self._made[name] = Application(Service(recorder, senders))
         path = f"/{rest}"
         await self._made[name]({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 

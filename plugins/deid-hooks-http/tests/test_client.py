@@ -86,7 +86,7 @@ class TestCommandLine:
         log_id = said.split()[0]
         code, said, _ = self.run(site, token, "show", log_id, "--format", "json")
         assert (code, json.loads(said)[0]["fields"]["PatientName"]) == (0, "CompressedSamples^CT1")
-        rows = [row for row in site.recorder.backend.trail(Deadline()) if row.who == name]
+        rows = [row for row, _ in site.recorder.backend.trail(Deadline()) if row.who == name]
         assert {row.action for row in rows} == {"search", "show"}
         reasons = [row for row in rows if row.reason == "finding"]
         assert "CompressedSamples^CT1" in reasons[0].asked
@@ -153,8 +153,8 @@ def test_a_look_is_recorded_by_the_service_under_the_name_of_the_token(
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("search"))
     look = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
-    site.backend().look(look, lambda row, head: row, Deadline())
-    *_, row = site.recorder.backend.trail(Deadline())
+    site.backend().append([look], leave_unsealed, Deadline())
+    *_, (row, _) = site.recorder.backend.trail(Deadline())
     assert (row.who, row.where) == (site.tokens.all()[-1].name, "127.0.0.1 (alice on ws12)")
     assert (row.action, row.asked, row.reason) == ("search", "PatientID=1", "why")
 
@@ -219,8 +219,10 @@ def _says(text: bytes) -> Callable[[socket.socket], None]:
 def test_an_answer_that_does_not_say_it_leaves_the_append_unknown(
     serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
 ) -> None:
-    with pytest.raises(AppendUnknown):
-        serve(_says(text)).append([make_entry()], leave_unsealed, Deadline(3))
+    row = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", ())
+    for record in (make_entry(), row):
+        with pytest.raises(AppendUnknown):
+            serve(_says(text)).append([record], leave_unsealed, Deadline(3))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_a_refusal_of_something_else_is_unavailable_and_names_the_status(
 
 @pytest.mark.parametrize(
     "answer",
-    [{}, {"status": "ok"}, {"done": False}, {"cursor": "one", "records": []}, {"sealed": {}}],
+    [{}, {"status": "ok"}, {"done": False}, {"cursor": "one", "records": []}, {"receipt": {}}],
     ids=lambda answer: json.dumps(answer),
 )
 def test_nothing_was_done_unless_a_service_of_the_log_says_so(
@@ -250,14 +252,12 @@ def test_nothing_was_done_unless_a_service_of_the_log_says_so(
 ) -> None:
     body = json.dumps(answer).encode()
     text = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
-    row = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", ())
     asked: list[Callable[[HTTPBackend], object]] = [
         lambda log: log.create(Deadline()),
         lambda log: log.check(Deadline()),
         lambda log: log.read(0, Deadline()),
         lambda log: log.resolve(make_log_id(), Deadline()),
         lambda log: log.erase([make_log_id()], Erasure("t", "alice", "asked to"), Deadline()),
-        lambda log: log.look(row, lambda row, head: row, Deadline()),
     ]
     for ask in asked:
         with pytest.raises(LogUnavailable, match="200 OK: the answer of the service"):

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from running import Site
 
-from deid_hooks.testing.records import leave_unsealed
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
@@ -25,7 +23,7 @@ def site_of_its_own(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     made: list[Site] = []
 
     def make(deadline: float = 10.0) -> Site:
-        made.append(Site(tmp_path, leave_unsealed, deadline))
+        made.append(Site(tmp_path, deadline))
         return made[-1]
 
     yield make

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from deid_hooks_service.flywheel_users import FlywheelUsers
-from deid_hooks_service.problems import Problem
+from deid_hooks_service.flywheel import FlywheelUsers
+from deid_hooks_service.forms import Problem
 
 
 def name_from(head: str, *parts: bytes, pause: float = 0.0) -> str:
@@ -29,7 +29,7 @@ def name_from(head: str, *parts: bytes, pause: float = 0.0) -> str:
         port = server.sockets[0].getsockname()[1]
         users = FlywheelUsers(f"http://127.0.0.1:{port}", seconds=0.5)
         try:
-            return await users.name_of("scitran-user site:key")
+            return await users.find_name("scitran-user site:key")
         finally:
             await users.close()
             server.close()

@@ -21,7 +21,7 @@ from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, Erasure, Record
 from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_service.committer import Committer
-from deid_hooks_service.flywheel import records_of
+from deid_hooks_service.flywheel import make_records
 
 SECRET = SiteSecret(bytes(32))
 
@@ -38,7 +38,7 @@ class Store(SQLiteBackend):
     def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         self.transactions.append(len(records))
         self.before()
-        super().append(records, leave_unsealed, deadline)
+        super().append(records, seal, deadline)
         self.after()
 
 
@@ -66,9 +66,9 @@ def run(store: Store, writes: Writes, seconds: float = 5) -> Any:
     return asyncio.run(within())
 
 
-def at_once(*batches: Sequence[Record], standing: bool = False, seconds: float = 5) -> Writes:
+def at_once(*batches: Sequence[Record], reuse: bool = False, seconds: float = 5) -> Writes:
     async def writes(committer: Committer) -> list[Any]:
-        waiting = [committer.write(b, Deadline(seconds), standing) for b in batches]
+        waiting = [committer.write(b, Deadline(seconds), reuse) for b in batches]
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     return writes
@@ -114,7 +114,7 @@ def test_a_transaction_that_failed_fails_each_of_its_requests(
 
 
 def packfile(patient: str = "4711") -> tuple[Record, ...]:
-    return records_of({"indexed_fields": {"PatientID": patient}}, "", "alice", SECRET)
+    return make_records({"indexed_fields": {"PatientID": patient}}, "", "alice", SECRET)
 
 
 def test_after_a_lost_reply_a_retry_is_the_same_entry_whenever_it_appears(store: Store) -> None:
@@ -126,9 +126,9 @@ def test_after_a_lost_reply_a_retry_is_the_same_entry_whenever_it_appears(store:
 
         store.before = lose  # nothing is there yet when the retry comes; it may come any time
         with pytest.raises(AppendUnknown):
-            await committer.write(first, Deadline(), standing=True)
+            await committer.write(first, Deadline(), reuse=True)
         store.before = lambda: None
-        return await committer.write(packfile(), Deadline(), standing=True)
+        return await committer.write(packfile(), Deadline(), reuse=True)
 
     [entry, _] = first
     assert isinstance(entry, Entry)
@@ -146,17 +146,17 @@ def test_what_was_in_doubt_and_then_forgotten_is_logged_anew(store: Store) -> No
 
         store.after = lose  # it is there, and the post was told that nobody knows
         with pytest.raises(AppendUnknown):
-            await committer.write(first, Deadline(), standing=True)
+            await committer.write(first, Deadline(), reuse=True)
         store.after = lambda: None
         store.erase([log_id], Erasure("2026-01-01", "alice", "asked to"), Deadline())
-        return await committer.write(packfile(), Deadline(), standing=True)
+        return await committer.write(packfile(), Deadline(), reuse=True)
 
     assert run(store, writes) != [log_id]
     assert len([record for record in everything(store) if isinstance(record, Entry)]) == 1
 
 
 def test_posts_of_one_content_at_once_are_one_entry(store: Store) -> None:
-    answers = run(store, at_once(*[packfile() for _ in range(20)], standing=True))
+    answers = run(store, at_once(*[packfile() for _ in range(20)], reuse=True))
     assert len({log_id for [log_id] in answers}) == 1
     assert len([record for record in everything(store) if isinstance(record, Entry)]) == 1
 
@@ -164,10 +164,10 @@ def test_posts_of_one_content_at_once_are_one_entry(store: Store) -> None:
 def test_an_entry_that_the_store_can_not_take_fails_no_other(store: Store) -> None:
     good, large = [make_entry() for _ in range(6)], make_entry(originals="x" * 2000)
 
-    def append(records: Sequence[Record], deadline: Deadline) -> None:
+    def append(records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         if large in records:
             raise LogUnavailable("a value is too large for the log")
-        SQLiteBackend.append(store, records, leave_unsealed, deadline)
+        SQLiteBackend.append(store, records, seal, deadline)
 
     store.append = append  # type: ignore[method-assign]
     answers = run(store, at_once(*[[entry] for entry in (*good[:3], large, *good[3:])]))
@@ -180,11 +180,11 @@ def test_an_entry_that_was_altered_in_the_store_fails_its_own_posts_only(
     store: Store, tmp_path: Path
 ) -> None:
     async def writes(committer: Committer) -> list[Any]:
-        await committer.write(packfile(), Deadline(), standing=True)
+        await committer.write(packfile(), Deadline(), reuse=True)
         with sqlite3.connect(tmp_path / "log.db") as plain:
             plain.execute("UPDATE deid_log SET PatientID = '4712'")
         posts = [packfile(), packfile(), *[packfile(str(number)) for number in range(5)]]
-        answers: list[Any] = await at_once(*posts, standing=True)(committer)
+        answers: list[Any] = await at_once(*posts, reuse=True)(committer)
         return answers
 
     *altered, one, two, three, four, five = run(store, writes)

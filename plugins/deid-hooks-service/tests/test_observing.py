@@ -12,10 +12,9 @@ from running import packfile
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.log import Log
 from deid_hooks.records.keys import SiteSecret
-from deid_hooks_service.app import application
-from deid_hooks_service.senders import Senders
 from deid_hooks_service.service import Service
-from deid_hooks_service.tokens import Tokens
+from deid_hooks_service.serving import Application
+from deid_hooks_service.tokens import Senders, Tokens
 
 
 @pytest.mark.parametrize("path", ["/logs", "//logs"])
@@ -25,14 +24,14 @@ def test_a_packfile_that_nobody_foresaw_is_unable_to_be_logged(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("Qxname")
 
-    monkeypatch.setattr("deid_hooks_service.writing.records_of", fail)
+    monkeypatch.setattr("deid_hooks_service.handlers.make_records", fail)
     tokens = Tokens(tmp_path / "service-tokens.json")
     headers = {"Authorization": f"Bearer {tokens.add('ws12', 'upload')}"}
     recorder = Log(SQLiteBackend(f"sqlite:///{tmp_path}/log.db"), SiteSecret(bytes(32)))
 
     async def post() -> httpx.Response:
         service = Service(recorder, Senders(tokens))
-        transport = httpx.ASGITransport(application(service))
+        transport = httpx.ASGITransport(Application(service))
         async with httpx.AsyncClient(transport=transport, headers=headers) as client:
             answer = await client.post(f"http://log{path}", json=packfile(PatientID="4711"))
         await service.close(5)

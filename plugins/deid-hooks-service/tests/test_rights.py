@@ -13,7 +13,7 @@ from running import Site, lines, packfile
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import breaks, trail_key
+from deid_hooks.records.chain import derive_trail_key, find_breaks
 from deid_hooks.records.json_codec import encode_record
 from deid_hooks.records.keys import compute_content_digest, compute_patient_digest
 from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent, make_log_id
@@ -45,8 +45,12 @@ def query(*terms: str) -> dict[str, Any]:
     return {"query": encode_query(parse_terms(terms)), "reason": "finding"}
 
 
-def rows(site: Site) -> list[AccessRow]:
+def read_trail(site: Site) -> list[tuple[AccessRow, str]]:
     return list(site.recorder.backend.trail(Deadline()))
+
+
+def rows(site: Site) -> list[AccessRow]:
+    return [row for row, _ in read_trail(site)]
 
 
 EVERYTHING: list[tuple[str, str, Any]] = [
@@ -58,11 +62,11 @@ EVERYTHING: list[tuple[str, str, Any]] = [
     ("POST", "/v1/erasures", {"log_ids": [], "at": "", "who": "", "reason": ""}),
     ("PUT", "/v1/store", None),
     ("POST", "/v1/records", {"records": []}),
-    ("POST", "/v1/standing", {"digest": "d"}),
+    ("POST", "/v1/digests", {"digest": "d"}),
     ("POST", "/v1/blocks", {"patients": []}),
 ]
 MAY = {
-    "upload": {"/v1/records POST", "/v1/standing POST", "/v1/blocks POST"},
+    "upload": {"/v1/records POST", "/v1/digests POST", "/v1/blocks POST"},
     "search": {"/v1/search POST", "/v1/uploads POST"},
     "reidentify": {"/v1/search POST", "/v1/uploads POST", "/v1/entries POST"},
 }
@@ -99,11 +103,11 @@ def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: 
     assert append(uploader, entry).json() == {"log_ids": [entry.log_id]}
     before = rows(site)
     answer = uploader.get(f"/v1/entries/{entry.log_id}")
-    assert answer.json()["sealed"]["digest"] == entry.digest
-    assert answer.json()["sealed"]["deid_uids"] == list(entry.deid_uids)
+    assert answer.json()["receipt"]["digest"] == entry.digest
+    assert answer.json()["receipt"]["deid_uids"] == list(entry.deid_uids)
     known, unknown = compute_content_digest(an_entry(site), site.recorder.secret), "0" * 64
     answers = [answer]
-    answers += [uploader.post("/v1/standing", json={"digest": d}) for d in (known, unknown)]
+    answers += [uploader.post("/v1/digests", json={"digest": d}) for d in (known, unknown)]
     answers.append(uploader.post("/v1/uploads", json={"log_ids": [entry.log_id]}))
     assert [each.status_code for each in answers] == [200, 200, 404, 200]
     assert not any(CANARY in each.text or "4711" in each.text for each in answers)
@@ -166,7 +170,7 @@ def test_who_looked_and_why_is_in_the_trail_before_the_answer(site: Site) -> Non
     assert (resolve.action, resolve.log_ids) == ("show", (entry.log_id,))
     assert (nothing.action, nothing.log_ids) == ("search", ())
     assert {(row.who, row.where) for row in rows(site)[before:]} == {(name, "127.0.0.1")}
-    assert list(breaks(rows(site), trail_key(site.recorder.secret))) == []
+    assert list(find_breaks(read_trail(site), derive_trail_key(site.recorder.secret))) == []
 
 
 def test_an_administrator_who_reads_the_log_is_in_the_trail_and_comes_to_its_end(
@@ -180,15 +184,18 @@ def test_an_administrator_who_reads_the_log_is_in_the_trail_and_comes_to_its_end
         cursor, pages = page["cursor"], pages + 1
         assert pages < 100
     assert [row.action for row in rows(site) if row.who == name] == ["read"] * (pages - 1)
-    trail = [row["record"] for row in lines(client.get("/v1/trail"))]
-    assert [row["id"] for row in trail] == [row.id for row in rows(site)][:-1]
-    assert rows(site)[-1].action == "access"
+    before = read_trail(site)
+    trail = list(lines(client.get("/v1/trail")))
+    assert [(row["record"]["id"], row["seal"]) for row in trail][: len(before)] == [
+        (row.id, seal) for row, seal in before
+    ]
+    assert [row.action for row in rows(site)[len(before) :]] == ["access"]
 
 
 def test_rows_that_an_administrator_copies_keep_their_chain(site: Site) -> None:
     client = site.client(site.token("admin"))
     assert append(client, *rows(site)).status_code == 200
-    assert list(breaks(rows(site), trail_key(site.recorder.secret))) == []
+    assert list(find_breaks(read_trail(site), derive_trail_key(site.recorder.secret))) == []
 
 
 def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
@@ -202,7 +209,7 @@ def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
     assert len(list(lines(client.post("/v1/entries", json=both)))) == 1
     assert client.get(f"/v1/entries/{other.log_id}").status_code == 404
     uploader = site.client(site.token("upload", "TRIAL7"))
-    assert uploader.post("/v1/standing", json={"digest": other.digest}).status_code == 404
+    assert uploader.post("/v1/digests", json={"digest": other.digest}).status_code == 404
     assert append(uploader, an_entry(site, "TRIAL8")).status_code == 403
     event = UploadEvent(other.log_id, "t", "uploaded", "d", "u")
     assert append(uploader, event).status_code == 403

@@ -33,7 +33,7 @@ def test_add_prints_the_token_alone_and_keeps_no_more_than_its_hash(path: Path) 
     token = printed.strip()
     assert printed == f"{token}\n"
     assert token not in path.read_text()
-    holder = Tokens(path).holder(token)
+    holder = Tokens(path).find(token)
     assert holder is not None
     assert (holder.name, holder.role, holder.projects) == ("ws12", "upload", ("TRIAL7",))
     assert token not in run(path, "list")
@@ -53,7 +53,7 @@ def test_an_existing_key_is_taken_from_standard_input_in_whatever_form_it_comes(
 ) -> None:
     assert run(path, "add", "alice", "--role", "upload", "--stdin", stdin=f"{API_KEY}\n") == ""
     tokens = Tokens(path)
-    assert tokens.holder(API_KEY) == tokens.holder(API_KEY.split(":")[1]) != None  # noqa: E711
+    assert tokens.find(API_KEY) == tokens.find(API_KEY.split(":")[1]) != None  # noqa: E711
     with pytest.raises(SettingsError, match="20 characters"):
         run(path, "add", "bob", "--role", "upload", "--stdin", stdin="short\n")
 
@@ -71,10 +71,10 @@ def test_a_token_ends_when_it_expires_or_is_revoked(path: Path) -> None:
     tokens = Tokens(path)
     past = run(path, "add", "past", "--role", "upload", "--expires", "2020-01-31").strip()
     to_come = run(path, "add", "to-come", "--role", "upload", "--expires", "90d").strip()
-    assert tokens.holder(past) is None
-    assert tokens.holder(to_come) is not None
+    assert tokens.find(past) is None
+    assert tokens.find(to_come) is not None
     run(path, "revoke", "to-come")
-    assert tokens.holder(to_come) is None
+    assert tokens.find(to_come) is None
 
 
 def test_the_same_command_serves_under_both_names(site: Site) -> None:

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any, get_args
 
-from deid_hooks.query.conditions import Between, Condition, Equal, Query, Term, Wildcard, Words
+from deid_hooks.query.conditions import (
+    Between,
+    Condition,
+    Equal,
+    Query,
+    Side,
+    Term,
+    Wildcard,
+    Words,
+)
 from deid_hooks.query.parser import ENTRY_FIELDS
-from deid_hooks.records.json_codec import decode_text, encode_text
+from deid_hooks.records.json_codec import (
+    WRONG_FORM,
+    ObjectCodec,
+    decode_text,
+    describe_list,
+    describe_object,
+    encode_text,
+)
 
 Json = dict[str, Any]
 
+_CONDITIONS: dict[type[Condition], ObjectCodec[Any]] = {
+    Equal: ObjectCodec(Equal, {"value": "equal"}),
+    Wildcard: ObjectCodec(Wildcard, {"pattern": "wildcard"}),
+    Words: ObjectCodec(Words),
+    Between: ObjectCodec(Between),
+}
+_BY_MEMBERS = {codec.members: codec for codec in _CONDITIONS.values()}
+
 
 def encode_query(query: Query) -> Json:
-    """A JSON object with the member ``terms``: side, name and conditions of each."""
+    """Return a JSON object with the member ``terms``: side, name and conditions of each."""
     return {
         "terms": [
             {
                 "side": term.side,
                 "name": encode_text(term.name),
-                "conditions": [_condition(condition) for condition in term.conditions],
+                "conditions": [_CONDITIONS[type(each)].encode(each) for each in term.conditions],
             }
             for term in query.terms
         ]
@@ -27,71 +51,45 @@ def encode_query(query: Query) -> Json:
 
 
 def decode_query(document: Mapping[str, Any]) -> Query:
-    """The query that :func:`encode_query` wrote.
+    """Return the query that :func:`encode_query` wrote.
 
     Raises ValueError, which quotes no value, for anything else.
     """
     try:
-        terms = tuple(_term_of(each) for each in _list(_exactly(document, "terms")["terms"]))
-    except (TypeError, KeyError, ValueError, AttributeError, LookupError):
+        (terms,) = _take(document, "terms")
+        return Query(tuple([_decode_term(each) for each in _require_list(terms)]))
+    except WRONG_FORM:
         raise ValueError("this is no query") from None
-    return Query(terms)
 
 
-def _condition(condition: Condition) -> Json:
-    match condition:
-        case Equal():
-            return {"equal": encode_text(condition.value), "folded": condition.folded}
-        case Wildcard():
-            return {"wildcard": encode_text(condition.pattern), "folded": condition.folded}
-        case Words():
-            return {"words": [encode_text(word) for word in condition.words]}
-        case Between():
-            ends = {"low": condition.low, "high": condition.high}
-            return {name: None if end is None else encode_text(end) for name, end in ends.items()}
-        case _:
-            assert_never(condition)
+def describe_query(text: Json) -> Json:
+    """Return the JSON Schema of what :func:`encode_query` writes, given that of a text."""
+    conditions = describe_list({"anyOf": [each.describe(text) for each in _CONDITIONS.values()]})
+
+    def describe_term(sides: list[str], name: Json) -> Json:
+        return describe_object({"side": {"enum": sides}, "name": name, "conditions": conditions})
+
+    images = [side for side in get_args(Side) if side != "entry"]
+    terms = [describe_term(images, text), describe_term(["entry"], {"enum": list(ENTRY_FIELDS)})]
+    return describe_object({"terms": describe_list({"anyOf": terms})})
 
 
-def _term_of(document: Json) -> Term:
-    members = _exactly(document, "side", "name", "conditions")
-    side, name = members["side"], decode_text(members["name"])
-    if side not in ("original", "deid", "entry") or (side == "entry" and name not in ENTRY_FIELDS):
+def _decode_term(document: Any) -> Term:
+    side, name, conditions = _take(document, "side", "name", "conditions")
+    name = decode_text(name)
+    if side not in get_args(Side) or (side == "entry" and name not in ENTRY_FIELDS):
         raise ValueError
-    conditions = tuple(_condition_of(each) for each in _list(members["conditions"]))
-    return Term(side, name, conditions)
+    found = [_BY_MEMBERS[frozenset(each)].decode(each) for each in _require_list(conditions)]
+    return Term(side, name, tuple(found))
 
 
-def _condition_of(document: Json) -> Condition:
-    if "equal" in document:
-        members = _exactly(document, "equal", "folded")
-        return Equal(decode_text(members["equal"]), _flag(members["folded"]))
-    if "wildcard" in document:
-        members = _exactly(document, "wildcard", "folded")
-        return Wildcard(decode_text(members["wildcard"]), _flag(members["folded"]))
-    if "words" in document:
-        words = _list(_exactly(document, "words")["words"])
-        return Words(tuple(decode_text(word) for word in words))
-    members = _exactly(document, "low", "high")
-    low, high = (
-        None if members[end] is None else decode_text(members[end]) for end in ("low", "high")
-    )
-    return Between(low, high)
-
-
-def _exactly(document: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    if set(document) != set(names):
+def _take(document: Mapping[str, Any], *names: str) -> list[Any]:
+    if document.keys() != set(names):
         raise ValueError
-    return document
+    return [document[name] for name in names]
 
 
-def _list(value: object) -> list[Any]:
+def _require_list(value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise TypeError
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
         raise TypeError
     return value

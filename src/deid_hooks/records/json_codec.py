@@ -1,5 +1,8 @@
 """Records as JSON objects, for stores and exports: what is read back equals what was written.
 
+How a field is written, read and described as JSON Schema follows from its type in the dataclass, so
+that a field of a record is named there and nowhere else.
+
 A string that Unicode has no encoding for, because of lone surrogates, is written as
 ``{"utf-8": HEX}``, so that any JSON reader can take it; bytes are base64 (RFC 4648, section 4).
 """
@@ -7,133 +10,60 @@ A string that Unicode has no encoding for, because of lone surrogates, is writte
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import chain
+from operator import attrgetter, itemgetter
+from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from deid_hooks.records.model import (
-    AccessRow,
-    Block,
-    Entry,
-    Erasure,
-    Instance,
-    Record,
-    Tombstone,
-    UploadEvent,
-)
+from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 
+T = TypeVar("T")
 Json = dict[str, Any]
+
+KINDS: dict[str, type[Record]] = {
+    "entry": Entry,
+    "upload": UploadEvent,
+    "access": AccessRow,
+    "tombstone": Tombstone,
+    "block": Block,
+}
+"""The kinds of record, by the word for each in JSON."""
+
+WRONG_FORM = (TypeError, ValueError, LookupError, AttributeError)
+"""What reading raises for JSON of another form. Its text may quote values."""
+
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 def encode_record(record: Record) -> Json:
-    """A JSON object with the member ``record``, which tells its kind, and one for each field."""
-    return {"record": _KINDS[type(record)], **_WRITERS[type(record)](record)}
+    """Return a JSON object: the member ``record``, which tells the kind, and one for each field."""
+    return _BY_CLASS[type(record)].encode(record)
 
 
 def decode_record(document: Mapping[str, Any]) -> Record:
-    """The record that :func:`encode_record` wrote.
+    """Return the record that :func:`encode_record` wrote.
 
     Raises ValueError, which quotes no value, for anything else.
     """
     try:
-        members = dict(document)
-        return _READERS[members.pop("record")](members)
-    except (TypeError, KeyError, ValueError, AttributeError, LookupError):
+        record: Record = _BY_KIND[document["record"]].decode(document)
+    except WRONG_FORM:
         raise ValueError("this is no record of the log") from None
+    return record
 
 
-def _entry(entry: Entry) -> Json:
-    return {
-        "log_id": encode_text(entry.log_id),
-        "created": encode_text(entry.created),
-        "uploader": encode_text(entry.uploader),
-        "project": encode_text(entry.project),
-        "timestamp": None if entry.timestamp is None else encode_text(entry.timestamp),
-        "fields": _columns(entry.fields),
-        "deid": _columns(entry.deid),
-        "originals": encode_text(entry.originals),
-        "instances": [
-            [encode_text(i.uid), encode_text(i.deid_uid), encode_text(i.originals)]
-            for i in entry.instances
-        ],
-        "uids": [[encode_text(deid_uid), encode_text(uid)] for deid_uid, uid in entry.uids],
-        "large": [
-            [encode_text(key), b64encode(value).decode()] for key, value in entry.large.items()
-        ],
-        "digest": encode_text(entry.digest),
-        "key": encode_text(entry.key),
-        "patients": _texts(entry.patients),
-    }
+def describe_record(kind: str, text: Json, **narrower: Json) -> Json:
+    """Return the JSON Schema of what :func:`encode_record` writes of this kind.
 
-
-def _entry_of(members: Json) -> Entry:
-    timestamp = members.pop("timestamp")
-    fields, deid = _columns_of(members.pop("fields")), _columns_of(members.pop("deid"))
-    instances = tuple(Instance(*_texts_of(row, 3)) for row in _rows(members.pop("instances")))
-    uids = tuple(_pair(row) for row in _rows(members.pop("uids")))
-    large = {
-        decode_text(key): b64decode(value, validate=True)
-        for key, value in _rows(members.pop("large"))
-    }
-    patients = _texts_of(members.pop("patients"))
-    return Entry(
-        timestamp=None if timestamp is None else decode_text(timestamp),
-        fields=fields,
-        deid=deid,
-        instances=instances,
-        uids=uids,
-        large=large,
-        patients=patients,
-        **_plain(members),
-    )
-
-
-def _event(event: UploadEvent) -> Json:
-    names = ("log_id", "at", "event", "destination", "uploader")
-    return {name: encode_text(getattr(event, name)) for name in names}
-
-
-def _access(row: AccessRow) -> Json:
-    names = ("id", "at", "who", "where", "action", "asked", "reason")
-    texts = {name: encode_text(getattr(row, name)) for name in (*names, "salt", "commitment")}
-    return {**texts, "log_ids": _texts(row.log_ids)}
-
-
-def _access_of(members: Json) -> AccessRow:
-    log_ids = _texts_of(members.pop("log_ids"))
-    return AccessRow(log_ids=log_ids, **_plain(members))
-
-
-def _tombstone(stone: Tombstone) -> Json:
-    return {
-        "log_id": encode_text(stone.log_id),
-        "created": encode_text(stone.created),
-        "destinations": _texts(stone.destinations),
-        "at": encode_text(stone.erasure.at),
-        "who": encode_text(stone.erasure.who),
-        "reason": encode_text(stone.erasure.reason),
-    }
-
-
-def _tombstone_of(members: Json) -> Tombstone:
-    destinations = _texts_of(members.pop("destinations"))
-    erasure = Erasure(**{name: decode_text(members.pop(name)) for name in ("at", "who", "reason")})
-    return Tombstone(destinations=destinations, erasure=erasure, **_plain(members))
-
-
-def _block(block: Block) -> Json:
-    names = ("id", "at", "patient", "project", "who", "reason")
-    return {**{name: encode_text(getattr(block, name)) for name in names}, "lifted": block.lifted}
-
-
-def _block_of(members: Json) -> Block:
-    lifted = members.pop("lifted")
-    if not isinstance(lifted, bool):
-        raise TypeError
-    return Block(lifted=lifted, **_plain(members))
+    ``text`` is the schema of a text; ``narrower`` has those of members which allow less than their
+    type does.
+    """
+    return _BY_KIND[kind].describe(text, **narrower)
 
 
 def encode_text(text: str) -> str | Json:
-    """A text as a JSON value that every JSON reader can take."""
+    """Return a text as a JSON value that every JSON reader can take."""
     if text.isascii():
         return text
     try:
@@ -144,7 +74,7 @@ def encode_text(text: str) -> str | Json:
 
 
 def decode_text(value: object) -> str:
-    """The text that :func:`encode_text` wrote; TypeError or ValueError for anything else."""
+    """Return the text that :func:`encode_text` wrote; raise one of WRONG_FORM for anything else."""
     if isinstance(value, str):
         return value
     if not isinstance(value, dict) or value.keys() != {"utf-8"}:
@@ -152,65 +82,199 @@ def decode_text(value: object) -> str:
     return bytes.fromhex(value["utf-8"]).decode("utf-8", "surrogatepass")
 
 
-def _texts(texts: tuple[str, ...]) -> list[str | Json]:
+class Form(NamedTuple):
+    """How values of one type are written as JSON, read (WRONG_FORM otherwise) and described."""
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    describe: Callable[[Json], Json]
+    """Makes the JSON Schema, given that of a text."""
+
+
+def _find_form(hint: Any) -> Form:
+    """Return the form of a field of this type; raise TypeError for a type that has none."""
+    if hint in _FORMS:
+        return _FORMS[hint]
+    kind, arguments = get_origin(hint), get_args(hint)
+    if kind is tuple and arguments[1:] == (...,):
+        item = arguments[0]
+        if is_dataclass(item) or get_origin(item) is tuple:
+            return _make_row_form(item)
+    raise TypeError(f"no JSON form is known for {hint}")
+
+
+class ObjectCodec(Generic[T]):
+    """Writes the values of one dataclass as JSON objects, and reads them.
+
+    A field that is a dataclass itself gives its members, not an object within the object.
+    """
+
+    def __init__(
+        self, made: type[T], names: Mapping[str, str] | None = None, **constant: str
+    ) -> None:
+        """``names`` has the names of members that are not called as their field is.
+
+        ``constant`` has members that every object begins with, to tell its kind.
+        """
+        self._made = made
+        self._constant = constant
+        self._forms: dict[str, Form] = {}
+        self._nested: list[tuple[slice, type[Any]]] = []
+        paths: list[str] = []
+        hints = get_type_hints(made)
+        for field in fields(made):  # type: ignore[arg-type]
+            hint, at = hints[field.name], len(paths)
+            if is_dataclass(hint):
+                self._forms |= {n: _find_form(h) for n, h in get_type_hints(hint).items()}
+                paths += [f"{field.name}.{name}" for name in get_type_hints(hint)]
+                self._nested.insert(0, (slice(at, len(paths)), hint))  # type: ignore[arg-type]
+            else:
+                self._forms[(names or {}).get(field.name, field.name)] = _find_form(hint)
+                paths.append(field.name)
+        self._get = _take_all(attrgetter, paths)
+        self.members = frozenset((*constant, *self._forms))
+        self._names = tuple(self._forms)
+        self._take = _take_all(itemgetter, self._names)
+        self._writers = tuple(form.encode for form in self._forms.values())
+        self._readers = tuple(form.decode for form in self._forms.values())
+
+    def encode(self, value: T) -> Json:
+        """Return the JSON object of a value of the dataclass."""
+        document: Json = {**self._constant}
+        for name, write, member in zip(self._names, self._writers, self._get(value)):  # noqa: B905
+            document[name] = write(member)
+        return document
+
+    def decode(self, document: Mapping[str, Any]) -> T:
+        """Return the value that ``encode`` wrote; raise one of WRONG_FORM for anything else."""
+        if document.keys() != self.members:
+            raise ValueError
+        values = [read(member) for read, member in zip(self._readers, self._take(document))]  # noqa: B905
+        for at, made in self._nested:
+            values[at] = [made(*values[at])]
+        return self._made(*values)
+
+    def describe(self, text: Json, **narrower: Json) -> Json:
+        """Return the JSON Schema of the object, given that of a text and of some members."""
+        constant = {name: {"const": value} for name, value in self._constant.items()}
+        members = {name: form.describe(text) for name, form in self._forms.items()}
+        return describe_object(constant | members | narrower)
+
+
+def describe_object(properties: Json, optional: Iterable[str] = ()) -> Json:
+    """Return the JSON Schema of an object that has these members and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def describe_list(items: Json, most: int | None = None) -> Json:
+    """Return the JSON Schema of a list of at most so many items."""
+    return {"type": "array", "items": items} | ({} if most is None else {"maxItems": most})
+
+
+def _take_all(
+    getter: Callable[..., Callable[[Any], Any]], names: Sequence[str]
+) -> Callable[[Any], Any]:
+    """Return what takes all of these from a value, as a tuple even of one."""
+    take = getter(*names)
+    return take if len(names) > 1 else lambda value: (take(value),)
+
+
+def _encode_texts(texts: Iterable[str]) -> list[Any]:
+    if "".join(texts).isascii():
+        return list(texts)
     return [encode_text(text) for text in texts]
 
 
-def _texts_of(values: object, count: int | None = None) -> tuple[str, ...]:
-    if not isinstance(values, list) or count not in (None, len(values)):
+def _decode_texts(values: object) -> list[str]:
+    if not isinstance(values, list):
         raise TypeError
     for value in values:
         if type(value) is not str:  # hardly ever: so plain texts cost next to nothing
-            return tuple([decode_text(value) for value in values])
-    return tuple(values)
+            return [decode_text(value) for value in values]
+    return values
 
 
-def _rows(values: object) -> list[Any]:
+def _decode_list(values: object) -> list[Any]:
     if not isinstance(values, list):
         raise TypeError
     return values
 
 
-def _pair(values: object) -> tuple[str, str]:
-    first, second = _texts_of(values, 2)
-    return first, second
+def _decode_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
-def _columns(columns: Mapping[str, tuple[str, ...]]) -> Json:
-    return {keyword: _texts(values) for keyword, values in columns.items()}
+def _make_row_form(row: Any) -> Form:
+    """Return the form of a tuple of rows of texts: of a dataclass, or of pairs."""
+    names = get_type_hints(row) if is_dataclass(row) else dict(enumerate(get_args(row)))
+    if set(names.values()) != {str}:
+        raise TypeError(f"a row holds texts alone, and {row} does not")
+    count = len(names)
+    get = attrgetter(*map(str, names)) if is_dataclass(row) else None
+    make: Callable[..., Any] = row if is_dataclass(row) else lambda *texts: texts  # type: ignore[assignment]
+
+    def decode(values: object) -> tuple[Any, ...]:
+        rows = [_decode_texts(value) for value in _decode_list(values)]
+        if set(map(len, rows)) - {count}:
+            raise ValueError
+        return tuple([make(*texts) for texts in rows])
+
+    def encode(rows: Iterable[Any]) -> list[Any]:
+        found = [[*row] for row in rows] if get is None else [[*get(row)] for row in rows]
+        if "".join(chain.from_iterable(found)).isascii():
+            return found
+        return [[encode_text(text) for text in texts] for texts in found]
+
+    return Form(
+        encode,
+        decode,
+        lambda text: describe_list({**describe_list(text, count), "minItems": count}),
+    )
 
 
-def _columns_of(columns: Json) -> dict[str, tuple[str, ...]]:
-    return {keyword: _texts_of(values) for keyword, values in columns.items()}
+_TEXTS = Form(_encode_texts, lambda values: tuple(_decode_texts(values)), describe_list)
 
-
-def _plain(members: Json) -> dict[str, Any]:
-    for name, value in members.items():
-        if type(value) is not str:
-            members[name] = decode_text(value)
-    return members
-
-
-_KINDS: dict[type[Any], str] = {
-    Entry: "entry",
-    UploadEvent: "upload",
-    AccessRow: "access",
-    Tombstone: "tombstone",
-    Block: "block",
+_FORMS: dict[Any, Form] = {
+    str: Form(encode_text, decode_text, lambda text: text),
+    str | None: Form(
+        lambda value: None if value is None else encode_text(value),
+        lambda value: None if value is None else decode_text(value),
+        lambda text: {"anyOf": [text, {"type": "null"}]},
+    ),
+    bool: Form(bool, _decode_flag, lambda _: {"type": "boolean"}),
+    tuple[str, ...]: _TEXTS,
+    Mapping[str, tuple[str, ...]]: Form(
+        lambda columns: {name: _encode_texts(values) for name, values in columns.items()},
+        lambda columns: {name: tuple(_decode_texts(values)) for name, values in columns.items()},
+        lambda text: {"type": "object", "additionalProperties": describe_list(text)},
+    ),
+    Mapping[str, bytes]: Form(
+        lambda large: [
+            [encode_text(key), b64encode(value).decode()] for key, value in large.items()
+        ],
+        lambda rows: {
+            decode_text(key): b64decode(value, validate=True) for key, value in _decode_list(rows)
+        },
+        lambda text: describe_list(
+            {
+                "type": "array",
+                "prefixItems": [text, {"type": "string", "pattern": _BASE64}],
+                "items": False,
+                "minItems": 2,
+                "maxItems": 2,
+            }
+        ),
+    ),
 }
 
-_WRITERS: dict[type[Any], Callable[[Any], Json]] = {
-    Entry: _entry,
-    UploadEvent: _event,
-    AccessRow: _access,
-    Tombstone: _tombstone,
-    Block: _block,
+_BY_KIND: dict[str, ObjectCodec[Any]] = {
+    kind: ObjectCodec(made, record=kind) for kind, made in KINDS.items()
 }
-
-_READERS: dict[str, Callable[[Json], Record]] = {
-    "entry": _entry_of,
-    "upload": lambda members: UploadEvent(**_plain(members)),
-    "access": _access_of,
-    "tombstone": _tombstone_of,
-    "block": _block_of,
-}
+_BY_CLASS = {made: _BY_KIND[kind] for kind, made in KINDS.items()}

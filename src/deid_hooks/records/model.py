@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 OUTCOMES = ("uploaded", "partial", "failed")
-EVENTS = ("cleared", *OUTCOMES, "withdrawn")
-"""``cleared`` to be sent; what became of it; deleted at the destination, as somebody noted."""
+"""What an upload comes to."""
 
 _LOG_ID = re.compile(r"[0-9A-F]{32}")
 
@@ -63,13 +62,14 @@ class Entry:
         """The de-identified SOP Instance UID of every instance."""
         return tuple(instance.deid_uid for instance in self.instances)
 
-    def __iter__(self) -> Iterator[Instance]:
-        return iter(self.instances)
-
 
 @dataclass(frozen=True, slots=True)
 class UploadEvent:
-    """One of ``EVENTS`` in the life of an entry at one destination. ``at`` is UTC."""
+    """What happened to an entry at one destination, and when (UTC).
+
+    ``event`` is ``cleared`` (it may be sent), an outcome (one of ``OUTCOMES``) or ``withdrawn``
+    (somebody noted that it was deleted there).
+    """
 
     log_id: str
     at: str

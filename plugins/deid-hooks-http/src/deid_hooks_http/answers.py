@@ -14,7 +14,6 @@ from deid_hooks.errors import (
     LogError,
     LogUnavailable,
     NotAllowed,
-    TrailMoved,
 )
 
 _KINDS: dict[str, Callable[[str, str], LogError]] = {
@@ -66,8 +65,6 @@ def error_of(status: int, problem: Any) -> LogError:
         return IdConflict(log_id)
     if kind == "Forgotten":
         return Forgotten(log_id)
-    if kind == "TrailMoved":
-        return TrailMoved()
     try:
         answered = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

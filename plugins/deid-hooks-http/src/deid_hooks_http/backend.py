@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from deid_hooks.backends.contract import LogBackend, Page, Receipt
+from deid_hooks.backends import LogBackend, Page, Receipt, Seal
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogUnavailable, SettingsError
 from deid_hooks.query.conditions import Query
@@ -63,13 +63,18 @@ class HTTPBackend(LogBackend):
     def check(self, deadline: Deadline) -> None:
         _text(self._exchange.ask(deadline, "GET", "/check"), "key")
 
-    def append(self, records: Sequence[Record], deadline: Deadline) -> None:
+    def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        """Send the records; the service seals them, and adds an access row in its own words."""
         if not records:
             return
-        body = {"records": [encode_record(record) for record in records]}
-        answer = self._exchange.ask(deadline, "POST", "/records", body, writes=True)
-        written = dict.fromkeys(record.log_id for record in records if isinstance(record, Entry))
-        if answer.get("log_ids") != list(written):
+        if len(records) == 1 and isinstance(records[0], AccessRow):
+            path, body = "/access", encode_record(records[0])
+            expected: dict[str, Any] = {"done": True}
+        else:
+            path, body = "/records", {"records": [encode_record(record) for record in records]}
+            written = dict.fromkeys(each.log_id for each in records if isinstance(each, Entry))
+            expected = {"log_ids": list(written)}
+        if self._exchange.ask(deadline, "POST", path, body, writes=True) != expected:
             error = NotWhole()
             cause = f"{error.cause}, and whether it was written is unknown"
             raise AppendUnknown(cause, error.remedy)
@@ -80,7 +85,7 @@ class HTTPBackend(LogBackend):
         cursor = _text(answer, "cursor")
         if not (cursor.isascii() and cursor.isdigit()):
             raise _not_ours()
-        return Page(records, int(cursor))
+        return Page(records, _texts(answer, "seals"), int(cursor))
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
         texts = {"at": erasure.at, "who": erasure.who, "reason": erasure.reason}
@@ -98,8 +103,8 @@ class HTTPBackend(LogBackend):
             answer = self._exchange.ask(deadline, "GET", f"/entries/{quote(log_id, safe='')}")
         except NotFound:
             return None
-        if "sealed" in answer:
-            return _sealed(answer["sealed"])
+        if "receipt" in answer:
+            return _sealed(answer["receipt"])
         record = _record(answer.get("record"))
         if not isinstance(record, Entry | Tombstone):
             raise _not_ours()
@@ -115,7 +120,7 @@ class HTTPBackend(LogBackend):
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
         try:
             body = {"digest": encode_text(digest)}
-            return _text(self._exchange.ask(deadline, "POST", "/standing", body), "log_id")
+            return _text(self._exchange.ask(deadline, "POST", "/digests", body), "log_id")
         except NotFound:
             return None
 
@@ -149,28 +154,12 @@ class HTTPBackend(LogBackend):
         except NotFound:
             return None
 
-    def trail(self, deadline: Deadline) -> Iterator[AccessRow]:
+    def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
         for line in self._exchange.lines(deadline, "GET", "/trail"):
             row = _record(line.get("record"))
             if not isinstance(row, AccessRow):
                 raise _not_ours()
-            yield row
-
-    def trail_head(self, deadline: Deadline) -> str:
-        return _text(self._exchange.ask(deadline, "GET", "/trail/head"), "seal")
-
-    def look(
-        self, row: AccessRow, link: Callable[[AccessRow, str], AccessRow], deadline: Deadline
-    ) -> None:
-        """Tell the service why one looks; it adds the row, over the head that it alone knows.
-
-        A token that keeps the trail itself links and appends its row, as with any other backend.
-        """
-        keeper = self._exchange.ask(deadline, "GET", "/trail/head").get("kept_by")
-        if keeper == "holder":
-            super().look(row, link, deadline)
-        else:
-            _be_done(self._exchange.ask(deadline, "POST", "/looks", encode_record(row)))
+            yield row, _text(line, "seal")
 
     def _records(
         self, deadline: Deadline, path: str, body: dict[str, Any], kind: type[R]

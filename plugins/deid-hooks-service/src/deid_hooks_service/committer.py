@@ -1,4 +1,8 @@
-"""Group commit: requests that come at once share a transaction, and none spoils another's."""
+"""Group commit: requests that come at once share a transaction, and none fails because of another.
+
+A job is one request's records. The committer's thread takes the jobs that wait, writes them in one
+transaction and answers each of them.
+"""
 
 from __future__ import annotations
 
@@ -20,103 +24,108 @@ from deid_hooks.errors import (
 )
 from deid_hooks.log import Log
 from deid_hooks.records.model import Entry, Record, UploadEvent
-from deid_hooks_service.problems import busy
+from deid_hooks_service.forms import make_busy
 
 _MOST_RECORDS = 1_000
 """In one transaction."""
 _LONGEST_QUEUE = 20_000
-_MOST_DOUBTFUL = 10_000
+_MOST_UNCERTAIN = 10_000
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """Records of one request, to be written all or none.
+    """Records of one request, to be written all or none; ``answer`` is what came of it.
 
-    With ``standing``, the first is an entry for which one of the same content may stand: then it
-    is the id of that one that the others get. ``log_ids`` is the answer.
+    With ``reuse``, the first is an entry, and the log may have one with the same content already:
+    then the other records get the id of that one.
     """
 
     records: Sequence[Record]
-    standing: bool
+    reuse: bool
     deadline: Deadline
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[list[str]] = field(init=False)
+    answer: list[str] | BaseException | None = None
     taken: threading.Lock = field(default_factory=threading.Lock)
     """Whoever acquires it: the committer begins, or the request gives up before."""
 
     def __post_init__(self) -> None:
         self.done = self.loop.create_future()
 
-    def log_ids(self) -> list[str]:
-        return list(dict.fromkeys(r.log_id for r in self.records if isinstance(r, Entry)))
+    @property
+    def entry(self) -> Entry | None:
+        """The entry that it begins with, if any."""
+        first = self.records[0] if self.records else None
+        return first if isinstance(first, Entry) else None
 
 
 class Committer:
     """One thread that writes to the log, whatever waits at the time in one transaction."""
 
-    def __init__(self, recorder: Log) -> None:
-        self._recorder = recorder
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._waiting: list[Job] = []
-        self._something = threading.Condition()
+        self._changed = threading.Condition()
         self._stopping = False
-        self._doubtful: dict[str, Entry] = {}
+        self._uncertain: dict[str, Entry] = {}
         """Entries that may be in the log or come into it yet, by the digest of their content."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
     async def write(
-        self, records: Sequence[Record], deadline: Deadline, standing: bool = False
+        self, records: Sequence[Record], deadline: Deadline, reuse: bool = False
     ) -> list[str]:
         """Write the records, durably; return the ids of their entries.
 
-        Raises what ``LogBackend.append`` raises, NotAllowed for a blocked patient (``standing``
-        only), and Problem 503 when too many wait.
+        With ``reuse`` the first is an entry, and one with the same content is used in its place.
+        Raises what ``LogBackend.append`` raises, NotAllowed for a blocked patient (``reuse`` only),
+        and Problem 503 when too many wait.
         """
-        job = Job(records, standing, deadline, asyncio.get_running_loop())
-        with self._something:
+        job = Job(records, reuse, deadline, asyncio.get_running_loop())
+        with self._changed:
             if self._stopping:
-                raise busy("the service is being stopped")
+                raise make_busy("the service is being stopped")
             if len(self._waiting) >= _LONGEST_QUEUE:
-                raise busy("too many requests wait for the log")
+                raise make_busy("too many requests wait for the log")
             self._waiting.append(job)
-            self._something.notify()
+            self._changed.notify()
         try:
             async with asyncio.timeout(deadline.left()):
                 return await asyncio.shield(job.done)
         except TimeoutError:
-            job.done.add_done_callback(_retrieved)
+            job.done.add_done_callback(_retrieve)
             cause = f"the log gave no answer within {deadline.seconds:g} seconds"
             if job.taken.acquire(blocking=False):
                 raise LogUnavailable(cause, "look at the disk or the server of the log") from None
             raise AppendUnknown(f"{cause}, and whether it was written is unknown") from None
 
     def stop(self, seconds: float) -> None:
-        """Finish what was accepted, for as long as this, and end."""
-        with self._something:
+        """Finish what was accepted, for at most so many seconds, and end."""
+        with self._changed:
             self._stopping = True
-            self._something.notify()
+            self._changed.notify()
         self._thread.join(seconds)
 
     @property
     def waiting(self) -> int:
+        """How many requests wait for a transaction."""
         return len(self._waiting)
 
     def _run(self) -> None:
         while True:
-            with self._something:
+            with self._changed:
                 while not self._waiting:
                     if self._stopping:
                         return
-                    self._something.wait()
-                group = self._next()
+                    self._changed.wait()
+                group = self._take_group()
             jobs = [job for job in group if job.taken.acquire(blocking=False)]
-            answers: list[tuple[Job, list[str] | BaseException]] = []
             if jobs:
-                self._commit(jobs, answers)
-            _tell(answers)
+                self._commit(jobs)
+            _wake(jobs)
 
-    def _next(self) -> list[Job]:
-        """What goes into the next transaction: the oldest, as many as are not too much."""
+    def _take_group(self) -> list[Job]:
+        """Take the oldest jobs out of the queue, as many as one transaction should hold."""
         size = count = 0
         for job in self._waiting:
             size += len(job.records)
@@ -126,136 +135,111 @@ class Committer:
         group, self._waiting = self._waiting[:count], self._waiting[count:]
         return group
 
-    def _commit(
-        self, jobs: list[Job], answers: list[tuple[Job, list[str] | BaseException]]
-    ) -> None:
+    def _commit(self, jobs: list[Job]) -> None:
+        """Write jobs in one transaction and set the answer of each."""
         try:
-            jobs = self._prepared(jobs, answers)
+            self._prepare(jobs)
+            jobs = [job for job in jobs if job.answer is None]
             if not jobs:
                 return
-            self._recorder.append([record for job in jobs for record in job.records])
+            self._log.append([record for job in jobs for record in job.records])
             self._read_back(jobs)
         except (IdConflict, Forgotten) as error:
-            self._one_by_one(jobs, answers, error)
+            self._commit_each(jobs, error)
         except LogUnavailable as error:
             if len(jobs) > 1 and self._takes_others(jobs):
-                self._one_by_one(jobs, answers, error)
+                self._commit_each(jobs, error)
             else:
-                answers += [(job, error) for job in jobs]
+                _fail(jobs, error)
         except DeidHooksError as error:
             if isinstance(error, AppendUnknown):
-                self._doubt(jobs)
-            answers += [(job, error) for job in jobs]
+                self._remember_uncertain(jobs)
+            _fail(jobs, error)
         except Exception as error:  # noqa: BLE001 - its text may hold values; its kind does not
-            answers += [
-                (job, AppendUnknown(f"writing failed with {type(error).__name__}")) for job in jobs
-            ]
+            _fail(jobs, AppendUnknown(f"writing failed with {type(error).__name__}"))
         else:
-            answers += [(job, job.log_ids()) for job in jobs]
-            for job in jobs if self._doubtful else ():
-                self._doubtful.pop(_digest(job), None)
+            for job in jobs:
+                ids = (record.log_id for record in job.records if isinstance(record, Entry))
+                job.answer = list(dict.fromkeys(ids))
+                if self._uncertain and job.entry is not None:
+                    self._uncertain.pop(job.entry.digest, None)
 
-    def _one_by_one(
-        self,
-        jobs: list[Job],
-        answers: list[tuple[Job, list[str] | BaseException]],
-        error: DeidHooksError,
-    ) -> None:
-        """One of them spoils the transaction: nothing of it was written, each goes alone."""
+    def _commit_each(self, jobs: list[Job], error: DeidHooksError) -> None:
+        """Write each job in a transaction of its own, after one that failed and wrote nothing."""
         if len(jobs) == 1:
-            answers.append((jobs[0], error))
+            _fail(jobs, error)
             return
         for job in jobs:
-            if not job.deadline.passed:  # else its request was told that nobody knows
-                self._commit([job], answers)
+            if not job.deadline.passed:  # else its request has ended with AppendUnknown
+                self._commit([job])
 
     def _takes_others(self, jobs: list[Job]) -> bool:
-        """Whether the log takes a write, so that it was one of these that it can't take."""
+        """Return whether the log takes a write, so that it was one of these that it can't take."""
         if all(job.deadline.passed for job in jobs):
             return False
         try:
-            self._recorder.backend.check(Deadline(self._recorder.seconds))
+            self._log.backend.check(Deadline(self._log.seconds))
         except Exception:  # noqa: BLE001 - whatever it is, it concerns them all
             return False
         return True
 
-    def _prepared(
-        self, jobs: list[Job], answers: list[tuple[Job, list[str] | BaseException]]
-    ) -> list[Job]:
-        """The jobs that may be written, each with the entry that stands for its content, if any."""
-        asking = [job for job in jobs if job.standing]
-        if not asking:
-            return jobs
-        refused = self._blocked(asking)
-        answers += [
-            (job, NotAllowed("uploads of this patient are blocked"))
-            for job in asking
-            if id(job) in refused
-        ]
+    def _prepare(self, jobs: list[Job]) -> None:
+        """Answer jobs that may not be written; put the entry to use into the others."""
+        reusing = [job for job in jobs if job.reuse]
+        if not reusing:
+            return
+        blocked = self._find_blocked(reusing)
         first: dict[str, Entry] = {}
-        for job in asking:
-            if id(job) in refused:
+        for job in reusing:
+            entry = job.entry
+            assert entry is not None
+            if any((each, of) in blocked for each in entry.patients for of in ("", entry.project)):
+                job.answer = NotAllowed("uploads of this patient are blocked")
                 continue
-            entry, *others = job.records
-            assert isinstance(entry, Entry)
             # Once more under the same id, where an earlier attempt may yet come into the log.
-            known = first.get(entry.digest) or self._in_doubt(entry.digest)
+            known = first.get(entry.digest) or self._find_uncertain(entry.digest)
             if known is None:
-                log_id = self._recorder.find_equal(entry)
+                log_id = self._log.find_equal(entry)
                 try:
-                    known = entry if log_id is None else self._found(log_id)
+                    known = entry if log_id is None else self._resolve(log_id)
                 except LogError as error:  # that entry was altered in the store, say
-                    refused.add(id(job))
-                    answers.append((job, error))
+                    job.answer = error
                     continue
             first[entry.digest] = known
-            job.records = [known, *(_of(record, known.log_id) for record in others)]
-        return [job for job in jobs if id(job) not in refused]
+            job.records = [known, *(_with_id(each, known.log_id) for each in job.records[1:])]
 
-    def _in_doubt(self, digest: str) -> Entry | None:
-        """The entry of this content that may come into the log yet: not if it was forgotten."""
-        known = self._doubtful.get(digest)
-        if known is not None and self._recorder.tombstone(known.log_id) is not None:
-            del self._doubtful[digest]
+    def _find_uncertain(self, digest: str) -> Entry | None:
+        """Return the entry of this content that may come into the log yet, unless it was erased."""
+        known = self._uncertain.get(digest)
+        if known is not None and self._log.tombstone(known.log_id) is not None:
+            del self._uncertain[digest]
             return None
         return known
 
-    def _found(self, log_id: str) -> Entry:
-        found = self._recorder.resolve(log_id)
+    def _resolve(self, log_id: str) -> Entry:
+        found = self._log.resolve(log_id)
         assert isinstance(found, Entry)
         return found
 
-    def _blocked(self, jobs: list[Job]) -> set[int]:
-        """The jobs whose patient must not leave, told from one look at the blocks."""
-        entries = {id(job): job.records[0] for job in jobs}
-        patients = {p for e in entries.values() if isinstance(e, Entry) for p in e.patients}
-        latest: dict[tuple[str, str], bool] = {}
+    def _find_blocked(self, jobs: list[Job]) -> set[tuple[str, str]]:
+        """Return the pairs (patient, project) of which nothing may leave, by one query for all."""
+        patients = {p for job in jobs if job.entry is not None for p in job.entry.patients}
+        lifted: dict[tuple[str, str], bool] = {}
         if patients:
-            deadline = Deadline(self._recorder.seconds)
-            for block in self._recorder.backend.blocks(patients, deadline):
-                latest[block.patient, block.project] = not block.lifted
-        return {
-            job
-            for job, entry in entries.items()
-            if isinstance(entry, Entry)
-            and any(
-                latest.get((patient, project))
-                for patient in entry.patients
-                for project in ("", entry.project)
-            )
-        }
+            deadline = Deadline(self._log.seconds)
+            for block in self._log.backend.blocks(patients, deadline):
+                lifted[block.patient, block.project] = block.lifted
+        return {pair for pair, is_lifted in lifted.items() if not is_lifted}
 
     def _read_back(self, jobs: list[Job]) -> None:
         """Find every entry in the store as it was written, or raise LogUnavailable.
 
-        For those who upload next. Who appends by batches resolves before it uploads.
+        For clients that upload next. Those that append batches resolve before they upload.
         """
-        written = {
-            r.log_id: r for job in jobs if job.standing for r in job.records if isinstance(r, Entry)
-        }
+        written = {job.entry.log_id: job.entry for job in jobs if job.reuse and job.entry}
         if not written:
             return
-        found = {entry.log_id: entry for entry in self._recorder.entries(written)}
+        found = {entry.log_id: entry for entry in self._log.entries(written)}
         for log_id, entry in written.items():
             there = found.get(log_id)
             if there is None or entry != replace(
@@ -266,44 +250,40 @@ class Committer:
                     "look at the store of the log; restore it from a backup",
                 )
 
-    def _doubt(self, jobs: list[Job]) -> None:
-        if len(self._doubtful) > _MOST_DOUBTFUL:
-            self._doubtful.clear()
-        for job in jobs:
-            entry = job.records[0] if job.standing else None
-            if isinstance(entry, Entry):
-                self._doubtful[entry.digest] = entry
+    def _remember_uncertain(self, jobs: list[Job]) -> None:
+        if len(self._uncertain) > _MOST_UNCERTAIN:
+            self._uncertain.clear()
+        self._uncertain |= {job.entry.digest: job.entry for job in jobs if job.reuse and job.entry}
 
 
-def _of(record: Record, log_id: str) -> Record:
+def _with_id(record: Record, log_id: str) -> Record:
     return replace(record, log_id=log_id) if isinstance(record, UploadEvent) else record
 
 
-def _digest(job: Job) -> str:
-    entry = job.records[0] if job.records else None
-    return entry.digest if isinstance(entry, Entry) else ""
+def _fail(jobs: list[Job], error: BaseException) -> None:
+    """Set the answer of the jobs that have none yet."""
+    for job in jobs:
+        job.answer = job.answer or error
 
 
-def _tell(answers: list[tuple[Job, list[str] | BaseException]]) -> None:
-    """Wake whoever waits: one call into each event loop, however many they are."""
-    loops = {id(job.loop): job.loop for job, _ in answers}
-    for key, loop in loops.items():
-        mine = [(job, answer) for job, answer in answers if id(job.loop) == key]
+def _wake(jobs: list[Job]) -> None:
+    """Give the answers to whoever waits: one call into each event loop, however many they are."""
+    for loop in {job.loop for job in jobs}:
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
-            loop.call_soon_threadsafe(_settle, mine)
+            loop.call_soon_threadsafe(_settle, [job for job in jobs if job.loop is loop])
 
 
-def _settle(answers: list[tuple[Job, list[str] | BaseException]]) -> None:
-    for job, answer in answers:
-        if job.done.done():
+def _settle(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.done.done() or job.answer is None:
             continue
-        if isinstance(answer, BaseException):
-            job.done.set_exception(answer)
+        if isinstance(job.answer, BaseException):
+            job.done.set_exception(job.answer)
         else:
-            job.done.set_result(answer)
+            job.done.set_result(job.answer)
 
 
-def _retrieved(done: asyncio.Future[list[str]]) -> None:
-    """Nobody waits for it any more; its exception is not told on standard error."""
+def _retrieve(done: asyncio.Future[list[str]]) -> None:
+    """Take the exception that nobody waits for any more, or asyncio prints it."""
     if not done.cancelled():
         done.exception()

@@ -1,69 +1,110 @@
-"""What requests share: the log, the committer, the senders; and asking the log without hanging."""
+"""What requests share: the log, the committer, the senders, what operators measure; and one call.
+
+Whoever asks the log waits for a bounded time, whatever the log does.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
-import threading
+import time
 import uuid
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from deid_hooks.deadline import Deadline
-from deid_hooks.errors import LogUnavailable
+from deid_hooks.errors import DeidHooksError, LogUnavailable
 from deid_hooks.log import Log
 from deid_hooks.records.model import AccessRow, read_clock
 from deid_hooks_service.committer import Committer
-from deid_hooks_service.observing import Metrics
-from deid_hooks_service.senders import Sender, Senders
+from deid_hooks_service.forms import find_problem
+from deid_hooks_service.tokens import Sender, Senders
 
 T = TypeVar("T")
 
-DEADLINE_HEADER = "Deid-Hooks-Deadline"
-LONGEST_DEADLINE = 300.0
+NDJSON = "application/x-ndjson"
+_DEADLINE_HEADER = "Deid-Hooks-Deadline"
+_LONGEST_DEADLINE = 300.0
 _SHORTEST_DEADLINE = 1.0
 """A sender may go before; what it began is finished all the same."""
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _AT_ONCE = 40
 """Questions to the log that threads of their own wait for."""
+_CHECK_SECONDS = 1.0
+"""How long an answer to whether the log takes a write is good for everybody."""
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters for Prometheus. Labels are routes, statuses and roles, nothing that was sent."""
+
+    def __init__(self, count_waiting: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "deid_hooks_service_requests",
+            "Requests answered",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "deid_hooks_service_seconds",
+            "Seconds from request to answer",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        gauge = Gauge(
+            "deid_hooks_service_waiting",
+            "Requests that wait for a transaction",
+            registry=self.registry,
+        )
+        gauge.set_function(count_waiting)
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count one request and the time that it took."""
+        children = self._children.get((route, status))
+        if children is None:  # finding them costs more than counting
+            children = self._requests.labels(route, status), self._seconds.labels(route)
+            self._children[route, status] = children
+        children[0].inc()
+        children[1].observe(seconds)
 
 
 class Service:
     """One log, served."""
 
-    def __init__(self, recorder: Log, senders: Senders) -> None:
-        self.recorder = recorder
+    def __init__(self, log: Log, senders: Senders) -> None:
+        self.log = log
         self.senders = senders
-        self.committer = Committer(recorder)
+        self.committer = Committer(log)
         self.metrics = Metrics(lambda: self.committer.waiting)
+        self._checking = asyncio.Lock()
+        self._checked: tuple[float, DeidHooksError | None] = -_CHECK_SECONDS, None
         self._limiter: anyio.CapacityLimiter | None = None
-        self._trail = threading.Lock()
 
-    async def sender(self, request: Request, do: str | None = None) -> Sender:
-        """Who asks; Problem 401, or NotAllowed if its role may not do that."""
-        address = request.client.host if request.client else ""
-        sender = await self.senders.sender(request.headers.get("authorization"), address)
-        request.scope["deid_hooks.sender"] = sender.name
-        if do is not None:
-            sender.must_be_allowed(do)
-        return sender
-
-    def deadline(self, request: Request) -> Deadline:
-        """Until when this request wants its answer: by its header, else by the settings."""
-        text = request.headers.get(DEADLINE_HEADER, "")
+    def read_deadline(self, request: Request) -> Deadline:
+        """Return until when a request wants its answer: by its header, else by the settings."""
+        text = request.headers.get(_DEADLINE_HEADER, "")
         if not _SECONDS.fullmatch(text):
-            return Deadline(self.recorder.seconds)
-        return Deadline(min(max(float(text), _SHORTEST_DEADLINE), LONGEST_DEADLINE))
+            return Deadline(self.log.seconds)
+        return Deadline(min(max(float(text), _SHORTEST_DEADLINE), _LONGEST_DEADLINE))
 
-    def within(self, deadline: Deadline) -> Log:
-        """The log, for one who waits that long."""
-        return Log(self.recorder.backend, self.recorder.secret, deadline.seconds)
+    def limit(self, deadline: Deadline) -> Log:
+        """Return the log for one who waits that long."""
+        return Log(self.log.backend, self.log.secret, deadline.seconds)
 
     async def ask(self, deadline: Deadline, question: Callable[[], T]) -> T:
-        """What ``question`` returns, asked in a thread; LogUnavailable at the deadline."""
+        """Return what ``question`` returns in a thread; raise LogUnavailable at the deadline."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         try:
@@ -77,42 +118,112 @@ class Service:
                 "try again, or ask for less at once",
             ) from None
 
-    def record_look(
+    async def check_for_all(self) -> DeidHooksError | None:
+        """Return why the log takes no write, None if it does. Asks it once a second at the most."""
+        async with self._checking:
+            at, error = self._checked
+            if time.monotonic() - at >= _CHECK_SECONDS:
+                error = None
+                try:
+                    deadline = Deadline(self.log.seconds)
+                    await self.ask(deadline, lambda: self.log.backend.check(deadline))
+                except DeidHooksError as failure:
+                    error = failure
+                self._checked = time.monotonic(), error
+        return error
+
+    def append_access(self, row: AccessRow, deadline: Deadline) -> None:
+        """Append a record to the access trail, durably. Raises LogError."""
+        self.limit(deadline).record_access(row)
+
+    async def close(self, seconds: float) -> None:
+        """Finish what was accepted, and close the log."""
+        await anyio.to_thread.run_sync(self.committer.stop, seconds)
+        await anyio.to_thread.run_sync(self.log.close)
+        await self.senders.close()
+
+
+@dataclass(slots=True, repr=False)
+class Call:
+    """One request at an endpoint, once its sender is known and its body is read.
+
+    ``body`` has the values of its members, or is the record that was sent.
+    """
+
+    service: Service
+    request: Request
+    sender: Sender
+    deadline: Deadline
+    body: Any
+
+    def record_access(
         self,
-        sender: Sender,
-        deadline: Deadline,
         action: str,
         asked: str,
         log_ids: Sequence[str],
         reason: str = "",
         where: str = "",
     ) -> None:
-        """Write a row of the access trail, durably, before the answer that it is about.
+        """Write a record of the access trail, durably, before the answer that it is about.
 
-        Not for one who keeps the trail itself. Raises LogError.
+        Does nothing for a sender who keeps the trail itself. Raises LogError.
         """
-        if sender.keeps_trail:
+        if self.sender.keeps_trail:
             return
         row = AccessRow(
             id=uuid.uuid4().hex,
             at=read_clock(),
-            who=sender.name,
-            where=where or sender.address,
+            who=self.sender.name,
+            where=where or self.sender.address,
             action=action,
             asked=asked,
             log_ids=tuple(log_ids),
             reason=reason,
         )
-        # One after the other: rows follow one another, and the loser would have to try again.
-        if not self._trail.acquire(timeout=deadline.left()):
-            raise LogUnavailable("the access trail was not free in time", "try again")
-        try:
-            self.within(deadline).look(row)
-        finally:
-            self._trail.release()
+        self.service.append_access(row, self.deadline)
 
-    async def close(self, seconds: float) -> None:
-        """Finish what was accepted, and let go of the log."""
-        await anyio.to_thread.run_sync(self.committer.stop, seconds)
-        await anyio.to_thread.run_sync(self.recorder.close)
-        await self.senders.close()
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer of any length. ``show`` makes the JSON of a page, given whether it is the first.
+
+    It runs in a thread, before any of the page leaves.
+    """
+
+    rows: Iterator[Any]
+    page: int
+    show: Callable[[list[Any], bool], list[dict[str, Any]]]
+
+
+async def send_stream(call: Call, stream: Stream) -> Response:
+    """Return lines of JSON, made a page at a time, each page within the seconds of the deadline.
+
+    What goes wrong in the first page is raised. Later it is the last line, ``{"problem": ...}``, in
+    place of ``{"end": true}``.
+    """
+
+    def make_page(first: bool) -> tuple[list[dict[str, Any]], bool]:
+        found = list(islice(stream.rows, stream.page))
+        return stream.show(found, first) if found or first else [], len(found) == stream.page
+
+    begin = await call.service.ask(call.deadline, lambda: make_page(first=True))
+
+    async def make_lines() -> AsyncIterator[bytes]:
+        documents, more = begin
+        try:
+            while True:
+                if documents:
+                    yield b"".join(map(_make_line, documents))
+                if not more:
+                    break
+                deadline = Deadline(call.deadline.seconds)
+                documents, more = await call.service.ask(deadline, lambda: make_page(first=False))
+            yield _make_line({"end": True})
+        except Exception as error:  # noqa: BLE001 - is answered as the last line, without its text
+            yield _make_line({"problem": find_problem(error).make_document()})
+
+    return StreamingResponse(make_lines(), media_type=NDJSON)
+
+
+def _make_line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode("ascii") + b"\n"

@@ -1,25 +1,160 @@
-"""Opening the log of the settings, and serving it until the process is told to stop."""
+"""Serving the log of the settings: the ASGI application, what operators see of it, its server."""
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
 
 from deid_hooks.errors import SettingsError
 from deid_hooks.log import make_backend, open_log
+from deid_hooks.records.model import read_clock
 from deid_hooks.settings import Settings
-from deid_hooks_service.app import application
-from deid_hooks_service.flywheel_users import FlywheelUsers
-from deid_hooks_service.observing import log_to_stderr
-from deid_hooks_service.senders import Senders
-from deid_hooks_service.service import Service
-from deid_hooks_service.tokens import Tokens
+from deid_hooks_service.endpoints import ENDPOINTS, Endpoint, describe_endpoints
+from deid_hooks_service.flywheel import FlywheelUsers
+from deid_hooks_service.forms import Problem, find_problem
+from deid_hooks_service.service import Call, Service
+from deid_hooks_service.tokens import Senders, Tokens
 
 log = logging.getLogger("deid_hooks_service")
+
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class Application:
+    """The ASGI application that serves one log: answers every request, measures and logs it."""
+
+    def __init__(self, service: Service) -> None:
+        document = describe_endpoints()
+
+        async def show_document(call: Call) -> dict[str, Any]:
+            return document
+
+        own = Endpoint("GET", "/openapi.json", show_document, {}, public=True)
+        table: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in (*ENDPOINTS, own):
+            table.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        # What the Flywheel CLI makes of a URL that ends in a slash.
+        table = {"/logs": table["/logs"], "//logs": table["/logs"], **table}
+
+        @asynccontextmanager
+        async def close_at_end(_: Any) -> AsyncIterator[None]:
+            yield
+            await service.close(service.log.seconds)
+
+        self._metrics = service.metrics
+        self._router = Router(
+            [Route(path, _Path(service, endpoints)) for path, endpoints in table.items()],
+            redirect_slashes=False,
+            default=_answer_not_found,
+            lifespan=close_at_end,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, whatever goes wrong; ASGI calls this."""
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def send_uncached(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # A proxy that kept an answer would vouch for an entry that is there no more.
+                message["headers"] = [*message.get("headers", ()), _NO_STORE]
+            await send(message)
+
+        try:
+            await self._router(scope, receive, send_uncached)
+        except Exception as error:  # noqa: BLE001 - its text may hold values: its place is logged
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(frame.filename).name}:{frame.lineno}"
+            log.error("", extra={"members": {"error": type(error).__name__, "at": place}})
+            if status:
+                raise ConnectionResetError from None  # what has begun can't be taken back
+            problem = find_problem(error)
+            document = problem.make_document(scope.get("deid_hooks.prefix", ""))
+            await JSONResponse(document, problem.status)(scope, receive, send_uncached)
+        finally:
+            self._observe(scope, status, time.perf_counter() - began)
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        # The route, not the path: a path may hold anything.
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.count(route, status, seconds)
+        if log.isEnabledFor(logging.INFO):
+            members = {
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "ms": round(seconds * 1000, 2),
+                "sender": scope.get("deid_hooks.sender", ""),
+                "from": (scope.get("client") or ("",))[0],
+            }
+            if why := scope.get("deid_hooks.why"):
+                members["why"] = why
+            log.info("", extra={"members": members})
+
+
+class _Path:
+    """The ASGI application of one path: the endpoint of each method."""
+
+    def __init__(self, service: Service, endpoints: Mapping[str, Endpoint]) -> None:
+        self._service = service
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            headers = {"Allow": ", ".join(sorted(self._endpoints))}
+            document = Problem(status, status.description).make_document()
+            response: Response = JSONResponse(document, status, headers=headers)
+        else:
+            scope["deid_hooks.prefix"] = endpoint.prefix
+            response = await endpoint.respond(self._service, Request(scope, receive))
+        await response(scope, receive, send)
+
+
+async def _answer_not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    problem = Problem(HTTPStatus.NOT_FOUND, "there is no such endpoint")
+    await JSONResponse(problem.make_document(), problem.status)(scope, receive, send)
+
+
+class JSONLines(logging.Formatter):
+    """Makes one line of JSON of what is logged; ``extra={"members": ...}`` is a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line. The traceback is left out, because it may hold values."""
+        members = getattr(record, "members", None) or {"message": record.getMessage()}
+        head = {"at": read_clock(), "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps({**head, **members})
+
+
+def log_to_stderr() -> None:
+    """Write everything that is logged in this process to standard error, as lines of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONLines())
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    for chatty in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -36,7 +171,7 @@ class Listening:
 
 
 def serve(settings: Settings, listening: Listening) -> None:
-    """Serve the log until SIGTERM or SIGINT; then finish what was accepted.
+    """Serve the log until SIGTERM or SIGINT, and finish what was accepted.
 
     Raises SettingsError for what can't be served.
     """
@@ -45,14 +180,14 @@ def serve(settings: Settings, listening: Listening) -> None:
     backend = make_backend(settings.url)
     if not backend.records:
         raise SettingsError("Logging is switched off (url none:): there is nothing to serve.")
-    recorder = open_log(backend, settings)
+    site_log = open_log(backend, settings)
     tokens = Tokens(listening.tokens)
     if not tokens.all() and not listening.flywheel_site:
         log.warning("There are no tokens yet: deid-hooks-service token add NAME --role upload")
     users = FlywheelUsers(listening.flywheel_site) if listening.flywheel_site else None
-    service = Service(recorder, Senders(tokens, users))
+    service = Service(site_log, Senders(tokens, users))
     uvicorn.run(
-        application(service),
+        Application(service),
         host=listening.host,
         port=listening.port,
         ssl_certfile=listening.certificate,
@@ -65,7 +200,7 @@ def serve(settings: Settings, listening: Listening) -> None:
 
 
 def refuse_unsafe(listening: Listening) -> None:
-    """Raise SettingsError for plain HTTP that leaves the machine, unless that is insisted on."""
+    """Raise SettingsError for plain HTTP that leaves the machine, unless the user insists on it."""
     if (listening.certificate is None) != (listening.key is None):
         raise SettingsError("TLS needs both --tls-certificate and --tls-key.")
     for path in (listening.certificate, listening.key):

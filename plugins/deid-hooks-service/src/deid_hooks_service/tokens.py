@@ -1,36 +1,63 @@
-"""Tokens: who may do what. Kept as hashes, in a file that its owner alone may read."""
+"""Who asks: tokens, what their roles may do, and the sender of a request, found by its token.
+
+Tokens are kept as hashes, in a file that its owner alone may read.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import stat
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from deid_hooks.errors import SettingsError
+from deid_hooks.errors import NotAllowed, SettingsError
 from deid_hooks.records.model import read_clock
 from deid_hooks.settings import find_config_file
 
-ROLES = ("upload", "search", "reidentify", "admin")
+if TYPE_CHECKING:
+    from deid_hooks_service.flywheel import FlywheelUsers
+
+log = logging.getLogger("deid_hooks_service")
+
 FILE_NAME = "service-tokens.json"
 _SHORTEST = 20
 """Characters. A token is looked up by a plain hash, so it must be beyond guessing."""
 
+RIGHTS = {
+    "upload": frozenset(("log", "resolve", "find by content", "follow uploads", "ask for blocks")),
+    "search": frozenset(("search", "resolve", "follow uploads", "follow all uploads")),
+    "reidentify": frozenset(
+        ("search", "read entries", "resolve", "follow uploads", "follow all uploads")
+    ),
+}
+"""What each role may do, in the words of its refusal; ``admin`` may do everything."""
+
+_FREE_MISTAKES = 3
+_WINDOW = 60.0
+_LONGEST_DELAY = 2.0
+_SENDERS_REMEMBERED = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token without the token: its hash, and what its holder may do.
+    """What the file keeps of a token: its hash, and what its holder may do.
 
-    ``projects`` are those it is held to, none for all. ``expires`` and ``revoked`` are moments in
-    UTC, ``""`` for never. ``keeps_trail``: its holder is an installation of deid-hooks that records
-    every look in the access trail itself, before it shows anything.
+    ``projects`` are those it is limited to, none for all. ``expires`` and ``revoked`` are moments
+    in UTC, ``""`` for never. ``keeps_trail``: its holder is an installation of deid-hooks that
+    records every access in the access trail itself, before it shows anything.
     """
 
     name: str
@@ -43,17 +70,18 @@ class Token:
     keeps_trail: bool = False
 
     def is_valid(self) -> bool:
+        """Return whether it is neither revoked nor expired."""
         return not self.revoked and (not self.expires or read_clock() < self.expires)
 
 
 def default_path() -> Path:
-    """Beside the settings of this machine."""
+    """Return the file of tokens beside the settings of this machine."""
     named = os.environ.get("DEID_HOOKS_CONFIG")
     return (Path(named) if named else find_config_file()).with_name(FILE_NAME)
 
 
-def secret_part(text: str) -> str:
-    """The key in what a Flywheel user calls the API key: ``HOST:PORT:KEY``; any other is whole."""
+def extract_secret(text: str) -> str:
+    """Return the key in a Flywheel API key, ``HOST:PORT:KEY``, and any other text whole."""
     return text.strip().rpartition(":")[2]
 
 
@@ -65,7 +93,7 @@ class Tokens:
         self._read: tuple[tuple[int, int, int], list[Token]] | None = None
 
     def all(self) -> list[Token]:
-        """Every token, revoked ones too. Raises SettingsError for a file that can't be used."""
+        """Return every token, revoked ones too; raise SettingsError if the file can't be used."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -77,14 +105,17 @@ class Tokens:
             self._read = version, self._load()
         return self._read[1]
 
-    def holder(self, text: str) -> Token | None:
-        """The valid token that ``text`` is; None if it is none. Takes the same time for all."""
-        hashed = _hash(secret_part(text))
-        holder: Token | None = None
+    def find(self, text: str) -> Token | None:
+        """Return the valid token that ``text`` is; None if it is none.
+
+        It takes the same time for all, so that the time tells nothing about the hashes.
+        """
+        hashed = _hash_secret(extract_secret(text))
+        found: Token | None = None
         for token in self.all():
             if hmac.compare_digest(token.hash, hashed) and token.is_valid():
-                holder = token
-        return holder
+                found = token
+        return found
 
     def add(
         self,
@@ -96,17 +127,19 @@ class Tokens:
         keeps_trail: bool = False,
         secret: str | None = None,
     ) -> str:
-        """Make a token, or take in an existing secret; return it. It can't be shown again.
+        """Make a token, or take an existing secret; return it. It can't be shown again.
 
         Raises SettingsError for a name that is taken, a secret that is too short or known, and a
         file that can't be written.
         """
-        text = secrets.token_urlsafe(32) if secret is None else secret_part(secret)
+        text = secrets.token_urlsafe(32) if secret is None else extract_secret(secret)
         if len(text) < _SHORTEST:
             raise SettingsError(
                 f"A token needs at least {_SHORTEST} characters that nobody guesses."
             )
-        token = Token(name, role, _hash(text), read_clock(), projects, expires, "", keeps_trail)
+        token = Token(
+            name, role, _hash_secret(text), read_clock(), projects, expires, "", keeps_trail
+        )
         with self._changing() as tokens:
             if any(each.name == name for each in tokens):
                 raise SettingsError(f"There is, or was, a token {name} already. Names stay unique.")
@@ -116,7 +149,7 @@ class Tokens:
         return text
 
     def revoke(self, name: str) -> None:
-        """From now on this token is worth nothing. Raises SettingsError if there is none."""
+        """Make a token worthless from now on; raise SettingsError if there is none."""
         with self._changing() as tokens:
             if not any(each.name == name for each in tokens):
                 raise SettingsError(f"There is no token {name}.")
@@ -142,7 +175,7 @@ class Tokens:
 
     @contextmanager
     def _changing(self) -> Iterator[list[Token]]:
-        """The tokens, which are written when the block ends well, whole or not at all."""
+        """Give the tokens, and write them when the block ends well, whole or not at all."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
@@ -177,5 +210,127 @@ class Tokens:
         return SettingsError(f"The file of tokens {self.path} can't be used: {error.strerror}.")
 
 
-def _hash(text: str) -> str:
+def _hash_secret(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a request: the name and role of the token, and the address."""
+
+    name: str
+    role: str
+    address: str
+    projects: tuple[str, ...] = ()
+    keeps_trail: bool = False
+
+    def may(self, right: str) -> bool:
+        """Return whether its role has this right."""
+        return self.role == "admin" or right in RIGHTS[self.role]
+
+    def require_right(self, right: str) -> None:
+        """Raise NotAllowed if its role does not have this right."""
+        if not self.may(right):
+            able = [role for role in RIGHTS if right in RIGHTS[role]] or ["admin"]
+            raise NotAllowed(
+                f"the token {self.name} has the role {self.role}, which may not {right}",
+                f"ask the administrator of the log for one with the role {' or '.join(able)}",
+            )
+
+    def reaches(self, project: str) -> bool:
+        """Return whether its token is for what belongs to this project."""
+        return not self.projects or project in self.projects
+
+    def require_project(self, project: str) -> None:
+        """Raise NotAllowed if its token is not for this project."""
+        if not self.reaches(project):
+            raise NotAllowed(f"the token {self.name} is held to other projects")
+
+    def require_all_projects(self) -> None:
+        """Raise NotAllowed if its token is limited to projects."""
+        if self.projects:
+            raise NotAllowed(
+                f"the token {self.name} is held to projects, and this concerns the whole log"
+            )
+
+
+class Senders:
+    """Finds the sender of a request by its token, and slows down whoever guesses tokens."""
+
+    def __init__(self, tokens: Tokens, users: FlywheelUsers | None = None) -> None:
+        self._tokens = tokens
+        self._users = users
+        self._mistakes: dict[str, deque[float]] = {}
+
+    async def find(self, authorization: str | None, address: str) -> Sender:
+        """Return the sender, by ``Bearer TOKEN`` or ``scitran-user HOST:...:TOKEN``.
+
+        Raises Problem 401 if there is no such token, 503 if the tokens can't be read.
+        """
+        scheme, _, text = (authorization or "").partition(" ")
+        if scheme.lower() in ("bearer", "scitran-user") and extract_secret(text):
+            token = self._find_token(text)
+            if token is not None:
+                self._mistakes.pop(address, None)
+                return Sender(token.name, token.role, address, token.projects, token.keeps_trail)
+            if self._users is not None:
+                self._refuse_guessing(address)
+                user = await self._users.find_name(authorization or "")
+                if user:
+                    return Sender(user, "upload", address)
+        await self._slow_down(address)
+        raise _make_problem(
+            HTTPStatus.UNAUTHORIZED,
+            "the service does not know this token" if text else "the service needs a token",
+            "check that it is complete, not revoked and not expired",
+            kind="NotAllowed",
+        )
+
+    async def close(self) -> None:
+        """Close the connections to the Flywheel site."""
+        if self._users is not None:
+            await self._users.close()
+
+    def _find_token(self, text: str) -> Token | None:
+        try:
+            return self._tokens.find(text)
+        except SettingsError as error:
+            log.error("%s", error)  # the path is for the operator's log alone
+            raise _make_problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the service can't read its tokens",
+                "tell the administrator of the log: the service's own log says why",
+                kind="LogUnavailable",
+            ) from None
+
+    async def _slow_down(self, address: str) -> None:
+        """Wait, the longer the more wrong tokens came from this address lately."""
+        if len(self._mistakes) > _SENDERS_REMEMBERED:
+            self._mistakes.clear()
+        mistakes = self._mistakes.setdefault(address, deque(maxlen=100))
+        mistakes.append(time.monotonic())
+        over = self._count_mistakes(address) - _FREE_MISTAKES
+        if over > 0:
+            await asyncio.sleep(min(0.1 * 2 ** min(over, 10), _LONGEST_DELAY))
+
+    def _refuse_guessing(self, address: str) -> None:
+        """Raise Problem 429 after many wrong tokens, or the site locks its users out."""
+        if self._count_mistakes(address) > 5 * _FREE_MISTAKES:
+            raise _make_problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many wrong tokens came from this address",
+                "wait a minute, and check the token",
+                kind="NotAllowed",
+                after=int(_WINDOW),
+            )
+
+    def _count_mistakes(self, address: str) -> int:
+        since = time.monotonic() - _WINDOW
+        return sum(moment > since for moment in self._mistakes.get(address, ()))
+
+
+def _make_problem(status: HTTPStatus, cause: str, remedy: str, **more: Any) -> Exception:
+    # imported here, because the commands for tokens do not need what it imports
+    from deid_hooks_service.forms import Problem
+
+    return Problem(status, cause, remedy, **more)

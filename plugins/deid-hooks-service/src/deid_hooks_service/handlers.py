@@ -1,0 +1,342 @@
+"""What each endpoint does with a call, once its sender is known and its body is read.
+
+Whatever may identify a patient is in the access trail before it is answered. The first line of a
+handler's docstring is the endpoint's summary in the OpenAPI document, the rest its description.
+
+An ``async def`` runs in the event loop, where it must not wait; the others run in threads. JSON is
+returned as the object that it is, a long answer as a Stream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from prometheus_client import generate_latest
+from starlette.responses import JSONResponse, Response
+
+from deid_hooks.backends.contract import Receipt
+from deid_hooks.errors import NotAllowed
+from deid_hooks.query.json_codec import encode_query
+from deid_hooks.records.json_codec import encode_record, encode_text
+from deid_hooks.records.keys import SiteSecret, compute_content_digest
+from deid_hooks.records.model import (
+    OUTCOMES,
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    Tombstone,
+    UploadEvent,
+    parse_log_id,
+)
+from deid_hooks_service.flywheel import make_records
+from deid_hooks_service.forms import (
+    RECEIPT,
+    Problem,
+    find_problem,
+    make_invalid,
+    make_not_found,
+)
+from deid_hooks_service.service import Call, Stream
+from deid_hooks_service.tokens import Sender
+
+_PAGE = 500
+_ENTRIES_AT_ONCE = 100
+_BY_UPLOADERS = ("cleared", *OUTCOMES)
+_NO_ID = "that is no log id: 32 hex digits, with or without dashes"
+
+
+# What is written.
+
+
+async def log_packfile(call: Call) -> dict[str, Any]:
+    """Log one packfile, as the Flywheel CLI does.
+
+    The id is durable and resolves.
+    """
+    sender, service = call.sender, call.service
+    if len(sender.projects) > 1:
+        raise NotAllowed(
+            f"the token {sender.name} is held to several projects, and this request names none",
+            "use a token that is held to one",
+        )
+    project = sender.projects[0] if sender.projects else ""
+    records = make_records(call.body, project, sender.name, service.log.secret)
+    [log_id] = await service.committer.write(records, call.deadline, reuse=True)
+    return {"id": log_id}
+
+
+async def append(call: Call) -> dict[str, Any]:
+    """Append records, all or none.
+
+    Durable when it is answered. Repeat it with the same ids if no answer came.
+    """
+    records: list[Record] = call.body["records"]
+    if call.sender.role != "admin":
+        _refuse_unsound(records, call.service.log.secret)
+    if call.sender.projects:
+        await _require_projects(call, records)
+    return {"log_ids": await call.service.committer.write(records, call.deadline)}
+
+
+def erase(call: Call) -> dict[str, Any]:
+    """Erase entries, leaving tombstones."""
+    sender, log = call.sender, call.service.log.backend
+    log_ids, at, who, reason = (call.body[name] for name in ("log_ids", "at", "who", "reason"))
+    if not sender.keeps_trail:
+        who = f"{sender.name} ({who})" if who else sender.name
+    if sender.projects:
+        for entry in log.entries(log_ids, call.deadline):
+            sender.require_project(entry.project)
+    log.erase(log_ids, Erasure(at, who, reason), call.deadline)
+    return {"done": True}
+
+
+def create(call: Call) -> dict[str, Any]:
+    """Make the store of the log if there is none."""
+    call.service.log.backend.create(call.deadline)
+    return {"done": True}
+
+
+def add_access(call: Call) -> dict[str, Any]:
+    """Add a record to the access trail: what is asked and why, in the words of who asks.
+
+    Who asks, from where and when are the service's own; what the sender says of it is kept beside
+    the address. Of a sender who keeps the trail, the record is taken as it is.
+    """
+    row: AccessRow = call.body
+    if call.sender.keeps_trail:
+        call.service.limit(call.deadline).append([row])
+        return {"done": True}
+    where = f"{call.sender.address} ({row.who} on {row.where})"
+    call.record_access(row.action, row.asked, row.log_ids, row.reason, where)
+    return {"done": True}
+
+
+# What is read.
+
+
+def resolve(call: Call) -> dict[str, Any]:
+    """Resolve: return what the store holds under this id.
+
+    The entry for senders who may read it; for others a receipt, its keyed digest, which the service
+    vouches for.
+    """
+    asked, sender = call.request.path_params["log_id"], call.sender
+    log_id = parse_log_id(asked) or asked
+    found = call.service.log.backend.resolve(log_id, call.deadline)
+    if found is None or (isinstance(found, Entry) and not sender.reaches(found.project)):
+        raise make_not_found(f"the log has no entry {log_id}" if parse_log_id(asked) else _NO_ID)
+    if isinstance(found, Entry) and sender.may("read entries"):
+        call.record_access("show", log_id, [log_id])
+        return {"record": encode_record(found)}
+    if isinstance(found, Tombstone):
+        return {"record": _encode_for(found, sender)}
+    call.service.limit(call.deadline).resolve(log_id)  # whole, or LogUnavailable
+    names = ("log_id", "project", "digest", "key", "patients", "deid_uids")
+    receipt = Receipt(*(getattr(found, name) for name in names))
+    return {"receipt": RECEIPT.encode(receipt)}
+
+
+def read_entries(call: Call) -> Stream:
+    """Read entries."""
+    wanted, reason = call.body["log_ids"], call.body.get("reason", "")
+
+    def show(page: list[Entry], first: bool) -> list[dict[str, Any]]:
+        mine = [entry for entry in page if call.sender.reaches(entry.project)]
+        asked = " ".join(filter(parse_log_id, wanted)) if first else ""
+        call.record_access("show", asked, [entry.log_id for entry in mine], reason)
+        return [{"record": encode_record(entry)} for entry in mine]
+
+    rows = iter(call.service.log.backend.entries(wanted, call.deadline))
+    return Stream(rows, _ENTRIES_AT_ONCE, show)
+
+
+def search(call: Call) -> Stream:
+    """Search: return the ids of the entries that match, oldest first."""
+    query, reason = call.body["query"], call.body.get("reason", "")
+    asked = json.dumps(encode_query(query)["terms"])
+
+    def show(page: list[str], first: bool) -> list[dict[str, Any]]:
+        reached = _find_reached(call, page)
+        page = [log_id for log_id in page if log_id in reached]
+        call.record_access("search", asked, page, reason)
+        return [{"log_id": encode_text(log_id)} for log_id in page]
+
+    return Stream(iter(call.service.log.backend.search(query, call.deadline)), _PAGE, show)
+
+
+def find_digest(call: Call) -> dict[str, Any]:
+    """Find the oldest entry of exactly this content."""
+    log_id = call.service.log.backend.with_digest(call.body["digest"], call.deadline)
+    if log_id is None or log_id not in _find_reached(call, [log_id]):
+        raise make_not_found("the log has no entry of this content")
+    return {"log_id": encode_text(log_id)}
+
+
+def read_uploads(call: Call) -> Stream:
+    """Read upload events, oldest first.
+
+    Those of these entries; without ``log_ids`` of all, which uploaders may not ask for.
+    """
+    wanted = call.body.get("log_ids")
+    if wanted is None:
+        call.sender.require_right("follow all uploads")
+
+    def show(page: list[UploadEvent], first: bool) -> list[dict[str, Any]]:
+        reached = _find_reached(call, {event.log_id for event in page})
+        return [{"record": encode_record(event)} for event in page if event.log_id in reached]
+
+    return Stream(iter(call.service.log.backend.uploads(wanted, call.deadline)), _PAGE, show)
+
+
+def read_blocks(call: Call) -> dict[str, Any]:
+    """Read blocks of patients, by their keyed digests, oldest first."""
+    sender = call.sender
+    found = call.service.log.backend.blocks(call.body["patients"], call.deadline)
+    mine = [block for block in found if not block.project or sender.reaches(block.project)]
+    return {"records": [_encode_for(block, sender) for block in mine]}
+
+
+def find_subject(call: Call) -> dict[str, Any]:
+    """Find the label of a patient within a project, by the keyed digest."""
+    project, patient = call.body["project"], call.body["patient"]
+    call.sender.require_project(project)
+    label = call.service.log.backend.subject(project, patient, call.deadline)
+    if label is None:
+        raise make_not_found("the log has no label for it")
+    return {"label": encode_text(label)}
+
+
+def read_records(call: Call) -> dict[str, Any]:
+    """Read the records of the log after a cursor, in its order."""
+    text = call.request.query_params.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise make_invalid("after must be the cursor of a page, or 0")
+    page = call.service.log.backend.read(int(text), call.deadline)
+    if any(map(_identifies, page.records)):
+        ids = [record.log_id for record in page.records if isinstance(record, Entry)]
+        call.record_access("read", "", ids)
+    return {
+        "records": list(map(encode_record, page.records)),
+        "seals": list(page.seals),
+        "cursor": str(page.cursor),
+    }
+
+
+def read_trail(call: Call) -> Stream:
+    """Read the access trail and the seals of its records, from its beginning."""
+
+    def show(page: list[tuple[AccessRow, str]], first: bool) -> list[dict[str, Any]]:
+        if any(_identifies(row) for row, _ in page):
+            call.record_access("access", "", [])
+        return [{"record": encode_record(row), "seal": seal} for row, seal in page]
+
+    return Stream(iter(call.service.log.backend.trail(call.deadline)), _PAGE, show)
+
+
+# How the service is.
+
+
+async def say_alive(call: Call) -> dict[str, Any]:
+    """Tell that the service is alive."""
+    return {"alive": True}
+
+
+async def say_ready(call: Call) -> Response:
+    """Tell whether the log takes a write now.
+
+    Anyone may ask, so the store is asked once a second at the most.
+    """
+    error = await call.service.check_for_all()
+    if error is None:
+        return JSONResponse({"done": True})
+    problem = find_problem(error)  # where the log is concerns its administrators alone
+    problem = Problem(problem.status, "the log can't be written", kind=problem.kind)
+    return JSONResponse(problem.make_document(), problem.status)
+
+
+def check(call: Call) -> dict[str, Any]:
+    """Tell whether the log takes a write now, and who asks.
+
+    ``key`` names the site secret that the log is served with.
+    """
+    call.service.log.backend.check(call.deadline)
+    sender = call.sender
+    return {
+        "name": sender.name,
+        "role": sender.role,
+        "projects": list(sender.projects),
+        "key": call.service.log.secret.name,
+    }
+
+
+async def show_metrics(call: Call) -> Response:
+    """Return metrics for Prometheus."""
+    text = generate_latest(call.service.metrics.registry)
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
+def _refuse_unsound(records: Sequence[Record], secret: SiteSecret) -> None:
+    """Raise unless these are what uploaders write: entries of this site, and their outcomes."""
+    for record in records:
+        if isinstance(record, Entry):
+            if record.key != secret.name:
+                raise _make_conflict(
+                    "the log was begun with another site secret than the one it is written with",
+                    "copy the secret file from the machine that began the log",
+                )
+            if record.digest != compute_content_digest(record, secret):
+                raise _make_conflict("an entry is not what its digest says", "make it again")
+        elif not isinstance(record, UploadEvent) or record.event not in _BY_UPLOADERS:
+            raise NotAllowed("the role upload may log entries and what became of them only")
+
+
+def _make_conflict(cause: str, remedy: str) -> Problem:
+    return Problem(HTTPStatus.CONFLICT, cause, remedy, kind="LogUnavailable")
+
+
+async def _require_projects(call: Call, records: Sequence[Record]) -> None:
+    """Raise unless all of these are of projects that the token is for."""
+    projects = {r.log_id: r.project for r in records if isinstance(r, Entry)}
+    others = {getattr(r, "log_id", "") for r in records if not isinstance(r, Entry)} - set(projects)
+    if others:
+        log, deadline = call.service.log.backend, call.deadline
+        found = await call.service.ask(deadline, lambda: list(log.entries(others, deadline)))
+        if len(found) < len(others):
+            raise Problem(
+                HTTPStatus.FORBIDDEN, "one of the entries is not there", kind="NotAllowed"
+            )
+        projects |= {entry.log_id: entry.project for entry in found}
+    for project in projects.values():
+        call.sender.require_project(project)
+
+
+def _find_reached(call: Call, log_ids: Iterable[str]) -> set[str]:
+    """Return those of the ids whose entries the token is for."""
+    if not call.sender.projects:
+        return set(log_ids)
+    entries = call.service.log.backend.entries(log_ids, call.deadline)
+    return {entry.log_id for entry in entries if call.sender.reaches(entry.project)}
+
+
+def _encode_for(record: Block | Tombstone, sender: Sender) -> dict[str, Any]:
+    """Return the JSON of a record, with what people wrote in it only for who may read entries."""
+    document = encode_record(record)
+    if not sender.may("read entries"):
+        document |= {"who": "", "reason": ""}
+    return document
+
+
+def _identifies(record: Record) -> bool:
+    """Return whether reading it must be recorded in the access trail.
+
+    Records of reading records hold nothing of a patient: they would have no end otherwise.
+    """
+    if isinstance(record, AccessRow):
+        return bool(record.asked or record.reason)
+    return isinstance(record, Entry | Block | Tombstone)
