@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.commands import folder_of_programs
+
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -55,7 +57,7 @@ def run(command: str, folder: Path) -> str:
     bin_folder = Path(sys.executable).parent
     environment = {
         "HOME": str(folder / "home"),
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "PATH": f"{folder_of_programs()}:{bin_folder}:{os.environ['PATH']}",
         "LANG": "C.UTF-8",
         "TERM": "dumb",
     }

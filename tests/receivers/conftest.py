@@ -30,6 +30,11 @@ class NetworkedSite(Site):
     ) -> subprocess.Popen[str]:
         return super().start(*words, before=(*self.network, *before), **variables)
 
+    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words, **variables)
+        out, err = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""A site of its own, and the command line as its people run it: real processes, nothing else."""
+"""A site of its own, and the command line as its people run it: processes, nothing else."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 
 import pydicom
 from pydicom import dcmread
+
+from tests.commands import run_command
 
 DATA = Path(pydicom.__file__).parent / "data"
 SERIES = DATA / "test_files" / "dicomdirtests"
@@ -41,7 +43,7 @@ class Site:
     def start(
         self, *words: str, before: Sequence[str] = (), **variables: str
     ) -> subprocess.Popen[str]:
-        """Start a command, or a program ``before`` that starts it."""
+        """Start a command by Python itself, or by a program ``before`` that starts it."""
         return subprocess.Popen(
             [*before, str(PROGRAM), *words],
             env={**self.environment, **variables},
@@ -52,9 +54,9 @@ class Site:
         )
 
     def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words, **variables)
-        out, err = process.communicate(timeout=100)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+        """Run a command to its end."""
+        environment = {**self.environment, **variables}
+        return run_command([PROGRAM, *words], env=environment, cwd=self.folder)
 
     def upload(self, source: Path, *more: str) -> subprocess.CompletedProcess[str]:
         return self.run("upload", str(source), "folder:delivered", "--project", "TRIAL7", *more)

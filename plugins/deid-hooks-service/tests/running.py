@@ -7,20 +7,20 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.commands import BIN, Command, run_command
 
 from deid_hooks.log import Log, make_backend
 from deid_hooks.records.keys import read_secret
 from deid_hooks_http import HTTPBackend
 from deid_hooks_service.tokens import Tokens
 
-BIN = Path(sys.executable).parent
+__all__ = ["BIN", "Command", "Site", "free_port", "lines", "packfile"]
 
 
 def free_port() -> int:
@@ -43,26 +43,21 @@ class Site:
             f"deadline = {deadline}\n"
         )
         self.environment = {**os.environ, "DEID_HOOKS_CONFIG": str(folder / "deid-hooks.toml")}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Command | subprocess.Popen[bytes] | None = None
         made = self.run("deid-hooks", "init", DEID_HOOKS_DEADLINE="60")
         assert made.returncode == 0, made.stderr
 
     def run(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
         """A command of ours, with the settings of the site."""
-        return subprocess.run(
-            [BIN / command[0], *command[1:]],
-            env={**self.environment, **more},
-            capture_output=True,
-            text=True,
-        )
+        words = [str(BIN / command[0]), *command[1:]]
+        return run_command(words, env={**self.environment, **more}, cwd=Path.cwd())
 
     def start(self, *options: str) -> Site:
         """Run the service, and return once it listens."""
         with (self.folder / "service.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [BIN / "deid-hooks-service", "serve", "--port", str(self.port), *options],
-                env=self.environment,
-                stderr=log,
+            words = ["serve", "--port", str(self.port), *options]
+            self.process = Command(
+                [BIN / "deid-hooks-service", *words], env=self.environment, stderr=log
             )
         while True:
             assert self.process.poll() is None, self.said()
