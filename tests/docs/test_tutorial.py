@@ -15,6 +15,7 @@ PLUGIN = ROOT / "plugins" / "deid-hooks-jsonl"
 BLOCKS = blocks(ROOT / "docs" / "backend.md")
 
 
+@pytest.mark.ci
 def test_the_page_on_testing_an_uploader_proves_that_one_fails_closed(tmp_path: Path) -> None:
     files = {file_of(block): block.text for block in blocks(ROOT / "docs" / "testing.md")}
     for name in ("sender.py", "test_sender.py"):
@@ -41,6 +42,7 @@ def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.ci
 def test_the_tutorial_ends_with_a_backend_that_passes_the_kit(tmp_path: Path) -> None:
     parts = [block.text for block in BLOCKS if block.language == "python" and not file_of(block)]
     (tmp_path / "deid_hooks_jsonl.py").write_text("\n".join(parts), encoding="utf-8")

@@ -15,6 +15,8 @@ from tests.faults.tally import CUT_SHORT, LEAKED, LOST, UNLOGGED, WRONG_MESSAGE,
 from tests.whole.canaries import found_in, needles
 from tests.whole.site import LOG
 
+pytestmark = pytest.mark.ci
+
 DONE = Ran(0, "", "8 files: 8 uploaded\n")
 
 

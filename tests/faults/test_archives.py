@@ -18,6 +18,8 @@ from tests.faults.tally import Tally
 from tests.networks import network_of_its_own
 from tests.orthanc import DICOM, DICOMWEB, Orthanc
 
+pytestmark = pytest.mark.ci
+
 TRIES = {"sample": 1, "share": 3, "whole": 40}
 WAYS = {"C-STORE": DICOM, "STOW-RS": DICOMWEB}
 EVERY = [(way, deed) for way in WAYS for deed in ("killed", "stopped")]

@@ -12,6 +12,8 @@ from tests.faults.scene import Scene
 from tests.faults.tally import Tally
 from tests.needed import program
 
+pytestmark = pytest.mark.ci
+
 DESCRIPTORS = range(6, 16)
 SIZES = range(10_000, 170_000, 8_000)
 

@@ -64,6 +64,8 @@ OF_AN_ENGINE = {
 ENGINE = """
 import os, pathlib, signal
 from deid_hooks.engines.basic import engine as basic
+
+pytestmark = pytest.mark.ci
 def plugin(argument, pseudonyms):
     {factory}
     rest = basic("", pseudonyms)

@@ -19,6 +19,8 @@ from tests.needed import program
 from tests.networks import network_of_its_own
 from tests.whole.canaries import found_in
 
+pytestmark = pytest.mark.ci
+
 TRIES = {"sample": 1, "share": 5, "whole": 40}
 RULES = """
 table inet faults {{

@@ -17,6 +17,8 @@ from tests.faults.scene import Stage
 from tests.faults.tally import CUT_SHORT, LOST, UNLOGGED, Problem, Tally
 from tests.whole.site import LOG
 
+pytestmark = pytest.mark.ci
+
 VARIANTS = {"sample": 0, "share": 2, "whole": 40}
 EVERY = {"sample": 6, "share": 1, "whole": 1}
 BEGUN_AGAIN = {"sample": 1, "share": 6, "whole": 1000}

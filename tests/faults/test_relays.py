@@ -15,6 +15,8 @@ from tests.faults.servers import Service, site_behind
 from tests.faults.tally import LEAKED, Problem, Tally
 from tests.whole.canaries import found_in
 
+pytestmark = pytest.mark.ci
+
 TRIES = 6
 REQUESTS = 24
 """At least so many of them are made in an upload that is not disturbed."""

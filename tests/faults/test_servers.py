@@ -17,6 +17,8 @@ from tests.faults.servers import server_of, site_behind
 from tests.faults.tally import LEAKED, LOST, Problem, Tally
 from tests.whole.canaries import found_in
 
+pytestmark = pytest.mark.ci
+
 TRIES = {"sample": 1, "share": 3, "whole": 40}
 KINDS = {"sample": ("service",)}
 EVERY_KIND = ("service", "PostgreSQL", "MariaDB")

@@ -26,6 +26,8 @@ MOMENTS = ("post_deid", "pre_upload", "post_upload")
 AT = """
 import subprocess
 from deid_hooks import hookimpl
+
+pytestmark = pytest.mark.ci
 calls = 0
 @hookimpl
 def {moment}(event):

@@ -17,6 +17,8 @@ from tests.faults.looking import Looking
 from tests.faults.scene import Ran, Scene, Stage
 from tests.faults.tally import Problem, Tally
 
+pytestmark = pytest.mark.ci
+
 
 class Deed(Protocol):
     """A command of a scene, and what must hold after it had a fault."""

@@ -7,14 +7,14 @@ the service would record among the records.
 from __future__ import annotations
 
 import os
+import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.commands import Command
 
 from deid_hooks.testing import BackendConformance
 from deid_hooks_service.tokens import Tokens
@@ -28,7 +28,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = Path(__file__).with_name("stores.py")
-    process = subprocess.Popen([sys.executable, program, folder, str(port)])
+    process = Command([program, folder, str(port)], env=os.environ)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEID_HOOKS_TOKEN", token)
         while True:
@@ -39,7 +39,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             except OSError:
                 time.sleep(0.05)
         yield f"deidlog+http://127.0.0.1:{port}"
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     process.wait()
 
 

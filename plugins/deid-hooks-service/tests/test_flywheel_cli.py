@@ -21,12 +21,15 @@ from pathlib import Path
 
 import httpx
 import pydicom
+import pytest
 from platform_standin import KEY, USER, Platform
 from running import Site, packfile
 from tests.needed import missing
 
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry
+
+pytestmark = pytest.mark.ci
 
 FW = Path(sys.prefix) / "flywheel" / "bin" / "fw"
 IMAGES = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"

@@ -6,9 +6,11 @@ import subprocess
 import tempfile
 
 import httpx
+import pytest
 from running import BIN, Site
 
 
+@pytest.mark.ci
 def test_schemathesis_finds_nothing(site: Site) -> None:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(

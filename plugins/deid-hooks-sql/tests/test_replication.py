@@ -21,6 +21,8 @@ from deid_hooks.backends import Deadline
 from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend
 
+pytestmark = pytest.mark.ci
+
 _SERIES = 60
 _numbers = itertools.count(1)
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.backends.conformance.broken import MUST_FAIL
 
+pytestmark = pytest.mark.ci
+
 SUITE = "tests/backends/conformance/suite_of_broken.py"
 SOUND = "test_a_new_store_holds_nothing"
 """A test that every broken backend passes: it is not the kit that is broken."""
