@@ -9,6 +9,8 @@ from tests.faults.conftest import chosen
 from tests.faults.scene import Scene
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.ci
+
 HOOKS = ("pre_upload", "post_deid", "post_upload")
 DEEDS = {
     "changes the event": (
@@ -64,8 +66,6 @@ OF_AN_ENGINE = {
 ENGINE = """
 import os, pathlib, signal
 from deid_hooks.engines.basic import engine as basic
-
-pytestmark = pytest.mark.ci
 def plugin(argument, pseudonyms):
     {factory}
     rest = basic("", pseudonyms)

@@ -19,6 +19,8 @@ from tests.needed import program
 from tests.whole.disks import kilobytes_used, remount, small_disk
 from tests.whole.site import LOG, Site
 
+pytestmark = pytest.mark.ci
+
 STORE = Path(LOG).parent
 ROOM = (40, 100, 200, 400)
 MOMENTS = ("post_deid", "pre_upload", "post_upload")
@@ -26,8 +28,6 @@ MOMENTS = ("post_deid", "pre_upload", "post_upload")
 AT = """
 import subprocess
 from deid_hooks import hookimpl
-
-pytestmark = pytest.mark.ci
 calls = 0
 @hookimpl
 def {moment}(event):
