@@ -133,8 +133,11 @@ def become(request: dict[str, Any]) -> None:
     """Be the process that the request describes, before its program runs."""
     os.chdir(request["cwd"])
     os.umask(request["umask"])
+    coerced = {"LC_CTYPE": os.environ["LC_CTYPE"]} if "LC_CTYPE" in os.environ else {}
     os.environ.clear()
     os.environ.update(request["env"])
+    if not {"LANG", "LC_ALL", "LC_CTYPE"} & os.environ.keys():
+        os.environ.update(coerced)  # as Python does (PEP 538)
     time.tzset()
     modes = {"stdin": "r", "stdout": "w", "stderr": "w"}
     for number, (name, mode) in enumerate(modes.items()):

@@ -1,6 +1,6 @@
 """How much of the campaign runs, and the table at its end.
 
-``--faults`` is ``sample`` (a few of each fault, for everyone's desk), ``share`` (for CI) or
+``--faults`` is ``sample`` (a few of each fault; most only with ``--ci``), ``share`` (for CI) or
 ``whole``.
 """
 

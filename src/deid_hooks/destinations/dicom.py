@@ -51,7 +51,8 @@ class Archive:
             raise SettingsError(
                 "Sending to dicom: needs pynetdicom: pip install 'deid-hooks[dicom]'"
             ) from None
-        pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True  # a file goes out as it lies there
+        # A file goes out as it lies there.
+        pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True  # noqa: SLF001 - its page names it
         # It prints tracebacks of what is explained here in words.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
         self._address = parse_address(url)

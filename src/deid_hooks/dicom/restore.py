@@ -197,7 +197,8 @@ class _Restoration:
         dataset.set_original_encoding(
             self.implicit if implicit is None else implicit,
             self.little_endian if little_endian is None else little_endian,
-            dataset._character_set,  # as pydicom compares them, so that it writes raw bytes as is
+            # As pydicom compares them, so that it writes raw bytes as they are.
+            dataset._character_set,  # noqa: SLF001
         )
 
     def _inside(
@@ -210,7 +211,8 @@ class _Restoration:
             if number >= len(items):
                 self.missing.append(name_element(tag))
                 continue
-            items[number]._parent_encoding = list(encodings)  # it had the de-identified one
+            # It had the de-identified one.
+            items[number]._parent_encoding = list(encodings)  # noqa: SLF001
             self.restore_items(items[number], _nested(paths), encodings)
 
     def _put(self, dataset: Dataset, path: str, element: Any, encodings: Sequence[str]) -> None:
@@ -229,7 +231,8 @@ class _Restoration:
             self.missing.append(name_element(tag))
         else:
             # Past __setitem__, which decodes private elements and so turns UN into other VRs.
-            dataset._dict[BaseTag(tag)] = self._raw(tag, element["vr"], value)
+            raw = self._raw(tag, element["vr"], value)
+            dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
 
     def _item(self, elements: Mapping[str, Any], encodings: Sequence[str]) -> Dataset:
         item = Dataset(parent_encoding=list(encodings))
