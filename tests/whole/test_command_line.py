@@ -148,35 +148,16 @@ def test_who_has_read_enough_ends_a_command_in_silence(
     assert without_a_reader(filled, words, PYTHONUNBUFFERED=unbuffered) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *(["--help"], ["show", "--help"], ["check"], ["config"], ["plugins"], ["init"], ["stats"]),
-        *(["stats", "--format", "table"], ["access"], ["access", "head"], ["pending"]),
-        *(["show", "ID"], ["show", "ID", "--format", "table"], ["show", "ID", "--format", "ids"]),
-        *(["report", "Doe"], ["report", "Doe", "--format", "table"], ["search", "Doe"]),
-        *(["export"], ["export", "--join"], ["search", "Doe", "--format", "json"]),
-        *(["search", "Doe", "--explain"], ["block", "Nobody", "--reason", "none"]),
-        ["withdrawn", "folder:delivered", "ID", "--at", "2026-11-24"],
-        ["block", "Doe", "--reason", "consent withdrawn"],
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("words", [["--help"], ["stats"]], ids=" ".join)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_under_standard_output_is_told_in_words(
     filled: Site, words: list[str], unbuffered: str
 ) -> None:
-    if unbuffered and words[0] in ("block", "withdrawn", "init"):
-        return  # once is enough to know it
-    log_id = filled.run("search", "Doe", "--format", "ids").stdout.split()[0]
-    command = [log_id if word == "ID" else word for word in words]
     to_full_disk = ["sh", "-c", 'exec "$@" > /dev/full', "sh"]
-    process = filled.start(*command, before=to_full_disk, PYTHONUNBUFFERED=unbuffered)
+    process = filled.start(*words, before=to_full_disk, PYTHONUNBUFFERED=unbuffered)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 1
-    if "Nobody" not in words:
-        assert told.count("Standard output can't be written: no space left on device.") == 1
-    assert "Internal error" not in told
+    assert (process.returncode, told.count("no space left on device")) == (1, 1)
+    assert told.startswith("Standard output can't be written")
 
 
 def test_init_names_where_the_secret_is(filled: Site) -> None:
