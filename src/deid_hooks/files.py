@@ -12,8 +12,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 
 def put_file(path: Path, content: bytes, place: Callable[[Path, Path], object] = os.link) -> None:
@@ -81,26 +80,12 @@ _NAME = re.compile("[0-9a-f]{16}")
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of the Linux kernel, for renameat2(2)
 
 
-class NewFile(Protocol):
-    """A file without a name in the folder. ``descriptor`` is open for writing; flush it first."""
+def make_new_file(folder: Path) -> _Unnamed | _Beside:
+    """Make a file without a name on the file system of ``folder``, its owner's only.
 
-    descriptor: int
-
-    def name(self, path: Path) -> None:
-        """Give it a name, in the folder or below. FileExistsError if there is such a file."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-def make_new_file(folder: Path) -> NewFile:
-    """Make a file on the file system of ``folder``, its owner's only. Raises OSError."""
+    ``descriptor`` is open for writing; flush it before ``name(path)`` gives the file a name, in the
+    folder or below: FileExistsError if there is such a file. Raises OSError.
+    """
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
         try:
             return _Unnamed(folder)

@@ -26,7 +26,7 @@ from deid_hooks.records.model import Entry, make_log_id
 from deid_hooks.records.pseudonyms import Pseudonyms
 from deid_hooks.settings import load_settings
 from deid_hooks.testing.records import KEYWORDS, TEXTS, leave_unsealed, make_entry
-from deid_hooks.uploader.prepare import Preparer, Refused, be_quiet_and_fast
+from deid_hooks.uploader.prepare import Preparer, Refused, Work, be_quiet_and_fast
 from tests.dicom.files import Leaves, leaves, sent
 
 SECRET = SiteSecret(b"s" * 32)
@@ -38,7 +38,7 @@ atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 @cache
 def _preparer() -> Preparer:
     be_quiet_and_fast()
-    return Preparer("basic", Pseudonyms("", b"s" * 32), INDEXED_FIELDS, _FOLDER)
+    return Preparer(Work("basic", Pseudonyms("", b"s" * 32), INDEXED_FIELDS, _FOLDER))
 
 
 def dicom(content: bytes) -> None:

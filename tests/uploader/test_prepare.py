@@ -8,7 +8,7 @@ from pydicom import dcmread
 
 from deid_hooks import Pseudonyms
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.uploader.prepare import Preparer, Refused, Staged
+from deid_hooks.uploader.prepare import Preparer, Refused, Staged, Work
 from tests.dicom.files import CT
 
 _POSITION = b"\x20\x00\x32\x00"
@@ -18,7 +18,8 @@ def prepare(content: bytes, folder: Path) -> Staged | Refused:
     path, staging = folder / "image.dcm", folder / "staging"
     path.write_bytes(content)
     staging.mkdir()
-    return Preparer("basic", Pseudonyms("", b"s" * 32), INDEXED_FIELDS, staging).prepare(path)
+    work = Work("basic", Pseudonyms("", b"s" * 32), INDEXED_FIELDS, staging)
+    return Preparer(work).prepare(path)
 
 
 def test_an_element_that_nobody_could_read_on_after_is_refused(tmp_path: Path) -> None:

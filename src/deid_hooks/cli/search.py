@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from deid_hooks.cli.output import Format, FormatOption, choose_format, write_row
 
 if TYPE_CHECKING:
     from deid_hooks.admin.access import AccessRecorder
-    from deid_hooks.query.conditions import Term
+    from deid_hooks.query.conditions import Query, Term
 
     Row = dict[str, Any]
 
@@ -82,45 +82,34 @@ def search(
     deid-hooks search deid:PatientID=SUBJ-007 --format ids
     deid-hooks search --from patients.csv --column PatientID project=TRIAL7 --format csv
     """
-    from deid_hooks.admin.search import parse_columns
+    from deid_hooks.admin.search import find_each, parse_columns, read_values
+    from deid_hooks.query.parser import parse_terms
 
     texts = read_term_texts(terms or ())
     shown = parse_columns(show.replace(",", " ").split())
     if source and (sort or explain):
         raise typer.BadParameter("--from answers in its own order, without --sort and --explain")
-    if explain:
-        _explain(context, texts, form)
+    query = None if source else parse_terms(texts)
+    if query is not None and explain:
+        _explain(context, query, form)
         return
-    if source:
-        count = _search_list(context, source, column, texts, shown, limit, reason, form)
-    else:
-        count = _search(context, texts, shown, sort, limit, reason, form)
+    with open_access(context, "search", reason) as access:
+        if query is not None:
+            rows = _make_rows(access, query, shown, sort, limit, "\n".join(texts))
+            count = write_rows(rows, ["id", *shown], form, "id")
+        else:
+            header, _, keyword = column.partition("=")
+            parse_columns([keyword or header])
+            values = read_values(read_lines(source), header)
+            rows = find_each(access, values, keyword or header, texts, header, shown)
+            count = _write_found(islice(rows, limit), [header, "found", "id", *shown], form)
     if not count:
         stop_without("Nothing found.")
 
 
-def _search(
-    context: typer.Context,
-    texts: Sequence[str],
-    shown: dict[str, Term],
-    sort: str,
-    limit: int | None,
-    reason: str,
-    form: Format | None,
-) -> int:
-    """Search for the terms and write what they find; return how many rows."""
-    from deid_hooks.query.parser import parse_terms
-
-    query = parse_terms(texts)
-    with open_access(context, "search", reason) as access:
-        ids = access.log.search(query)
-        rows = _make_rows(access, ids, shown, sort, limit, "\n".join(texts))
-        return write_rows(rows, ["id", *shown], form, "id")
-
-
 def _make_rows(
     access: AccessRecorder,
-    ids: Iterable[str],
+    query: Query,
     shown: dict[str, Term],
     sort: str,
     limit: int | None,
@@ -128,6 +117,7 @@ def _make_rows(
 ) -> Iterator[Row]:
     from deid_hooks.admin.search import make_rows, parse_columns, sort_rows
 
+    ids = access.log.search(query)
     if not sort:
         return make_rows(access.log, access.record_ids(islice(ids, limit), asked), shown)
     name = sort.removeprefix("-")
@@ -136,42 +126,23 @@ def _make_rows(
     return access.record_each(rows, asked, lambda row: [row["id"]])
 
 
-def _search_list(
-    context: typer.Context,
-    source: str,
-    column: str,
-    texts: Sequence[str],
-    shown: dict[str, Term],
-    limit: int | None,
-    reason: str,
-    form: Format | None,
-) -> int:
-    """Search for each value of a file and write what it finds; return how many found something."""
-    from deid_hooks.admin.search import find_each, parse_columns, read_values
-
-    header, _, keyword = column.partition("=")
-    parse_columns([keyword or header])
+def _write_found(rows: Iterable[Row], columns: list[str], form: Format | None) -> int:
+    """Write what each value finds; return the number of rows that found something."""
     count = 0
-    with open_access(context, "search", reason) as access:
-        values = read_values(read_lines(source), header)
-        rows = find_each(access, values, keyword or header, texts, header, shown)
 
-        def found() -> Iterator[Row]:
-            nonlocal count
-            for row in islice(rows, limit):
-                count += row["found"]
-                if row["found"] or choose_format(form) is not Format.IDS:
-                    yield row
+    def found() -> Iterator[Row]:
+        nonlocal count
+        for row in rows:
+            count += row["found"]
+            if row["found"] or choose_format(form) is not Format.IDS:
+                yield row
 
-        write_rows(found(), [header, "found", "id", *shown], form, "id")
+    write_rows(found(), columns, form, "id")
     return count
 
 
-def _explain(context: typer.Context, texts: Sequence[str], form: Format | None) -> None:
+def _explain(context: typer.Context, query: Query, form: Format | None) -> None:
     """Write which index serves each term, and search nothing."""
-    from deid_hooks.query.parser import parse_terms
-
-    query = parse_terms(texts)
     with open_hooks(context) as hooks:
         rows = [{"term": term, "served by": how} for term, how in hooks.open_log().explain(query)]
     write_rows(rows, ["term", "served by"], form, "term")

@@ -49,6 +49,17 @@ _SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """How files are de-identified, and into which folder, with how many processes."""
+
+    engine: str
+    pseudonyms: Pseudonyms
+    fields: Sequence[str]
+    staging: Path
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Staged:
     """A file that was de-identified: its changes, and the path of the result.
 
@@ -83,13 +94,9 @@ class _NoRoom(UnusableDataset):
 class Preparer:
     """An engine and the fields of the log, for any number of files."""
 
-    def __init__(
-        self, engine: str, pseudonyms: Pseudonyms, fields: Sequence[str], staging: Path
-    ) -> None:
-        self._engine: Engine = make_engine(engine, pseudonyms)
-        self._name = engine
-        self._fields = fields
-        self._staging = staging
+    def __init__(self, work: Work) -> None:
+        self._engine: Engine = make_engine(work.engine, work.pseudonyms)
+        self._work = work
 
     def prepare(self, path: Path) -> Staged | Refused:
         """De-identify one file into the staging folder, or return why it can't leave."""
@@ -99,10 +106,10 @@ class Preparer:
                 with _explain("it can't be read"):
                     dataset = read(path)
                     original = capture(dataset)
-                with _explain(f"the engine {self._name} failed on it"):
+                with _explain(f"the engine {self._work.engine} failed on it"):
                     self._engine(dataset)
                 with _explain("what the engine made of it can't be compared"):
-                    changed = changes(original, dataset, self._fields)
+                    changed = changes(original, dataset, self._work.fields)
                 with _explain("what the engine made of it can't be written"):
                     staged = self._stage(dataset)
                     study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
@@ -115,7 +122,7 @@ class Preparer:
         meta = getattr(dataset, "file_meta", Dataset())
         if meta.get("TransferSyntaxUID") != ImplicitVRLittleEndian:
             _refuse_unreadable(dataset)
-        staged = self._staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
+        staged = self._work.staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
         try:
             descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -123,7 +130,7 @@ class Preparer:
         except BaseException as error:
             staged.unlink(missing_ok=True)
             if why := _find_system_error(error):
-                what = f"the temporary folder {self._staging.parent} doesn't take it: {why}"
+                what = f"the temporary folder {self._work.staging.parent} doesn't take it: {why}"
                 raise _NoRoom(what) from None
             raise
         return staged
@@ -186,13 +193,13 @@ def _find_system_error(error: BaseException | None) -> str:
 _make_preparer: Callable[[], Preparer] | None = None
 
 
-def begin(engine: str, pseudonyms: Pseudonyms, fields: Sequence[str], staging: Path) -> None:
+def begin(work: Work) -> None:
     """Make a worker process ready."""
     global _make_preparer
     threading.Thread(target=_end_with_the_uploader, daemon=True).start()
     be_quiet_and_fast()
     # Made by the first call: what is raised here would be printed as it is, and not handled.
-    _make_preparer = cache(lambda: Preparer(engine, pseudonyms, fields, staging))
+    _make_preparer = cache(lambda: Preparer(work))
 
 
 def _end_with_the_uploader() -> None:
@@ -290,17 +297,6 @@ _CHUNK = 16
 """Files that a worker process takes at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """How files are de-identified, and into which folder, with how many processes."""
-
-    engine: str
-    pseudonyms: Pseudonyms
-    fields: Sequence[str]
-    staging: Path
-    jobs: int
-
-
 def prepare_series(
     work: Work, series: Iterable[Sequence[Path]]
 ) -> Generator[list[Staged | Refused], None, None]:
@@ -309,9 +305,8 @@ def prepare_series(
     Close it before the staging folder is removed: its processes write there until then.
     Raises SettingsError for an engine that isn't there, DeidHooksError if a process dies.
     """
-    preparing = (work.engine, work.pseudonyms, work.fields, work.staging)
     if work.jobs == 1:
-        preparer = Preparer(*preparing)
+        preparer = Preparer(work)
         for paths in series:
             yield [preparer.prepare(path) for path in paths]
         return
@@ -319,7 +314,7 @@ def prepare_series(
         work.jobs,
         mp_context=get_context("spawn"),  # a forked child would inherit the log's connection
         initializer=begin,
-        initargs=preparing,
+        initargs=(work,),
     ) as pool:
         try:
             yield from _in_order(pool, series, ahead=2 * work.jobs)
