@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 
 from deid_hooks.batches import split_batches
+from deid_hooks.dicom.names import fold
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Equal, Query, Term
-from deid_hooks.query.names import fold
 from deid_hooks.records.keys import compute_content_digest
 from deid_hooks.records.model import Entry, Instance, make_readable
 

@@ -13,7 +13,7 @@ from deid_hooks.dicom.dictionary import (
     PATIENT_ID,
     PATIENT_NAME,
 )
-from deid_hooks.query.names import fold
+from deid_hooks.dicom.names import fold
 
 if TYPE_CHECKING:  # whoever only asks the log needs no pydicom
     from deid_hooks.dicom.capture import Snapshot

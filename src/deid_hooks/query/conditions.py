@@ -1,7 +1,7 @@
 """Search terms: what they mean, and the reference matcher (DICOM PS3.4, section C.2.2.2).
 
 A backend may translate a :class:`Query`, but what it finds is exactly what ``Query.matches`` finds.
-The functions below the classes, and those of :mod:`deid_hooks.query.names` and
+The functions below the classes, and those of :mod:`deid_hooks.dicom.names` and
 :mod:`deid_hooks.query.dates`, are the steps of which that meaning is made, for backends to use.
 The parser is in :mod:`deid_hooks.query.parser`.
 """
@@ -17,8 +17,8 @@ from functools import lru_cache, partial
 from typing import Literal, assert_never
 
 from deid_hooks.dicom.dictionary import lookup_vr
+from deid_hooks.dicom.names import has_words, split_name_forms
 from deid_hooks.query.dates import make_comparable
-from deid_hooks.query.names import has_words, split_name_forms
 from deid_hooks.query.values import find_tag, find_values
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.model import Entry, make_readable

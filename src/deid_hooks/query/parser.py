@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cache
 
 from deid_hooks.dicom.dictionary import list_keywords, lookup_keyword
+from deid_hooks.dicom.names import fold, simplify_words
 from deid_hooks.errors import TermError
 from deid_hooks.query.conditions import (
     UNIVERSAL,
@@ -23,7 +24,6 @@ from deid_hooks.query.conditions import (
     find_vr,
 )
 from deid_hooks.query.dates import MOMENT, make_comparable
-from deid_hooks.query.names import fold, simplify_words
 from deid_hooks.records.fields import DEID_FIELDS, FLYWHEEL_KEYWORDS
 from deid_hooks.records.model import make_readable, parse_log_id
 

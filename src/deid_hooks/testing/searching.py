@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
+from deid_hooks.dicom.names import fold, split_name_words
 from deid_hooks.errors import TermError
 from deid_hooks.query.conditions import (
     Between,
@@ -19,7 +20,6 @@ from deid_hooks.query.conditions import (
     Wildcard,
     Words,
 )
-from deid_hooks.query.names import fold, split_name_words
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry
 from deid_hooks.testing.records import (

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from deid_hooks.backends.tables.columns import INDEXED_COLUMNS
+from deid_hooks.dicom.names import simplify_words, split_name_words
 from deid_hooks.query.conditions import (
     NUMERIC_VRS,
     UNIVERSAL,
@@ -25,7 +26,6 @@ from deid_hooks.query.conditions import (
     Words,
     find_vr,
 )
-from deid_hooks.query.names import simplify_words, split_name_words
 from deid_hooks.query.values import find_tag
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import make_readable
