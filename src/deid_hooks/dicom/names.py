@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 from deid_hooks.records.model import make_readable
 
-# Letters in names that Unicode doesn't count as accented, and what people type for them.
-_PLAIN_LETTERS = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d"})
 _APOSTROPHES = "\u02bb\u02bc"  # letters to Unicode
 _TATWEEL = "\u0640"  # stretches an Arabic word and means nothing
 _VOICED = "\u3099\u309a"  # combining, but in kana they make another letter
 
 
 def fold(text: str) -> str:
-    """A person's name as it is compared: ``DOE ^ JOHN^^`` and ``Doe^John`` are one.
+    """Return a person's name as it is compared: ``DOE ^ JOHN^^`` and ``Doe^John`` are one.
 
     Case, spaces and what is empty at the end make no difference (PS3.5 6.2, PS3.4 C.2.2.2.1).
     """
@@ -30,7 +29,7 @@ def fold(text: str) -> str:
 
 
 def split_name_forms(text: str) -> tuple[str, ...]:
-    """What a person's name is compared as, folded: the whole, each value, each component group."""
+    """Return what a name is compared as, folded: the whole, each value, each component group."""
     whole = fold(text)
     values = whole.split("\\")
     groups = (group for value in values for group in value.split("="))
@@ -38,12 +37,12 @@ def split_name_forms(text: str) -> tuple[str, ...]:
 
 
 def split_name_words(text: str) -> frozenset[str]:
-    """The folded words of a person's name, of all its components and component groups."""
+    """Return the folded words of a name, of all its components and component groups."""
     return frozenset(simplify_words(text).split())
 
 
 def has_words(name: str, wanted: Iterable[str]) -> bool:
-    """Whether a name has all these words of a search term; ``jo*`` is the beginning of one."""
+    """Return whether a name has all these words of a term; ``jo*`` is the beginning of one."""
     words = split_name_words(name)
     return all(
         any(word.startswith(want[:-1]) for word in words) if want.endswith("*") else want in words
@@ -52,7 +51,13 @@ def has_words(name: str, wanted: Iterable[str]) -> bool:
 
 
 def simplify_words(text: str, keep: str = "") -> str:
-    """A name in lower case, without accents, a space for all but letters, digits and ``keep``."""
+    """Return a name in lower case, without accents, with a space for what is no part of a word.
+
+    Letters, digits and the characters in ``keep`` stay. Latin letters become those of ASCII, as
+    people type them: ``Ærø`` and ``Aero`` are one. Other scripts are kept, for nobody would type
+    what they sound like in another. Logs hold these words: whoever changes what a letter becomes
+    adds a step to ``backends.tables.migrations`` that makes them anew.
+    """
     decomposed = unicodedata.normalize("NFKD", make_readable(text)).casefold()
     letters = []
     for character in unicodedata.normalize("NFKD", decomposed):
@@ -62,7 +67,18 @@ def simplify_words(text: str, keep: str = "") -> str:
         elif unicodedata.combining(character) or category == "Cf" or character == _TATWEEL:
             continue
         elif category[0] in "LMN" and character not in _APOSTROPHES:
-            letters.append(character)
+            letters.append(character if character.isascii() else _fold_letter(character))
         else:
             letters.append(" ")
-    return unicodedata.normalize("NFC", "".join(letters)).translate(_PLAIN_LETTERS)
+    return unicodedata.normalize("NFC", "".join(letters))
+
+
+@lru_cache(maxsize=4096)
+def _fold_letter(letter: str) -> str:
+    """Return the letters of ASCII for a Latin letter that Unicode does not take apart."""
+    if not unicodedata.name(letter, "").startswith("LATIN "):
+        return letter
+    from anyascii import anyascii  # only such letters need it
+
+    folded = str(anyascii(letter)).casefold()
+    return folded if folded.isalpha() else letter  # a click is no exclamation mark
