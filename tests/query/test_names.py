@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deid_hooks.backends.tables.rows import collect_words
+from deid_hooks.dicom.names import fold, has_words, simplify_words, split_name_words
 from deid_hooks.query.conditions import Wildcard, meets
-from deid_hooks.query.names import fold, has_words, simplify_words, split_name_words
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.testing.records import make_entry
 

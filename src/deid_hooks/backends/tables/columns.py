@@ -103,11 +103,11 @@ INDEXED_COLUMNS = (
 )
 """Columns of ``deid_log`` with an index. More would find more at once, and append more slowly."""
 
+FIRST_FIELDS = tuple(keyword for keyword in INDEXED_FIELDS if keyword not in LATER_FIELDS)
+
 ENTRY_TEXTS = (
     *("id", "created", "uploader", "project", "timestamp"),
-    *(keyword for keyword in INDEXED_FIELDS if keyword not in LATER_FIELDS),
-    *(*DEID_COLUMNS, "digest", "key", "patients", "originals"),
-    *LATER_FIELDS,
+    *(*FIRST_FIELDS, *DEID_COLUMNS, "digest", "key", "patients", "originals", *LATER_FIELDS),
 )
 """The columns of ``deid_log`` that hold what an entry holds. Servers rely on their order: a new
 column comes last, so that what was written before keeps its meaning."""

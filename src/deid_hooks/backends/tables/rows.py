@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, assert_never
 
-from deid_hooks.backends.tables.columns import ENTRY_TEXTS
+from deid_hooks.backends.tables.columns import ENTRY_TEXTS, FIRST_FIELDS
 from deid_hooks.dicom.names import fold, split_name_words
 from deid_hooks.query.conditions import find_vr, split_forms
 from deid_hooks.query.dates import make_comparable
-from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
+from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS, LATER_FIELDS
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -103,20 +103,14 @@ def split_texts(text: str) -> tuple[str, ...]:
 
 def list_entry_texts(entry: Entry) -> list[str | None]:
     """Return the texts of an entry's row in ``deid_log``, in the order of ``ENTRY_TEXTS``."""
-    row: dict[str, str | None] = {
-        "id": entry.log_id,
-        "created": entry.created,
-        "uploader": entry.uploader,
-        "project": entry.project,
-        "timestamp": entry.timestamp,
-        "digest": entry.digest,
-        "key": entry.key,
-        "patients": " ".join(entry.patients),
-        "originals": entry.originals,
-        **{keyword: _first(entry.fields.get(keyword)) for keyword in INDEXED_FIELDS},
-        **{f"deid_{keyword}": _first(entry.deid.get(keyword)) for keyword in DEID_FIELDS},
-    }
-    return [row[column] for column in ENTRY_TEXTS]
+    patients = " ".join(entry.patients)
+    return [
+        *(entry.log_id, entry.created, entry.uploader, entry.project, entry.timestamp),
+        *_list_first(entry.fields, FIRST_FIELDS),
+        *_list_first(entry.deid, DEID_FIELDS),
+        *(entry.digest, entry.key, patients, entry.originals),
+        *_list_first(entry.fields, LATER_FIELDS),
+    ]
 
 
 def list_further_values(entry: Entry) -> Iterator[tuple[str, str | None]]:
@@ -218,8 +212,10 @@ def make_entry(
     )
 
 
-def _first(values: tuple[str, ...] | None) -> str | None:
-    return values[0] if values else None
+def _list_first(
+    mapping: Mapping[str, tuple[str, ...]], keywords: Iterable[str]
+) -> list[str | None]:
+    return [values[0] if (values := mapping.get(keyword)) else None for keyword in keywords]
 
 
 def _split_parts(ranged_vr: str, values: Iterable[str]) -> Iterator[str]:
