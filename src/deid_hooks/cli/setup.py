@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deid_hooks.plugins import Found
 
 _STATES = ["uploaded", "partial", "failed", "pending", "withdrawn"]
+_SECONDS_TO_UPGRADE = 24 * 3600.0
 
 
 def check(context: typer.Context) -> None:
@@ -32,7 +33,12 @@ def check(context: typer.Context) -> None:
         put(f"The log can be written: {mask_passwords(hooks.settings.url)}")
 
 
-def init(context: typer.Context) -> None:
+def init(
+    context: typer.Context,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Bring an older log to this version first.")
+    ] = False,
+) -> None:
     """Make the site secret and the log where there are none. Touches nothing that exists.
 
     Copy the secret, by a safe way, to every machine that shares this log.
@@ -44,10 +50,24 @@ def init(context: typer.Context) -> None:
     from deid_hooks.settings import mask_passwords
 
     with open_hooks(context) as hooks:
+        if upgrade:
+            _upgrade(hooks.settings.url)
         hooks.init()
         secret = hooks.settings.secret_file
         put(f"log     {mask_passwords(hooks.settings.url)}")
         put(f"secret  {f'of the variable {VARIABLE}' if os.environ.get(VARIABLE) else secret}")
+
+
+def _upgrade(url: str) -> None:
+    from deid_hooks.deadline import Deadline
+    from deid_hooks.log import make_backend
+
+    backend = make_backend(url)
+    try:
+        done = backend.upgrade(Deadline(_SECONDS_TO_UPGRADE)) if backend.exists() else ""
+    finally:
+        backend.close()
+    put(f"upgraded {done}" if done else "There is nothing to upgrade.")
 
 
 def config(context: typer.Context, form: FormatOption = None) -> None:

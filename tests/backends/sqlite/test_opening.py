@@ -107,7 +107,7 @@ def test_a_creation_that_breaks_off_leaves_nothing_that_passes_for_a_log(
         raise sqlite3.OperationalError
 
     with monkeypatch.context() as patch, umask(0):
-        patch.setattr(schema, "migrate", half)
+        patch.setattr(schema, "make_tables", half)
         with pytest.raises(LogUnavailable):
             backend(path).create(Deadline())
     assert path.stat().st_mode & 0o777 == 0o600  # from the first moment, not once it is opened
@@ -169,41 +169,6 @@ def test_a_log_behind_a_link_is_used_and_a_link_that_leads_elsewhere_is_noticed(
     with pytest.raises(LogUnavailable, match="replaced"):
         linked.append([make_entry()], leave_unsealed, Deadline())
     linked.close()
-
-
-def test_a_log_that_becomes_newer_while_it_is_open_is_written_no_more(
-    store: SQLiteBackend, path: Path
-) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
-    update = f"UPDATE deid_log_store SET version = {schema.VERSION + 1}"
-    subprocess.run(
-        [sys.executable, "-c", "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
-         "c.execute(sys.argv[2]); c.commit()", str(path), update],
-        check=True,
-    )  # fmt: skip
-    with pytest.raises(LogUnavailable, match="newer version"):
-        store.append([make_entry()], leave_unsealed, Deadline())
-
-
-def test_an_older_log_is_brought_up_to_date_when_it_is_opened(
-    store: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = make_entry()
-    store.append([entry], leave_unsealed, Deadline())
-    store.close()
-
-    def next_step(database: object) -> None:
-        database.execute("ALTER TABLE deid_log ADD COLUMN Later TEXT")  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, next_step))
-    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
-    assert store.resolve(entry.log_id, Deadline()) == entry
-    store.append([make_entry()], leave_unsealed, Deadline())
-    store.close()
-    connection = sqlite3.connect(path)
-    assert connection.execute("SELECT Later FROM deid_log").fetchall() == [(None,), (None,)]
-    assert connection.execute("SELECT version FROM deid_log_store").fetchone() == (schema.VERSION,)
-    connection.close()
 
 
 def test_a_wal_that_lost_its_log_is_not_thrown_away_by_making_a_new_one(

@@ -192,7 +192,7 @@ def test_a_log_of_a_newer_version_is_refused(store: Store, path: Path) -> None:
     store.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE deid_log_store SET version = 99")
-    with pytest.raises(LogUnavailable, match="newer version"):
+    with pytest.raises(LogUnavailable, match="has version 99, this program knows"):
         store.check(soon())
 
 

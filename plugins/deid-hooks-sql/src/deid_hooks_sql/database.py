@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from deid_hooks.backends.tables.columns import Table
+from deid_hooks.backends.tables.columns import Column, Table
 from deid_hooks.deadline import Deadline
 from deid_hooks_sql.failures import Failure
 
@@ -85,6 +85,10 @@ class Database(ABC):
     @abstractmethod
     def create_table(self, table: Table) -> list[str]:
         """Return statements that make a table with its indexes if it is not there."""
+
+    @abstractmethod
+    def add_column(self, table: str, column: Column) -> list[str]:
+        """Return statements that add a column to a table."""
 
     @abstractmethod
     def scrub(self, connection: Any, tables: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ _WORDS = {
         "a value is too large for {where}",
         "log it by digest only, or have the server take larger ones",
     ),
-    Kind.OTHER: ("{where} can't be used ({code})", "look into the log of the server"),
+    Kind.OTHER: ("{where} can't be used ({code})", "report this; the log of the server says more"),
 }
 
 

@@ -33,6 +33,8 @@ class Link:
         """Whether a job has ended well on it: a server that went away since may be back."""
         self.store = ""
         """The random id of the store that was found there."""
+        self.version = 0
+        """The version of its tables."""
         self.may_read = True
         """Whether this user may read what identifies a patient."""
         self._connection: Any = None

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 
-from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, ColumnType, Table
+from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, Column, ColumnType, Table
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Database, Rows, Statement
@@ -159,6 +159,9 @@ class MySQL(Database):
         ]
         lines = ", ".join([*define_columns(table, _TYPES), *keys])
         return [f"CREATE TABLE IF NOT EXISTS {table.name} ({lines}) {self._table_options}"]
+
+    def add_column(self, table: str, column: Column) -> list[str]:
+        return [f'ALTER TABLE {table} ADD COLUMN "{column.name}" {_TYPES[column.type]}']
 
     def scrub(self, connection: Any, names: Sequence[str]) -> str:
         for name in names:

@@ -13,7 +13,14 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, TABLES, ColumnType, Table
+from deid_hooks.backends.tables.columns import (
+    KEYWORD_LIMIT,
+    SHORT_LIMIT,
+    TABLES,
+    Column,
+    ColumnType,
+    Table,
+)
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks_sql.database import Committed, Database, Rows, Statement
@@ -188,12 +195,13 @@ class PostgreSQL(Database):
                 f'CREATE {kind} IF NOT EXISTS "{name}" ON {table.name} ({quote_names(columns)})'
             )
         if table.identifying:
-            # Statistics are samples of values, and an erasure would not reach them.
-            statements += [
-                f'ALTER TABLE {table.name} ALTER "{name.lower()}" SET STATISTICS 0'
-                for name in table.server_names
-            ]
+            statements += [_keep_no_samples(table.name, name) for name in table.server_names]
         return statements
+
+    def add_column(self, table: str, column: Column) -> list[str]:
+        add = f'ALTER TABLE {table} ADD "{column.name.lower()}" {_TYPES[column.type]}'
+        hide = [_keep_no_samples(table, column.name)] if TABLES[table].identifying else []
+        return [add, *hide]
 
     def scrub(self, connection: Any, names: Sequence[str]) -> str:
         left: list[int] = []
@@ -233,6 +241,11 @@ class PostgreSQL(Database):
                 f"the server of {self.where} does not write what it commits to its disk",
                 "set fsync = on",
             )
+
+
+def _keep_no_samples(table: str, column: str) -> str:
+    # Statistics are samples of values, and an erasure would not reach them.
+    return f'ALTER TABLE {table} ALTER "{column.lower()}" SET STATISTICS 0'
 
 
 def _refusal(text: str) -> Failure:

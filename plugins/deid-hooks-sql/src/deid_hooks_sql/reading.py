@@ -9,6 +9,7 @@ from typing import Any
 from deid_hooks.backends.contract import Page, Receipt
 from deid_hooks.backends.rules import count_fitting
 from deid_hooks.backends.tables.columns import ENTRY_TEXTS, SHORT_LIMIT, TABLES
+from deid_hooks.backends.tables.migrations import CHAINS
 from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
@@ -29,6 +30,8 @@ from deid_hooks_sql.transactions import reading, snapshot
 _RECORDS_A_PAGE = 200
 _BYTES_A_PAGE = 4_000_000
 _ROWS_A_PAGE = 1_000
+RECEIPTS = {1: "deid_log_sealed", 2: "deid_log_receipt"}
+"""The function that answers who may not read, by the version of the log."""
 _KINDS = tuple(RECORD_TABLES.values())
 
 # The next places in the order of the log, the kind of record that each one is, and its size.
@@ -142,7 +145,7 @@ def read_trail(link: Link, after: int) -> tuple[list[tuple[AccessRow, str]], int
 
 def _read_seals(link: Link, after: int, last: int) -> dict[int, str]:
     rows = link.rows(
-        "SELECT seq, seal FROM deid_log_chain WHERE seq > %s AND seq <= %s", after, last
+        f"SELECT seq, seal FROM {CHAINS[link.version]} WHERE seq > %s AND seq <= %s", after, last
     )
     return dict(rows)
 
@@ -198,7 +201,8 @@ def _require(link: Link) -> None:
 
 
 def _sealed(link: Link, log_id: str) -> Receipt | Tombstone | None:
-    rows = link.rows("SELECT * FROM deid_log_sealed(%s)", log_id)
+    columns = 'project, digest, "key", patients, deid_uids, whole'
+    rows = link.rows(f"SELECT {columns} FROM {RECEIPTS[link.version]}(%s)", log_id)
     for project, digest, key, patients, deid_uids, whole in rows:
         if not whole:
             raise LogUnavailable(

@@ -10,13 +10,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from deid_hooks.backends.tables.columns import TABLES, ColumnType, Table, view_statements
+from deid_hooks.backends.tables.columns import (
+    TABLES,
+    ColumnType,
+    Table,
+    find_fault,
+    view_statements,
+)
+from deid_hooks.backends.tables.migrations import STEPS, VERSION, record_step, refuse_newer
 from deid_hooks.errors import LogUnavailable
-from deid_hooks_sql.failures import Failure, unavailable
-from deid_hooks_sql.failures import Kind as Kind
+from deid_hooks_sql.failures import Failure, Kind, unavailable
 from deid_hooks_sql.links import Link
-
-VERSION = 1
 
 
 def create(link: Link) -> None:
@@ -32,18 +36,16 @@ def identify(link: Link) -> str:
     rows = link.rows(f"SELECT id, version, {link.database.may_read} FROM deid_log_store")
     if not rows:
         raise unavailable(Failure(Kind.NO_TABLES), link.database.where)
-    [(store, version, may_read)] = rows
+    [(store, link.version, may_read)] = rows
     link.may_read = bool(may_read)
-    refuse_other(version, link.database.where)
+    refuse_newer(link.version, link.database.where)
     return str(store)
 
 
-def refuse_other(version: int, where: str) -> None:
-    """Raise LogUnavailable for tables of another version than this package writes."""
-    if version > VERSION:
-        raise LogUnavailable(
-            f"{where} was written by a newer version of deid-hooks-sql", "update deid-hooks-sql"
-        )
+def refuse_changed(link: Link) -> None:
+    """Raise LogUnavailable if the tables have other columns than this program writes."""
+    if fault := find_fault(find_columns(link), server=True):
+        raise LogUnavailable(f"in {link.database.where} {fault}", "report this")
 
 
 def find_columns(link: Link) -> dict[str, set[str]]:
@@ -102,5 +104,7 @@ def _make_tables(link: Link) -> None:
         return
     for statement in view_statements("CREATE OR REPLACE VIEW"):
         link.rows(statement)
+    for name in STEPS:
+        record_step(link.rows, "%s", name)
     begin = "INSERT INTO deid_log_store (id, version, last) VALUES (%s, %s, 0)"
     link.rows(begin, secrets.token_hex(16), VERSION)

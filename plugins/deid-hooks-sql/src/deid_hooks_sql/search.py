@@ -109,7 +109,7 @@ def _find_candidates(query: Query, run: RunPage, deadline: Deadline) -> Iterator
 
 def _find_by_index(link: Link, query: Query, seconds: float) -> list[int] | None:
     """Return None if no index helps: if none fits, or there is too much to be read from it."""
-    node = translate(query)
+    node = translate(query, link.version)
     if not is_indexed(node):
         return None
     link.bound(min(_SECONDS_BY_INDEX, seconds))
@@ -124,7 +124,7 @@ def _find_by_index(link: Link, query: Query, seconds: float) -> list[int] | None
 
 def _find_by_scan(link: Link, query: Query, after: int) -> tuple[list[int], int | None]:
     """Return candidates among the next entries, and where to go on; None at the end."""
-    sql, values = ServerRenderer(link.database.position).render(translate(query))
+    sql, values = ServerRenderer(link.database.position).render(translate(query, link.version))
     [(last,)] = link.rows(
         "SELECT max(seq) FROM"
         f" (SELECT seq FROM deid_log WHERE seq > %s ORDER BY seq LIMIT {_ENTRIES_A_SCAN}) page",

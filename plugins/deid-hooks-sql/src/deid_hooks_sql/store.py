@@ -11,6 +11,7 @@ from typing import ClassVar, TypeVar
 
 from deid_hooks.backends.contract import LogBackend, Page, Receipt
 from deid_hooks.backends.rules import Seal, iterate_entries, iterate_pages, iterate_uploads
+from deid_hooks.backends.tables.migrations import refuse_other
 from deid_hooks.deadline import Deadline, NoAnswer, Turn, call_store
 from deid_hooks.errors import (
     AppendUnknown,
@@ -61,6 +62,13 @@ class SQLBackend(LogBackend):
 
     def create(self, deadline: Deadline) -> None:
         self._answer(deadline, schema.create)
+
+    def upgrade(self, deadline: Deadline) -> str:
+        from deid_hooks_sql.migrations import upgrade_log
+
+        done = self._answer(deadline, upgrade_log)
+        self._links.drop()  # what they know of the tables is not so any more
+        return done
 
     def check(self, deadline: Deadline) -> None:
         try:
@@ -127,7 +135,11 @@ class SQLBackend(LogBackend):
         return self._call(deadline, lambda link, _: job(link))
 
     def _write(self, deadline: Deadline, job: Callable[[Link, Turn], None]) -> None:
-        self._call(deadline, lambda link, turn: job(self._recognised(link), turn))
+        def write(link: Link, turn: Turn) -> None:
+            refuse_other(self._recognised(link).version, self._database.where)
+            job(link, turn)
+
+        self._call(deadline, write)
 
     def _call(self, deadline: Deadline, job: Callable[[Link, Turn], T]) -> T:
         return call_store(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from deid_hooks.backends.tables.migrations import refuse_other
 from deid_hooks.deadline import Turn
 from deid_hooks.errors import AppendUnknown, LogUnavailable
 from deid_hooks_sql.database import Committed, Rows, Statement
 from deid_hooks_sql.failures import Failed, Kind, unknown
 from deid_hooks_sql.links import Link
-from deid_hooks_sql.schema import refuse_other
 
 
 class Writing:

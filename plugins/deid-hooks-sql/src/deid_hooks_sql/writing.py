@@ -24,6 +24,7 @@ from deid_hooks_sql.rows import (
     read_record,
     shorten,
 )
+from deid_hooks_sql.schema import refuse_changed
 from deid_hooks_sql.transactions import Writing
 
 
@@ -65,6 +66,7 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
 
 def prove_writable(link: Link, turn: Turn) -> None:
     """Write to the log what makes no difference, durably."""
+    refuse_changed(link)
     writing = Writing(link, turn, 0)
     writing.begin()
     writing.commit()
@@ -79,7 +81,7 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
         return [r.log_id if hasattr(r, "log_id") else r.id for r in found]
 
     if ids := of(Entry, Tombstone):
-        yield "entry", (f"SELECT id, seq, seal FROM deid_log WHERE id {any_of}", (ids,))
+        yield "entry", (f"SELECT id, seq, rows_digest FROM deid_log WHERE id {any_of}", (ids,))
         stones = f"{select_of('deid_log_tombstone')} WHERE id {any_of}"
         yield "deid_log_tombstone", (stones, (ids,))
     for table, column, kind in (

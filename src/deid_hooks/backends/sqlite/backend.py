@@ -56,6 +56,19 @@ class SQLiteBackend(LogBackend):
 
         self._answer("writer", deadline, lambda session: session.run_apart(deadline, make))
 
+    def upgrade(self, deadline: Deadline) -> str:
+        def upgrade() -> str:
+            from deid_hooks.backends.sqlite.migrations import upgrade_log
+
+            return upgrade_log(self._path, deadline)
+
+        try:
+            return self._answer(
+                "writer", deadline, lambda session: session.run_apart(deadline, upgrade)
+            )
+        except AppendUnknown as error:
+            raise LogUnavailable(error.cause, error.remedy) from None
+
     def exists(self) -> bool:
         return connection.may_exist(self._path)
 

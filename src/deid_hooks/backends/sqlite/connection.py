@@ -19,7 +19,8 @@ from deid_hooks.backends.sqlite.open_files import (
     real_path,
     release,
 )
-from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently, writing
+from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently
+from deid_hooks.backends.tables.migrations import refuse_newer
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.files import fsync_folder, make_folders
@@ -85,13 +86,11 @@ class Opened:
         if found is None:
             raise LogUnavailable(f"{self.path} is a database, but not a de-id log", _HALF_MADE)
         store, version = found
-        schema.refuse_newer(version, self.path)
+        refuse_newer(version, f"the log {self.path}")
+        self.version = version
         use_wal(self.connection, self.path, self.deadline)
         # A log that was in another journal mode has its -wal from the next reading on.
         wait_patiently(self.deadline, lambda: schema.read_store(self.connection))
-        if version < schema.VERSION:
-            with writing(self) as connection:
-                schema.migrate(connection)
         return store
 
     def _is_late(self) -> bool:
@@ -182,7 +181,7 @@ def _make_tables(connection: sqlite3.Connection, deadline: Deadline) -> None:
     if not _is_empty(connection):  # another process was faster
         connection.execute("ROLLBACK")
         return
-    schema.migrate(connection)
+    schema.make_tables(connection)
     connection.execute("COMMIT")
     # The store's id must stand in the database file itself, and is never written again: so that
     # it is missed when another file is copied over this one.

@@ -67,7 +67,7 @@ def make_unavailable(error: BaseException, path: Path) -> LogUnavailable:
             return LogUnavailable(_ALMOST_FULL[0].format(path=path), _ALMOST_FULL[1])
         return LogUnavailable(f"the log {path} can't be used: {error.strerror}", _NOT_WRITABLE[1])
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return LogUnavailable(f"the log {path} can't be used: {name}", _DAMAGED[1])
+    return LogUnavailable(f"the log {path} can't be used: {name}", "report this")
 
 
 def make_unknown(error: BaseException, path: Path) -> AppendUnknown:

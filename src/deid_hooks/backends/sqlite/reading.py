@@ -12,6 +12,7 @@ from deid_hooks.backends.sqlite.connection import Opened
 from deid_hooks.backends.sqlite.rows import decode_cell, decode_cells, encode_cell, read_entry
 from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.backends.tables.columns import select_statement
+from deid_hooks.backends.tables.migrations import CHAINS
 from deid_hooks.backends.tables.rows import (
     RECORD_MAKERS,
     RECORD_TABLES,
@@ -51,7 +52,7 @@ def read_page(opened: Opened, after: int) -> Page:
             if size > _BYTES_A_PAGE:
                 break
         last = seqs[-1] if seqs else after
-        seals = _read_seals(connection, after, last)
+        seals = _read_seals(opened, after, last)
     return Page(tuple(records), tuple(seals.get(seq, "") for seq in seqs), last)
 
 
@@ -140,13 +141,13 @@ def read_trail(opened: Opened, after: int) -> tuple[list[tuple[AccessRow, str]],
             (after, _ROWS_A_PAGE),
         ).fetchall()
         last = rows[-1][0] if rows else after
-        seals = _read_seals(connection, after, last)
+        seals = _read_seals(opened, after, last)
     return [(make_access(decode_cells(row[1:])), seals.get(row[0], "")) for row in rows], last
 
 
-def _read_seals(connection: sqlite3.Connection, after: int, last: int) -> dict[int, str]:
-    sql = f"{select_statement('deid_log_chain')} WHERE seq > ? AND seq <= ?"
-    return {seq: decode_cell(seal) for seq, seal in connection.execute(sql, (after, last))}
+def _read_seals(opened: Opened, after: int, last: int) -> dict[int, str]:
+    sql = f"SELECT seq, seal FROM {CHAINS[opened.version]} WHERE seq > ? AND seq <= ?"  # noqa: S608
+    return {seq: decode_cell(seal) for seq, seal in opened.connection.execute(sql, (after, last))}
 
 
 def _read_some(

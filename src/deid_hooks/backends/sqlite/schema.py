@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from deid_hooks.backends.tables.columns import TABLES, ColumnType, Table, view_statements
+from deid_hooks.backends.tables.columns import (
+    TABLES,
+    ColumnType,
+    Table,
+    find_fault,
+    view_statements,
+)
+from deid_hooks.backends.tables.migrations import STEPS, VERSION, record_step
 from deid_hooks.errors import LogUnavailable
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
 
 _TYPES: dict[ColumnType, type] = {
     ColumnType.NUMBER: int,
@@ -32,53 +34,42 @@ def read_store(connection: sqlite3.Connection) -> tuple[str, int] | None:
     return row
 
 
-def refuse_newer(version: int, path: Path) -> None:
-    """Raise LogUnavailable for a log that this version of the package would damage."""
-    if version > VERSION:
-        raise LogUnavailable(
-            f"the log {path} was written by a newer version of deid-hooks", "update deid-hooks"
-        )
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring an empty database, or an older log, to this version. Within a transaction."""
-    from sqlite_utils import Database  # 70 ms that only this needs
-
-    database = Database(connection, execute_plugins=False)
-    made = "deid_log_store" in database.table_names()
-    stored = read_store(connection) if made else None
-    version = stored[1] if stored else 0
-    for step in _STEPS[version:]:
-        step(database)
-    connection.execute("UPDATE deid_log_store SET version = ?", (VERSION,))
-
-
-def _make_tables(database: Database) -> None:
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make a log in an empty database. Within a transaction."""
     for table in TABLES.values():
-        _make_table(database, table)
+        make_table(connection, table)
     for statement in view_statements():
-        database.execute(statement)
-    database.execute(
-        "INSERT INTO deid_log_store (id, version) VALUES (?, 0)", [secrets.token_hex(16)]
+        connection.execute(statement)
+    for name in STEPS:
+        record_step(lambda sql, *values: connection.execute(sql, values), "?", name)
+    connection.execute(
+        "INSERT INTO deid_log_store (id, version) VALUES (?, ?)", (secrets.token_hex(16), VERSION)
     )
 
 
-def _make_table(database: Database, table: Table) -> None:
+def refuse_changed(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise LogUnavailable if the tables have other columns than this program writes."""
+    found = {name: list_columns(connection, name) for name in TABLES}
+    if fault := find_fault(found, server=False):
+        raise LogUnavailable(f"in the log {path} {fault}", "report this")
+
+
+def list_columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    """Return the names of the columns of a table, in lower case; none if it is not there."""
+    return {row[1].lower() for row in connection.execute(f"PRAGMA table_info([{table}])")}
+
+
+def make_table(connection: sqlite3.Connection, table: Table) -> None:
+    """Make a table with its indexes if it is not there."""
+    from sqlite_utils import Database  # 70 ms that only this needs
+
     types = {column.name: column.type for column in table.columns}
     columns = {name: _TYPES.get(types.get(name, ColumnType.NUMBER), str) for name in table.names}
     # An explicit integer key: a VACUUM may renumber rows that have none, and their order counts.
-    made = database.table(table.name)
-    made.create(columns, pk=table.key or None)
-    if table.part:
-        made.create_index(["entry"])
-    for index in table.indexes:
-        if all(name in columns for name in index):
-            made.create_index(list(index))
+    made = Database(connection, execute_plugins=False).table(table.name)
+    made.create(columns, pk=table.key or None, if_not_exists=True)
+    indexes = [list(index) for index in table.indexes if set(index) <= columns.keys()]
+    for index in [["entry"], *indexes] if table.part else indexes:
+        made.create_index(index, if_not_exists=True)
     if table.unique:
-        made.create_index([table.unique], unique=True)
-
-
-_STEPS: tuple[Callable[[Database], None], ...] = (_make_tables,)
-"""Each makes the version of its place, counted from 1, out of the one before."""
-
-VERSION = len(_STEPS)
+        made.create_index([table.unique], unique=True, if_not_exists=True)

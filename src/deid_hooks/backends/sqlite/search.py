@@ -71,10 +71,10 @@ def explain(opened: Opened, query: Query) -> list[tuple[str, str]]:
     """Return for each term its attribute and the indexes that serve it, or that none does."""
     explained = []
     for term in query.terms:
-        node = translate(Query((term,)))
-        where, values = SQLiteRenderer(scan=False).render(node)
-        sql = f"EXPLAIN QUERY PLAN SELECT seq FROM deid_log WHERE {where}"  # noqa: S608
         with reading(opened) as connection:
+            node = translate(Query((term,)), opened.version)
+            where, values = SQLiteRenderer(scan=False).render(node)
+            sql = f"EXPLAIN QUERY PLAN SELECT seq FROM deid_log WHERE {where}"  # noqa: S608
             plan = [row[3] for row in connection.execute(sql, values)]
         used = (found[1] for line in plan if (found := _INDEX.search(line)))
         names = ", ".join(dict.fromkeys(used)) if is_indexed(node) else ""
@@ -97,7 +97,7 @@ def _find_candidates(query: Query, run: RunPage) -> Iterator[Sequence[int]]:
 
 def _find_by_index(opened: Opened, query: Query) -> list[int] | None:
     """Return None if no index helps: if none fits, or there is too much to be read from it."""
-    node = translate(query)
+    node = translate(query, opened.version)
     if not is_indexed(node):
         return None
     where, values = SQLiteRenderer(scan=False).render(node)
@@ -120,7 +120,7 @@ def _find_by_index(opened: Opened, query: Query) -> list[int] | None:
 
 def _find_by_scan(opened: Opened, query: Query, after: int) -> tuple[list[int], int | None]:
     """Return candidates among the next entries, and where to go on; None at the end."""
-    where, values = SQLiteRenderer(scan=True).render(translate(query))
+    where, values = SQLiteRenderer(scan=True).render(translate(query, opened.version))
     with reading(opened) as connection:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM deid_log WHERE seq > ? ORDER BY seq LIMIT ?)",

@@ -19,6 +19,7 @@ from deid_hooks.backends.sqlite.reading import find_held
 from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, encode_cells, insert_entry
 from deid_hooks.backends.sqlite.transactions import truncate_wal, wait_patiently, writing
 from deid_hooks.backends.tables.columns import PARTS, insert_statement
+from deid_hooks.backends.tables.migrations import VERSION, refuse_other
 from deid_hooks.backends.tables.rows import RECORD_TABLES, list_cells
 from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogError, LogUnavailable
@@ -30,14 +31,13 @@ _ROOM = 65_536  # without half of it SQLite can't even open the log
 # more than the highest: no reader's cursor passes a record that becomes visible later. An erased
 # entry leaves a tombstone with a higher number, so the highest never falls.
 _NEXT = """
-    SELECT version, 1 + max(
+    SELECT 1 + max(
         coalesce((SELECT max(seq) FROM deid_log), 0),
         coalesce((SELECT max(seq) FROM deid_log_upload), 0),
         coalesce((SELECT max(seq) FROM deid_log_access), 0),
         coalesce((SELECT max(seq) FROM deid_log_tombstone), 0),
         coalesce((SELECT max(seq) FROM deid_log_block), 0)
     ), coalesce((SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1), '')
-    FROM deid_log_store
 """
 
 
@@ -81,14 +81,22 @@ def prove_writable(opened: Opened, turn: Turn) -> None:
         # The write below may find room in the write-ahead log where an entry would not.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with writing(opened, turn) as connection:
-        connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+        _refuse_other(opened)
+        schema.refuse_changed(connection, opened.path)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _find_next(opened: Opened) -> tuple[int, str]:
     """Return the next place in the order of the log, and the last seal."""
-    version, seq, head = opened.connection.execute(_NEXT).fetchone()
-    schema.refuse_newer(version, opened.path)  # a newer process may have brought it up to date
+    _refuse_other(opened)
+    seq, head = opened.connection.execute(_NEXT).fetchone()
     return int(seq), decode_cell(head)
+
+
+def _refuse_other(opened: Opened) -> None:
+    """Raise LogUnavailable unless the log is of this version: it may have been upgraded since."""
+    found = schema.read_store(opened.connection)
+    refuse_other(found[1] if found else 0, f"the log {opened.path}")
 
 
 def _insert(connection: sqlite3.Connection, seq: int, record: Record) -> None:

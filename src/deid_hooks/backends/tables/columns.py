@@ -7,13 +7,13 @@ entry).
 
 Some columns only database servers have. There a column shows a text as people read it, cut to what
 an index takes; where that is not the text itself, ``exact`` holds the texts of the whole row, and
-``odd`` of the entry is 1. ``seal`` is a digest of everything in an entry's rows, and ``size`` about
-how much memory they take.
+``odd`` of the entry is 1. ``rows_digest`` is a digest of all that an entry's rows hold, and
+``size`` about how much memory they take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
@@ -132,7 +132,7 @@ _TABLES = (
             _EXACT,
             Column("odd", ColumnType.FLAG, server=True),
             Column("size", ColumnType.NUMBER, server=True),
-            Column("seal", ColumnType.BYTES, server=True),
+            Column("rows_digest", ColumnType.BYTES, server=True),
         ),
         indexes=tuple((name,) for name in (*INDEXED_COLUMNS, "odd")),
         unique="id",
@@ -229,6 +229,12 @@ _TABLES = (
     ),
     Table("deid_log_chain", "seq", (Column("seal", ColumnType.SHORT),)),
     Table(
+        "deid_log_migration",
+        "",
+        (Column("name", ColumnType.SHORT), Column("applied_at")),
+        unique="name",
+    ),
+    Table(
         "deid_log_store",
         "",
         (
@@ -244,6 +250,21 @@ TABLES = {table.name: table for table in _TABLES}
 
 PARTS = tuple(table.name for table in _TABLES if table.part)
 IDENTIFYING = tuple(table.name for table in _TABLES if table.identifying)
+
+
+def find_fault(found: Mapping[str, Collection[str]], server: bool) -> str:
+    """Return how the columns that a log has differ from those it should have; ``""`` if not.
+
+    ``found`` are the names of the columns of each table, in lower case.
+    """
+    for table in TABLES.values():
+        names = {name.lower() for name in (table.server_names if server else table.names)}
+        there = set(found.get(table.name, ()))
+        if missing := sorted(names - there):
+            return f"the table {table.name} has no column {missing[0]}"
+        if more := sorted(there - names):
+            return f"the table {table.name} has a column {more[0]} that does not belong there"
+    return ""
 
 
 def limit_texts(table: str) -> tuple[int | None, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from deid_hooks.backends.tables.columns import INDEXED_COLUMNS
+from deid_hooks.backends.tables.migrations import VERSION
 from deid_hooks.dicom.names import simplify_words, split_name_words
 from deid_hooks.query.conditions import (
     NUMERIC_VRS,
@@ -167,25 +168,31 @@ class Renderer(ABC):
 class _Place:
     """Where the values of an attribute are: a column, a table of parts, in JSON with a tag.
 
-    Further values, and the parts of one, are in ``deid_value`` under ``keyword``.
+    Further values, and the parts of one, are in ``deid_value`` under ``keyword``; ``words`` if the
+    words of all values are in ``deid_word``.
     """
 
     keyword: str
     column: str | None = None
     table: str | None = None
     tag: str | None = None
+    words: bool = False
 
 
-def translate(query: Query) -> Node:
-    """Return what the row of every entry meets that the query matches."""
-    return And(tuple(n for term in query.terms if (n := _translate_term(term)) is not None))
+def translate(query: Query, version: int = VERSION) -> Node:
+    """Return what the row of every entry meets that the query matches, in a log of this version."""
+    found = (_translate_term(term, version == VERSION) for term in query.terms)
+    return And(tuple(node for node in found if node is not None))
 
 
-def _translate_term(term: Term) -> Node | None:
-    """Return None if nothing is known of the entries that the term matches."""
+def _translate_term(term: Term, words_hold: bool) -> Node | None:
+    """Return None if nothing is known of the entries that the term matches.
+
+    The words of an older log do not hold: its names were folded in another way.
+    """
     if UNIVERSAL in term.conditions or any(map(_finds_missing, term.conditions)):
         return None
-    place = _find_place(term)
+    place = _find_place(term, words_hold)
     numeric = find_vr(term.name) in NUMERIC_VRS  # 1 equals 1.0
     equals: list[str] = []
     found: list[Node] = []
@@ -208,8 +215,9 @@ def _finds_missing(condition: Condition) -> bool:
     return isinstance(condition, Equal) and not condition.value
 
 
-def _find_place(term: Term) -> _Place:
+def _find_place(term: Term, words_hold: bool) -> _Place:
     name = term.name
+    words = words_hold and name == "PatientName"
     if term.side == "entry":
         column = "deid_PatientID" if name == "subject" else name
         return _Place(column, column)
@@ -217,12 +225,13 @@ def _find_place(term: Term) -> _Place:
     if name == "SOPInstanceUID":
         return _Place(side + name, table="deid_instance")
     if side:
-        known = name in DEID_FIELDS
-        return _Place(side + name, side + name) if known else _Place("deid_uid", table="deid_uid")
+        if name not in DEID_FIELDS:
+            return _Place("deid_uid", table="deid_uid")
+        return _Place(side + name, side + name, words=words)
     if name.startswith("("):
         return _Place(name, tag=name[1:5])
     indexed = name if name in INDEXED_FIELDS else None
-    return _Place(name, indexed, tag=f"{find_tag(name):08X}")
+    return _Place(name, indexed, tag=f"{find_tag(name):08X}", words=words)
 
 
 def _translate_condition(condition: Condition, place: _Place) -> Node:
@@ -270,7 +279,7 @@ def _list_words(pattern: str) -> list[str]:
 
 
 def _search_words(words: Sequence[str], place: _Place) -> Node:
-    if place.keyword not in ("PatientName", "deid_PatientName") or not words:
+    if not place.words or not words:
         return _compare_everywhere([], place)
     tests: Iterable[Iterable[Test]] = (
         _begin_with(word[:-1]) if word.endswith("*") else [("in", (word,))] for word in words

@@ -1,0 +1,175 @@
+"""Versions of the tables, and the steps that bring an older log to the present one.
+
+Every step has a name, and the log keeps when it was applied, so that a step is applied once. Steps
+are frozen: they name tables and columns as they were when the step was written. Each may be
+repeated after a kill in its middle, for MySQL and MariaDB commit every change of a table by itself.
+To change the tables, add a step and raise ``VERSION``; a column for a new indexed field is
+``changes.add_column("deid_log", Column("NewField"))``.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from deid_hooks.backends.tables.columns import TABLES, Column, ColumnType, Table
+from deid_hooks.dicom.names import simplify_words
+from deid_hooks.errors import LogUnavailable
+from deid_hooks.records.model import read_clock
+
+VERSION = 2
+"""The version that this program writes. It reads the one before too."""
+
+UPGRADING = 1000
+"""The version of a log that is being upgraded: programs of every version refuse it."""
+
+CHAINS = {1: "deid_log_access", 2: "deid_log_chain"}
+"""The table with ``seq`` and ``seal`` of the records, by the version of the log."""
+
+
+class Changes(ABC):
+    """What a step may do with the tables of one database."""
+
+    mark: ClassVar[str]
+    """What stands for a value in SQL."""
+    not_ascii: ClassVar[str]
+    """SQL that a row of ``deid_word`` meets whose word is not ASCII."""
+    short_limit: ClassVar[int | None]
+    """How many characters a column of short text holds."""
+
+    @abstractmethod
+    def run(self, sql: str, *values: Any) -> list[Any]:
+        """Run a statement and return its rows."""
+
+    @abstractmethod
+    def list_columns(self, table: str) -> set[str]:
+        """Return the names of the columns of a table, in lower case; none if it is not there."""
+
+    @abstractmethod
+    def create_table(self, table: Table) -> None:
+        """Make a table with its indexes if it is not there."""
+
+    @abstractmethod
+    def add_column(self, table: str, column: Column) -> None:
+        """Add a column if it is not there."""
+
+    @abstractmethod
+    def rename_column(self, table: str, old: str, new: str) -> None:
+        """Give a column another name."""
+
+    @abstractmethod
+    def drop_columns(self, table: str, *columns: str) -> None:
+        """Take columns away, with what they hold."""
+
+    @abstractmethod
+    def make_views(self) -> None:
+        """Make all views anew, as this version has them."""
+
+
+def upgrade(changes: Changes) -> None:
+    """Apply the steps that were not applied yet. Others must be kept from changing the tables."""
+    changes.create_table(TABLES["deid_log_migration"])
+    # From here on older programs refuse to write. Where each statement is committed by itself,
+    # they could otherwise write into tables that are half changed.
+    changes.run(f"UPDATE deid_log_store SET version = {UPGRADING}")  # noqa: S608
+    applied = {name for (name,) in changes.run("SELECT name FROM deid_log_migration")}
+    for name, step in STEPS.items():
+        if name not in applied:
+            step(changes)
+            record_step(changes.run, changes.mark, name)
+    changes.make_views()
+    changes.run(f"UPDATE deid_log_store SET version = {VERSION}")  # noqa: S608
+
+
+def record_step(run: Callable[..., object], mark: str, name: str) -> None:
+    """Note in the log that a step was applied now; of a new log all are."""
+    insert = f"INSERT INTO deid_log_migration (name, applied_at) VALUES ({mark}, {mark})"  # noqa: S608
+    run(insert, name, read_clock())
+
+
+def refuse_newer(version: int, where: str) -> None:
+    """Raise LogUnavailable for a log that this program can't even read."""
+    if version == UPGRADING:
+        raise LogUnavailable(
+            f"{where} is being upgraded, or its upgrade was interrupted",
+            "when no upgrade runs any more, run: deid-hooks init --upgrade",
+        )
+    if version > VERSION:
+        raise LogUnavailable(
+            f"{where} has version {version}, this program knows {VERSION}", "update deid-hooks"
+        )
+
+
+def refuse_other(version: int, where: str) -> None:
+    """Raise LogUnavailable for a log that this program must not write."""
+    refuse_newer(version, where)
+    if version < VERSION:
+        raise LogUnavailable(
+            f"{where} has version {version}, which this program only reads; it writes {VERSION}",
+            "run: deid-hooks init --upgrade",
+        )
+
+
+def _move_seals(changes: Changes) -> None:
+    """Move the seals from the access trail into a table of their own, for records of any kind."""
+    changes.create_table(Table("deid_log_chain", "seq", (Column("seal", ColumnType.SHORT),)))
+    columns = changes.list_columns("deid_log_access")
+    if "seal" not in columns:
+        return
+    changes.run(
+        "INSERT INTO deid_log_chain (seq, seal) SELECT seq, seal FROM deid_log_access"
+        " WHERE seal <> '' AND seq NOT IN (SELECT seq FROM deid_log_chain)"
+    )
+    if "exact" in columns:  # where the columns end that a row of exact texts has
+        rows = changes.run("SELECT seq, exact FROM deid_log_access WHERE exact IS NOT NULL")
+        for seq, exact in rows:
+            texts = json.loads(bytes(exact).decode("utf-8", "surrogatepass"))[:10]
+            kept = json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            mark = changes.mark
+            changes.run(
+                f"UPDATE deid_log_access SET exact = {mark} WHERE seq = {mark}",  # noqa: S608
+                kept,
+                seq,
+            )
+    changes.drop_columns("deid_log_access", "previous", "seal")
+
+
+def _rename_digest(changes: Changes) -> None:
+    """Call the digest of an entry's rows what it is. SQLite has none."""
+    if "seal" in changes.list_columns("deid_log"):
+        changes.rename_column("deid_log", "seal", "rows_digest")
+
+
+def _fold_words(changes: Changes) -> None:
+    """Make the words of names anew: every Latin letter is one of ASCII now.
+
+    They follow from the old words. What is folded is what this program looks for, so this step
+    calls its function, and may be written down again for a version that folds otherwise.
+    """
+    mark, limit = changes.mark, changes.short_limit
+    words = changes.run(f"SELECT DISTINCT word FROM deid_word WHERE {changes.not_ascii}")  # noqa: S608
+    for (word,) in words:
+        new = simplify_words(word)
+        if new == word:
+            continue
+        of_word = f"SELECT entry FROM deid_word WHERE word = {mark}"  # noqa: S608
+        if new[:limit] != new:
+            changes.run(f"UPDATE deid_log SET odd = 1 WHERE seq IN ({of_word})", word)  # noqa: S608
+        # MySQL reads a table in a statement that changes it only as a derived one.
+        twice = f"SELECT entry FROM ({of_word}) other"  # noqa: S608
+        changes.run(
+            f"DELETE FROM deid_word WHERE word = {mark} AND entry IN ({twice})",  # noqa: S608
+            word,
+            new[:limit],
+        )
+        changes.run(f"UPDATE deid_word SET word = {mark} WHERE word = {mark}", new[:limit], word)  # noqa: S608
+
+
+STEPS: dict[str, Callable[[Changes], None]] = {
+    "2: seals in a table of their own": _move_seals,
+    "2: rows_digest": _rename_digest,
+    "2: words in ASCII": _fold_words,
+}
+"""The steps by their names, which begin with the version that they lead to, in their order."""
