@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from deid_hooks.acquisition import Acquisition, Upload
     from deid_hooks.dicom.capture import Snapshot, capture
     from deid_hooks.dicom.difference import Changes, changes
-    from deid_hooks.dicom.restore import Restored, restore
-    from deid_hooks.dicom.stamp import Stamp, stamp, unstamp
+    from deid_hooks.dicom.restore import Restored, Stamp, restore, stamp, unstamp
     from deid_hooks.errors import (
         AppendUnknown,
         DeidHooksError,

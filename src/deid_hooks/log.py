@@ -9,6 +9,7 @@ from itertools import islice
 from urllib.parse import unquote
 
 from deid_hooks.backends.contract import LogBackend, Receipt, Statistics
+from deid_hooks.backends.rules import Copy, find_copies
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
 from deid_hooks.errors import (
     AppendUnknown,
@@ -21,16 +22,16 @@ from deid_hooks.errors import (
 )
 from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
 from deid_hooks.query.conditions import Query
-from deid_hooks.records.chain import commit_terms, derive_trail_key, seal_records
+from deid_hooks.records.chain import commit_terms, seal_records
 from deid_hooks.records.keys import (
     SiteSecret,
     compute_content_digest,
+    derive_trail_key,
     keep_secret,
     make_secret,
     read_secret,
 )
 from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
-from deid_hooks.records.outcomes import Copy, find_copies
 from deid_hooks.settings import Settings, mask_passwords
 
 _SECONDS_TO_COUNT = 600.0

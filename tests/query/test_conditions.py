@@ -21,8 +21,8 @@ from deid_hooks.dicom.names import fold, split_name_words
 from deid_hooks.errors import TermError
 from deid_hooks.query import conditions as matching
 from deid_hooks.query.conditions import Between, Equal, Term, Wildcard, Words
-from deid_hooks.query.dates import make_comparable
 from deid_hooks.query.parser import parse_attribute, parse_terms, read_terms
+from deid_hooks.query.values import make_comparable
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance, make_log_id, make_readable
 

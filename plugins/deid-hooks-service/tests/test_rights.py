@@ -13,9 +13,9 @@ from running import Site, lines, packfile
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import derive_trail_key, find_breaks
+from deid_hooks.records.chain import find_breaks
 from deid_hooks.records.json_codec import encode_record
-from deid_hooks.records.keys import compute_content_digest, compute_patient_digest
+from deid_hooks.records.keys import compute_content_digest, compute_patient_digest, derive_trail_key
 from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent, make_log_id
 from deid_hooks.testing.records import make_entry
 

@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from deid_hooks.admin.lookup import Directory, identify_person, merge_originals
 from deid_hooks.dicom.dictionary import lookup_tag, name_element
 from deid_hooks.dicom.encoding import TEXT_VRS
-from deid_hooks.dicom.stamp import unstamp
+from deid_hooks.dicom.restore import unstamp
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance
 

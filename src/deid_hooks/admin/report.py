@@ -8,10 +8,10 @@ from typing import Any
 
 from deid_hooks.admin.access import PAGE
 from deid_hooks.admin.lookup import identify_person
+from deid_hooks.backends.rules import Copy, group_copies
 from deid_hooks.batches import split_batches
 from deid_hooks.log import Log
 from deid_hooks.records.model import Entry
-from deid_hooks.records.outcomes import Copy, group_copies
 
 PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 COLUMNS = [

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from deid_hooks.admin.access import PAGE, AccessRecorder, get_user
 from deid_hooks.admin.lookup import identify_person
 from deid_hooks.admin.search import Selection
+from deid_hooks.backends.rules import group_copies
 from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Between, Query
 from deid_hooks.records.keys import SiteSecret, compute_patient_digest
 from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, read_clock
-from deid_hooks.records.outcomes import group_copies
 
 
 @dataclass(frozen=True, slots=True)

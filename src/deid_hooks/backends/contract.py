@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deid_hooks.backends.rules import Seal, iterate_pages
+from deid_hooks.backends.rules import Seal, find_copies, iterate_pages
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.records.model import (
@@ -27,7 +27,6 @@ from deid_hooks.records.model import (
     Tombstone,
     UploadEvent,
 )
-from deid_hooks.records.outcomes import find_copies
 
 if TYPE_CHECKING:
     from deid_hooks.query.conditions import Query

@@ -76,7 +76,8 @@ def verify(
     deid-hooks access verify --head @head.txt
     """
     from deid_hooks.cli.context import read_arguments
-    from deid_hooks.records.chain import derive_trail_key, find_breaks
+    from deid_hooks.records.chain import find_breaks
+    from deid_hooks.records.keys import derive_trail_key
 
     kept = head and "".join(read_arguments([head])).strip()
     count = 0

@@ -12,6 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from deid_hooks.dicom import encoding as dicomjson
+from deid_hooks.dicom.assemble import Patient, find_timestamp, read_patient
 from deid_hooks.dicom.capture import (
     WITH_BYTES,
     Captured,
@@ -34,7 +35,6 @@ from deid_hooks.dicom.dictionary import (
     lookup_vr,
 )
 from deid_hooks.dicom.encoding import encode_value
-from deid_hooks.dicom.identity import Patient, find_timestamp, read_patient
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -23,9 +23,8 @@ from deid_hooks.dicom.dictionary import (
     name_element,
 )
 from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, compute_fingerprint
-from deid_hooks.dicom.stamp import unstamp
 from deid_hooks.errors import UnusableDataset
-from deid_hooks.records.model import Entry, Instance
+from deid_hooks.records.model import Entry, Instance, parse_log_id
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -250,3 +249,66 @@ class _Restoration:
         return RawDataElement(
             BaseTag(tag), vr, len(value), value, 0, self.implicit, self.little_endian
         )
+
+
+Stamp = Literal["none", "equipment", "private"]
+
+_CONTRIBUTING_EQUIPMENT = 0x0018A001
+_OURS = "deid-hooks"
+_GROUP, _CREATOR = 0x0011, "DEID-HOOKS LOG ID"
+_PREFIX = "de-id log id "
+
+
+def stamp(dataset: Dataset, log_id: str, kind: Stamp) -> None:
+    """Put the log id into a de-identified dataset, in place of one that is there.
+
+    ``equipment``: an item of Contributing Equipment Sequence (0018,A001), whose purpose is
+    De-identifying Equipment (PS3.3, section C.12.1.1.5; PS3.16, CID 7005, code 109104).
+    ``private``: an element of a private block of ours in group 0011.
+    """
+    unstamp(dataset)
+    if kind == "equipment":
+        items = dataset.get("ContributingEquipmentSequence") or []
+        dataset.ContributingEquipmentSequence = DicomSequence([*items, _equipment(log_id)])
+    elif kind == "private":
+        dataset.private_block(_GROUP, _CREATOR, create=True).add_new(0x01, "LO", log_id)
+
+
+def unstamp(dataset: Dataset) -> str | None:
+    """Take a stamp of ours out of a dataset, and return the log id that it held."""
+    found: str | None = None
+    if _CONTRIBUTING_EQUIPMENT in dataset:
+        items = dataset.ContributingEquipmentSequence
+        kept = [item for item in items if _log_id_in(item) is None]
+        if len(kept) < len(items):
+            found = next(filter(None, map(_log_id_in, items)))
+            dataset.ContributingEquipmentSequence = DicomSequence(kept)
+            if not kept:
+                del dataset[_CONTRIBUTING_EQUIPMENT]
+    try:
+        block = dataset.private_block(_GROUP, _CREATOR)
+    except KeyError:
+        return found
+    if 0x01 in block:
+        found = parse_log_id(str(block[0x01].value))
+        del block[0x01]
+    del dataset[_GROUP, block.block_start >> 8]
+    return found
+
+
+def _equipment(log_id: str) -> Dataset:
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator = "109104", "DCM"
+    purpose.CodeMeaning = "De-identifying Equipment"
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = DicomSequence([purpose])
+    item.Manufacturer = _OURS
+    item.ContributionDescription = f"{_PREFIX}{log_id}"
+    return item
+
+
+def _log_id_in(item: Dataset) -> str | None:
+    told = str(item.get("ContributionDescription", ""))
+    if item.get("Manufacturer") != _OURS or not told.startswith(_PREFIX):
+        return None
+    return parse_log_id(told.removeprefix(_PREFIX))

@@ -18,8 +18,7 @@ from typing import Literal, assert_never
 
 from deid_hooks.dicom.dictionary import lookup_vr
 from deid_hooks.dicom.names import has_words, split_name_forms
-from deid_hooks.query.dates import make_comparable
-from deid_hooks.query.values import find_tag, find_values
+from deid_hooks.query.values import find_tag, find_values, make_comparable
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.model import Entry, make_readable
 

@@ -23,7 +23,7 @@ from deid_hooks.query.conditions import (
     Words,
     find_vr,
 )
-from deid_hooks.query.dates import MOMENT, make_comparable
+from deid_hooks.query.values import MOMENT, make_comparable
 from deid_hooks.records.fields import DEID_FIELDS, FLYWHEEL_KEYWORDS
 from deid_hooks.records.model import make_readable, parse_log_id
 

@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import AccessRow, Record
 
 _PURPOSE = "access trail"
@@ -25,11 +24,6 @@ class Break:
 
     row_id: str
     what: str
-
-
-def derive_trail_key(secret: SiteSecret) -> bytes:
-    """Derive the key of the trail from the site secret."""
-    return secret.derive(_PURPOSE)
 
 
 def commit_terms(row: AccessRow, key: bytes) -> AccessRow:

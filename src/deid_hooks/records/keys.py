@@ -15,6 +15,7 @@ from pathlib import Path
 
 from deid_hooks.errors import SettingsError
 from deid_hooks.files import fsync_folder, put_file
+from deid_hooks.records.chain import _PURPOSE
 from deid_hooks.records.model import Entry
 from deid_hooks.records.pseudonyms import normalise_identity
 
@@ -139,3 +140,8 @@ def compute_patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> 
     """Return the keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
     identity = normalise_identity(patient_id, issuer)
     return secret.digest(json.dumps(["patient", *identity]).encode("ascii"))
+
+
+def derive_trail_key(secret: SiteSecret) -> bytes:
+    """Derive the key of the trail from the site secret."""
+    return secret.derive(_PURPOSE)

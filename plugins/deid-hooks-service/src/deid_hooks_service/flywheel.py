@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx
 
+from deid_hooks.dicom.assemble import format_iso
 from deid_hooks.dicom.dictionary import lookup_tag, lookup_vr
-from deid_hooks.dicom.identity import format_iso
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.json_codec import describe_list, describe_object
 from deid_hooks.records.keys import (

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from deid_hooks.backends.tables.columns import ENTRY_TEXTS, FIRST_FIELDS
 from deid_hooks.dicom.names import fold, split_name_words
 from deid_hooks.query.conditions import find_vr, split_forms
-from deid_hooks.query.dates import make_comparable
+from deid_hooks.query.values import make_comparable
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS, LATER_FIELDS
 from deid_hooks.records.model import (
     AccessRow,
