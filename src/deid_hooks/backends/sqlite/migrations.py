@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deid_hooks.backends.sqlite.connection import Opened, connect
+from deid_hooks.backends.sqlite.connection import Opened, connect, writing
 from deid_hooks.backends.sqlite.open_files import real_path
 from deid_hooks.backends.sqlite.schema import list_columns, make_table, read_store
-from deid_hooks.backends.sqlite.transactions import writing
 from deid_hooks.backends.tables.columns import Column, Table, view_statements
 from deid_hooks.backends.tables.migrations import VERSION, Changes, refuse_newer, upgrade
 from deid_hooks.deadline import Deadline

@@ -8,9 +8,8 @@ from typing import Any
 
 from deid_hooks.backends.contract import Page, Statistics
 from deid_hooks.backends.rules import Key, count_fitting, estimate_size
-from deid_hooks.backends.sqlite.connection import Opened
+from deid_hooks.backends.sqlite.connection import Opened, reading
 from deid_hooks.backends.sqlite.rows import decode_cell, decode_cells, encode_cell, read_entry
-from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.backends.tables.columns import select_statement
 from deid_hooks.backends.tables.migrations import CHAINS
 from deid_hooks.backends.tables.rows import (

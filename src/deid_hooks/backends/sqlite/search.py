@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from deid_hooks.backends.sqlite.connection import Opened
+from deid_hooks.backends.sqlite.connection import Opened, reading
 from deid_hooks.backends.sqlite.reading import read_entries_at
 from deid_hooks.backends.sqlite.rows import encode_cell
-from deid_hooks.backends.sqlite.transactions import reading
 from deid_hooks.backends.tables.conditions import Renderer, is_indexed, translate
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.conditions import Query
