@@ -91,12 +91,12 @@ def test_a_pipe_gets_json_lines_and_a_terminal_a_table_of_its_width(filled: Site
     assert max(map(len, lines)) <= 60
 
 
-def test_progress_is_shown_on_a_terminal_only(filled: Site) -> None:
-    code, shown = on_a_terminal(filled, "upload", str(SOURCE), "folder:shown")
+def test_progress_is_shown_on_a_terminal_only(site: Site) -> None:
+    code, shown = on_a_terminal(site, "upload", str(SOURCE), "folder:shown")
     assert code == 0
     assert "Uploading" in shown
     assert "100%" in shown
-    piped = filled.run("upload", str(SOURCE), "folder:piped")
+    piped = site.run("upload", str(SOURCE), "folder:piped")
     assert "Uploading" not in piped.stdout + piped.stderr
     assert all(json.loads(line) for line in piped.stdout.splitlines())
     assert "7 uploaded" in piped.stderr
@@ -160,11 +160,10 @@ def test_a_full_disk_under_standard_output_is_told_in_words(
     assert told.startswith("Standard output can't be written")
 
 
-def test_init_names_where_the_secret_is(filled: Site) -> None:
-    assert "secret  of the variable DEID_HOOKS_SECRET\n" in filled.run("init").stdout
-    shown = filled.run("--url", "sqlite:///other.db", "init", DEID_HOOKS_SECRET="")
-    path = Path(shown.stdout.split("secret  ")[1].strip())
-    assert path.is_file()
+def test_init_names_where_the_secret_is(site: Site) -> None:
+    assert "secret  of the variable DEID_HOOKS_SECRET\n" in site.run("init").stdout
+    shown = site.run("--url", "sqlite:///other.db", "init", DEID_HOOKS_SECRET="").stdout
+    assert Path(shown.split("secret  ")[1].strip()).is_file()
 
 
 def test_who_has_read_enough_of_the_answers_to_a_list_ends_them_in_silence(filled: Site) -> None:
@@ -208,14 +207,14 @@ def test_what_is_delivered_is_not_read_again_as_if_it_were_an_original(
 
 
 def test_an_upload_whose_report_nobody_reads_goes_on_and_ends_with_its_own_code(
-    filled: Site,
+    site: Site,
 ) -> None:
-    (filled.folder / "unread").mkdir()
-    cut = filled.folder / "unread" / "cut.dcm"
+    (site.folder / "unread").mkdir()
+    cut = site.folder / "unread" / "cut.dcm"
     cut.write_bytes((SERIES / "77654033" / "CR1" / "6154").read_bytes()[:1000])
-    (filled.folder / "unread" / "series").symlink_to(SOURCE)
+    (site.folder / "unread" / "series").symlink_to(SOURCE)
     words = ["upload", "unread", "folder:unread-out"]
-    code, said = without_a_reader(filled, words, PYTHONUNBUFFERED="1")
+    code, said = without_a_reader(site, words, PYTHONUNBUFFERED="1")
     assert code == 3
     assert said == "8 files: 1 refused, 7 uploaded\n"
 
