@@ -20,7 +20,8 @@ from deid_hooks.backends.tables.migrations import UPGRADING, VERSION
 from deid_hooks.deadline import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import derive_trail_key, find_breaks
+from deid_hooks.records.chain import find_breaks
+from deid_hooks.records.keys import derive_trail_key
 from deid_hooks.records.model import Entry, Erasure
 from deid_hooks.testing.records import leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend, SQLBackend
