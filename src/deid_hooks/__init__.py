@@ -91,7 +91,6 @@ _MODULES = (  # those that import pydicom come last
     "dicom.capture",
     "dicom.difference",
     "dicom.restore",
-    "dicom.stamp",
 )
 
 

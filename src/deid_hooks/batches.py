@@ -1,4 +1,4 @@
-"""Long sequences, some items at a time."""
+"""Split long sequences into lists of a size."""
 
 from __future__ import annotations
 

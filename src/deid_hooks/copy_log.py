@@ -1,4 +1,4 @@
-"""From one store to another: every record in its order, repeated without harm, and verified."""
+"""Copy a log from one store to another: every record in its order, repeatable, verified."""
 
 from __future__ import annotations
 

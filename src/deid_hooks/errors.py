@@ -1,4 +1,4 @@
-"""What can go wrong, as the people who meet it see it.
+"""The errors, each with its cause and remedy for the person who reads it.
 
     DeidHooksError
     ├── SettingsError            a setting, a URL or the site secret is wrong or missing

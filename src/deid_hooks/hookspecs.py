@@ -1,4 +1,4 @@
-"""The hooks: what a plugin may implement, and the events it gets.
+"""The hooks that a plugin may implement, and the events that they get.
 
     from deid_hooks import hookimpl
 

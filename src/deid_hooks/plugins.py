@@ -1,4 +1,4 @@
-"""Loading, verifying and calling plugins.
+"""Load, verify and call plugins; each call is bounded by ``plugin_timeout``.
 
 In a log that must miss nothing, a plugin that silently doesn't run is an unlogged upload. So a
 plugin that can't be loaded, or would never be called, is an error that names it and its

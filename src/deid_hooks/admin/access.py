@@ -1,4 +1,4 @@
-"""Access to the log: what is about to be shown is in the access trail before it is shown."""
+"""Write the access trail: who, from which host, asked what and why, before it is shown."""
 
 from __future__ import annotations
 

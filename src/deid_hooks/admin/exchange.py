@@ -1,4 +1,4 @@
-"""Exports: whole records, entries for a spreadsheet, and a list without identifiers to join by."""
+"""Export records, entries for a spreadsheet and joins; import a log and other systems' files."""
 
 from __future__ import annotations
 

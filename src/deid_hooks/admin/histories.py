@@ -1,4 +1,4 @@
-"""The histories of other systems, read as changes of instances or as single pairs of values."""
+"""Read the histories of other systems as changes of instances or as single pairs of values."""
 
 from __future__ import annotations
 

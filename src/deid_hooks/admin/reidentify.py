@@ -1,4 +1,4 @@
-"""Re-identify de-identified files, one at a time: bring them back to the originals."""
+"""Re-identify files one at a time: which are skipped (restored, unknown), which come back."""
 
 from __future__ import annotations
 

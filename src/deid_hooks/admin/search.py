@@ -1,4 +1,4 @@
-"""Search: columns beside the ids, sorted answers, and many values at once."""
+"""Search for administrators: columns beside the ids, sorted answers, and many values at once."""
 
 from __future__ import annotations
 

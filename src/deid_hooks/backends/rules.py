@@ -1,4 +1,4 @@
-"""The rules of the contract, once: which records are new, their seals, pages, tombstones."""
+"""The rules of the contract, once: new records, seals, pages, tombstones, latest outcomes."""
 
 from __future__ import annotations
 

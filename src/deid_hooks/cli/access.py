@@ -1,4 +1,4 @@
-"""The access trail: ``access``, ``access verify`` and ``access head``."""
+"""The commands ``access``, ``access verify`` and ``access head``, for the access trail."""
 
 from __future__ import annotations
 

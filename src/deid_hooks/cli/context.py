@@ -1,4 +1,4 @@
-"""What the commands share: the log, arguments from files, exit codes and messages, completion."""
+"""What commands share: the log, arguments from files, exit codes, messages, completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Out of the log and into it: ``export``, ``import`` and ``copy``."""
+"""The commands ``export``, ``import`` and ``copy``."""
 
 from __future__ import annotations
 

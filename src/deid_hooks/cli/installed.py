@@ -1,4 +1,4 @@
-"""The commands of other distributions: entry points of the group ``deid_hooks.commands``."""
+"""Commands of other distributions: entry points of the group ``deid_hooks.commands``."""
 
 from __future__ import annotations
 

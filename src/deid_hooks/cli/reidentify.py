@@ -1,4 +1,4 @@
-"""Back to the originals: ``reidentify``."""
+"""The command ``reidentify``: bring files back to the originals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that left about a subject: ``report``."""
+"""The command ``report``: all that left about a subject."""
 
 from __future__ import annotations
 

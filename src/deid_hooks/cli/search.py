@@ -1,4 +1,4 @@
-"""Finding log ids: ``search``."""
+"""The command ``search``: find log ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Set up and inspect an installation: ``check``, ``init``, ``config``, ``plugins``, ``stats``."""
+"""The commands ``check``, ``init``, ``config``, ``plugins`` and ``stats``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entries as they are: ``show`` and ``pending``."""
+"""The commands ``show`` and ``pending``: entries as they are."""
 
 from __future__ import annotations
 

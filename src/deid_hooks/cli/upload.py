@@ -1,4 +1,4 @@
-"""The whole job in one command: ``upload``, and ``exec`` around any other uploader."""
+"""The commands ``upload`` (the whole job) and ``exec`` (around any other uploader)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Withdrawn consent: ``block``, ``withdrawn`` and ``forget``."""
+"""The commands ``block``, ``withdrawn`` and ``forget``, for withdrawn consent."""
 
 from __future__ import annotations
 

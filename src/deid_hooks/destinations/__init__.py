@@ -1,4 +1,4 @@
-"""Where de-identified files go: what a destination does, and how it is found by its scheme."""
+"""Destinations: what one does, and how it is found by the scheme of its URL."""
 
 from __future__ import annotations
 

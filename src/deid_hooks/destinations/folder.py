@@ -1,4 +1,4 @@
-"""A folder as destination, ``folder:PATH``: STUDY_UID/SERIES_UID/SOP_UID.dcm, de-identified UIDs.
+"""The destination ``folder:PATH``: STUDY_UID/SERIES_UID/SOP_UID.dcm, de-identified UIDs.
 
 The folder holds whole files and nothing else, at whatever instant a process is killed or the power
 fails. Two files with one UID are two files: the second is SOP_UID-2.dcm. Files and folders made

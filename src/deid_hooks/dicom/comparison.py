@@ -1,4 +1,4 @@
-"""Comparison: which elements of a dataset are no longer what was captured, leaf by leaf.
+"""Compare values (DS, text, UIDs, sequences): which elements are no longer what was captured.
 
 The test is one-sided: an element is left out only where what will be written is provably the same
 bytes under the same value representation; everything else is logged.

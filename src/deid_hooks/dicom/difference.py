@@ -12,14 +12,16 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from deid_hooks.dicom import encoding as dicomjson
-from deid_hooks.dicom.assemble import Patient, find_timestamp, read_patient
 from deid_hooks.dicom.capture import (
     WITH_BYTES,
     Captured,
+    Patient,
     Snapshot,
     capture,
+    find_timestamp,
     list_elements,
     read_encodings,
+    read_patient,
     read_texts,
 )
 from deid_hooks.dicom.comparison import ABSENT, TELLING_GROUPS, Comparison, encode_leaf

@@ -1,4 +1,4 @@
-"""Restore: from a de-identified dataset and its entry back to the original."""
+"""Restore the original from a de-identified dataset and its entry; stamp files with the log id."""
 
 from __future__ import annotations
 

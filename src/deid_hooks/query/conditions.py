@@ -1,8 +1,8 @@
-"""Search terms: what they mean, and the reference matcher (DICOM PS3.4, section C.2.2.2).
+"""Conditions of a search: each kind, what it means, and the reference matcher (PS3.4 C.2.2.2).
 
 A backend may translate a :class:`Query`, but what it finds is exactly what ``Query.matches`` finds.
 The functions below the classes, and those of :mod:`deid_hooks.dicom.names` and
-:mod:`deid_hooks.query.dates`, are the steps of which that meaning is made, for backends to use.
+:mod:`deid_hooks.query.values`, are the steps of which that meaning is made, for backends to use.
 The parser is in :mod:`deid_hooks.query.parser`.
 """
 
@@ -45,7 +45,7 @@ class Wildcard:
 class Between:
     """A range with both ends in it, either of which may be open (None).
 
-    Compared as text after :func:`~deid_hooks.query.dates.make_comparable` brought both to one form.
+    Compared as text, both in the form of :func:`~deid_hooks.query.values.make_comparable`.
     """
 
     low: str | None = field(repr=False)

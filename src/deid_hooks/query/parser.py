@@ -65,7 +65,7 @@ def parse_terms(texts: Sequence[str]) -> Query:
     the log holds none; what is kept by length and digest only is neither.
 
     The values in the conditions are ready to compare: names folded, ends of ranges in the form of
-    :func:`~deid_hooks.query.dates.make_comparable`, text as
+    :func:`~deid_hooks.query.values.make_comparable`, text as
     :func:`~deid_hooks.records.model.make_readable` has it.
 
     Raises TermError for a term that can't be understood, and for no terms.

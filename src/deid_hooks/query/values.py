@@ -1,4 +1,4 @@
-"""The values of an attribute in the originals of an entry, as text that terms can be held to."""
+"""Values as search compares them: of an attribute in the originals; dates and times (PS3.5 6.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site secret, and what is keyed with it: digests of content and of patients, derived keys.
+"""The site secret, and what is derived from it: digests of content and patients, keys.
 
 Plain hashes of names and numbers are guessable; keyed ones are not, as long as the key is kept.
 """

@@ -1,4 +1,4 @@
-"""What the log is made of: entries, upload events, access rows, tombstones and blocks.
+"""The records of the log: entries, upload events, access rows, tombstones and blocks.
 
 Plain values without behaviour of a store. Everything that could identify a patient is hidden
 from ``repr``, so that no traceback and no log line shows it.

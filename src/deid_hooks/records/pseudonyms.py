@@ -1,4 +1,4 @@
-"""Pseudonyms: stand-ins for originals, the same ones every time within a project of a site.
+"""Pseudonyms: labels, UIDs and their alphabet, the same every time within a project of a site.
 
 Whoever has the key can tell whether a guess was right; nobody gets from a pseudonym to the original
 without guessing. The way back is the log's.

@@ -1,4 +1,4 @@
-"""An append writes all records or none, knows what it holds already, and overwrites nothing."""
+"""Test that an append writes all or none, knows what it holds, and overwrites nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was acknowledged is there: after a kill, from other processes, from many at once."""
+"""Test that what was acknowledged is there: after a kill, from other processes, from many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasing takes what identifies a patient, everywhere, for good, and nothing else."""
+"""Test that erasing takes what identifies a patient, everywhere, and nothing else."""
 
 from __future__ import annotations
 

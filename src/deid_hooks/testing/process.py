@@ -1,4 +1,4 @@
-"""A process of its own for the kit: opens the store, does one job, says what was acknowledged.
+"""Run a process for the kit that opens the store, does one job and reports what was durable.
 
 The order comes as a line of JSON on standard input.
 """

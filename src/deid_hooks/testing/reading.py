@@ -1,4 +1,4 @@
-"""What is read equals what was written, whichever way it is read."""
+"""Test that what is read equals what was written, whichever way it is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every part of the kit starts from: a fresh store, and several ways into it."""
+"""Stores for the parts of the kit: a fresh one, and several ways into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any uploader as a destination: a command that is given a folder of de-identified files."""
+"""Run any uploader as a destination: a command that is given a folder of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to upload: the series in a folder, and every file that is left out, with why.
+"""Scan a folder: the series to upload, and every file that is left out, with the reason.
 
 Only paths and UIDs are kept, some 200 bytes a file.
 """

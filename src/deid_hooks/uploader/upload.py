@@ -1,4 +1,4 @@
-"""The whole job: de-identify, log, resolve, send, one series after the other.
+"""Upload series one after the other: de-identify, log, resolve, send.
 
 Built on nothing but the public interface of ``deid_hooks``.
 """

@@ -1,4 +1,4 @@
-"""One table of endpoints, from which routing, rights, reading bodies and the OpenAPI are made."""
+"""The table of endpoints: method, path, right, body and answer; routing and OpenAPI from it."""
 
 from __future__ import annotations
 

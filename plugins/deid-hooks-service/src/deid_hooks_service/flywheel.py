@@ -1,4 +1,4 @@
-"""What is Flywheel's: the packfiles that its CLI posts, and the users of a Flywheel site.
+"""Flywheel: the packfiles that its CLI posts, and the users of a Flywheel site.
 
 A packfile is some images, mostly of one series. ``indexed_fields`` has its keywords and values;
 ``deidentified_tags``, which releases before 15.9 fill, has elements of the DICOM JSON model
@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from deid_hooks.dicom.assemble import format_iso
+from deid_hooks.dicom.capture import format_iso
 from deid_hooks.dicom.dictionary import lookup_tag, lookup_vr
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.json_codec import describe_list, describe_object

@@ -1,4 +1,4 @@
-"""What is sent and what is answered: reading it, and the JSON Schema that describes it.
+"""Forms of requests and answers: reading them, and the JSON Schema that describes them.
 
 Reading is bounded in size and time and strict about the form. A :class:`Problem` is an answer that
 is no success. Nothing that a request held is ever quoted.

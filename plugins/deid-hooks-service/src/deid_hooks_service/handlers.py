@@ -1,4 +1,4 @@
-"""What each endpoint does with a call, once its sender is known and its body is read.
+"""Answer the calls of each endpoint, once its sender is known and its body is read.
 
 Whatever may identify a patient is in the access trail before it is answered. The first line of a
 handler's docstring is the endpoint's summary in the OpenAPI document, the rest its description.

@@ -1,4 +1,4 @@
-"""What requests share: the log, the committer, the senders, what operators measure; and one call.
+"""What requests share: the log, the committer, the senders, metrics; and one call.
 
 Whoever asks the log waits for a bounded time, whatever the log does.
 """

@@ -1,4 +1,4 @@
-"""Serving the log of the settings: the ASGI application, what operators see of it, its server."""
+"""Serve the log of the settings: the ASGI application, its log lines, its server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks: tokens, what their roles may do, and the sender of a request, found by its token.
+"""Tokens: what their roles may do, and the sender of a request, found by its token.
 
 Tokens are kept as hashes, in a file that its owner alone may read.
 """

@@ -1,4 +1,4 @@
-"""The SQLite store of the log. What it does is in the modules beside; here is who waits for it."""
+"""The SQLite store as a backend: each method in a thread, with its deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening and closing the log."""
+"""Open and close the SQLite file; transactions, and waiting for one's turn."""
 
 from __future__ import annotations
 

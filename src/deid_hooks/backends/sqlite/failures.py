@@ -1,4 +1,4 @@
-"""What SQLite and the operating system say, in the words of the log.
+"""The messages for errors of SQLite and the disk: full, read-only, locked, damaged, unknown.
 
 Their own texts never get out: some quote values.
 """

@@ -1,4 +1,4 @@
-"""Upgrading a log in SQLite: a copy beside it first, then all steps in one transaction."""
+"""Upgrade a log in SQLite: a copy beside it first, then all steps in one transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the log at its path still the files that a connection has open?
+"""Find out whether the log at its path still is the files that a connection has open.
 
 SQLite does not notice when its files are deleted or replaced: it goes on writing into what no path
 leads to any more, and all of that is gone when the process ends.

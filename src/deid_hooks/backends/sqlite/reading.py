@@ -1,4 +1,4 @@
-"""What reads the log: by pages, each in a transaction of its own."""
+"""Read the log from SQLite by pages, each in a transaction of its own."""
 
 from __future__ import annotations
 

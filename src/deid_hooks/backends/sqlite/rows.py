@@ -1,4 +1,4 @@
-"""Rows of the log in SQLite, whose cells keep any text as it is."""
+"""Cells of rows in SQLite, which keep any text as it is."""
 
 from __future__ import annotations
 

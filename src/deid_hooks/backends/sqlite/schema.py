@@ -1,4 +1,4 @@
-"""Making the tables of the log in SQLite, and recognising them."""
+"""Make the tables of the log in SQLite, and recognise them."""
 
 from __future__ import annotations
 

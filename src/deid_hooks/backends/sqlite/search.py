@@ -1,4 +1,4 @@
-"""Searching: SQL gives candidates, the reference matcher decides."""
+"""Search SQLite: SQL gives candidates, the reference matcher decides."""
 
 from __future__ import annotations
 

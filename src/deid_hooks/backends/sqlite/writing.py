@@ -1,4 +1,4 @@
-"""What changes the log: appending records, and erasing entries."""
+"""Append records to SQLite, and erase entries from it."""
 
 from __future__ import annotations
 

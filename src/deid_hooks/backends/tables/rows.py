@@ -1,4 +1,4 @@
-"""What stands in the rows of a record, in any database, and the record that rows hold.
+"""Make rows of records and records of rows, for any database: cells, folded words, parts.
 
 A text is given as the record has it; how a database keeps a NUL or a lone surrogate is its own.
 """
