@@ -20,10 +20,10 @@ from deid_hooks.backends.tables.migrations import UPGRADING, VERSION
 from deid_hooks.deadline import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import find_breaks
+from deid_hooks.records.chain import commit_terms, find_breaks, seal_records
 from deid_hooks.records.keys import derive_trail_key
-from deid_hooks.records.model import Entry, Erasure
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.records.model import AccessRow, Entry, Erasure
+from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
 from deid_hooks_sql import PostgreSQLBackend, SQLBackend
 from deid_hooks_sql.roles import make_script
 
@@ -133,6 +133,22 @@ def test_an_older_log_is_not_written(old: SQLBackend) -> None:
             call(Deadline())
     calls[3](Deadline())  # leaves a log that is there as it is
     assert read_all(old) == RECORDS
+
+
+def test_who_reads_an_older_log_is_recorded_in_its_trail(old: SQLBackend) -> None:
+    key = derive_trail_key(SECRET)
+    rows = [
+        commit_terms(AccessRow(fresh_id(), "t", "who", "host", "show", asked, ()), key)
+        for asked in ("PatientID=4711", "PatientName=\ud800\0", "x")
+    ]
+    old.append(rows[:2], partial(seal_records, key=key), Deadline())
+    old.append(rows, partial(seal_records, key=key), Deadline())
+    for _ in range(2):
+        trail = list(old.trail(Deadline()))
+        assert [row for row, _ in trail[-3:]] == rows
+        assert list(find_breaks(trail, key)) == []
+        old.upgrade(Deadline(60))
+    old.check(Deadline())
 
 
 def test_an_upgraded_log_holds_the_same_and_is_like_a_fresh_one(
@@ -282,7 +298,7 @@ migrations.STEPS["3: BodyPartExamined"] = lambda changes: changes.add_column(
 from deid_hooks.deadline import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
 from deid_hooks_sql.roles import make_script
 from test_sql_migrations import ENTRIES, assert_whole
 

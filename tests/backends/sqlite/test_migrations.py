@@ -17,10 +17,10 @@ from deid_hooks.backends.tables.migrations import STEPS, UPGRADING, VERSION
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import find_breaks
+from deid_hooks.records.chain import commit_terms, find_breaks, seal_records
 from deid_hooks.records.keys import derive_trail_key
-from deid_hooks.records.model import Entry, Erasure
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.records.model import AccessRow, Entry, Erasure
+from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
 from tests.backends.version_1 import FOUND_BY_NAME, SECRET, read_records, unpack
 
 RECORDS = read_records()
@@ -120,6 +120,22 @@ def test_an_older_log_is_not_written(
         write(old)
     assert read_all(old) == RECORDS
     old.close()
+
+
+def test_who_reads_an_older_log_is_recorded_in_its_trail(old: SQLiteBackend) -> None:
+    key = derive_trail_key(SECRET)
+    rows = [
+        commit_terms(AccessRow(fresh_id(), "t", "who", "host", "show", asked, ()), key)
+        for asked in ("PatientID=4711", "PatientName=\ud800\0", "x")
+    ]
+    old.append(rows[:2], partial(seal_records, key=key), Deadline())
+    old.append(rows, partial(seal_records, key=key), Deadline())
+    for _ in range(2):
+        trail = list(old.trail(Deadline()))
+        assert [row for row, _ in trail[-3:]] == rows
+        assert list(find_breaks(trail, key)) == []
+        old.upgrade(Deadline(60))
+    old.check(Deadline())
 
 
 def test_an_upgraded_log_holds_the_same_and_is_like_a_fresh_one(
@@ -276,7 +292,7 @@ migrations.STEPS["3: BodyPartExamined"] = lambda changes: changes.add_column(
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
 from tests.backends.sqlite.test_migrations import assert_whole
 
 old, fresh = map(SQLiteBackend, sys.argv[1:])

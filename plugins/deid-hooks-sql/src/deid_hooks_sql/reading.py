@@ -13,7 +13,6 @@ from deid_hooks.backends.tables.migrations import CHAINS
 from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
-from deid_hooks_sql.database import Statement
 from deid_hooks_sql.failures import not_allowed
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.rows import (
@@ -148,10 +147,6 @@ def _read_seals(link: Link, after: int, last: int) -> dict[int, str]:
         f"SELECT seq, seal FROM {CHAINS[link.version]} WHERE seq > %s AND seq <= %s", after, last
     )
     return dict(rows)
-
-
-HEAD: Statement = ("SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1", ())
-"""Gives the last seal."""
 
 
 def blocks_of(link: Link, patients: Collection[str]) -> list[Block]:

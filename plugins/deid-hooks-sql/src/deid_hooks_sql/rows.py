@@ -86,12 +86,12 @@ def decode_texts(shown: Texts, exact: bytes | None) -> list[Any]:
     return texts
 
 
-def make_row(seq: int, record: Small) -> Row:
-    """Return the row of a record at its place in the order of the log."""
-    table = RECORD_TABLES[type(record)]
+def make_row(seq: int, record: Small, more: Sequence[str] = ()) -> Row:
+    """Return the row of a record, and more texts, at its place in the order of the log."""
     cells = list_cells(record)
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    shown, exact = encode_texts(texts, limit_texts(table))
+    texts = [*(cell for cell in cells if isinstance(cell, str)), *more]
+    limits = (*limit_texts(RECORD_TABLES[type(record)]), *(None for _ in more))
+    shown, exact = encode_texts(texts, limits)
     return (seq, *shown, *cells[len(texts) :], exact)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from deid_hooks.backends.tables.migrations import refuse_other
 from deid_hooks.deadline import Turn
 from deid_hooks.errors import AppendUnknown, LogUnavailable
+from deid_hooks.records.model import Record
 from deid_hooks_sql.database import Committed, Rows, Statement
 from deid_hooks_sql.failures import Failed, Kind, unknown
 from deid_hooks_sql.links import Link
@@ -20,12 +21,16 @@ class Writing:
     there must wait too, until they are there as well.
     """
 
-    def __init__(self, link: Link, turn: Turn, numbers: int) -> None:
-        self._link, self._turn, self._numbers = link, turn, numbers
+    def __init__(
+        self, link: Link, turn: Turn, numbers: int, records: Sequence[Record] = ()
+    ) -> None:
+        self._link, self._turn, self._numbers, self._records = link, turn, numbers, records
         self.first = 0
 
     def begin(self, statements: Sequence[Statement] = ()) -> list[Rows]:
         """Wait for one's turn; what the statements then give. ``first`` is the next number."""
+        where = self._link.database.where
+        refuse_other(self._link.version, where, self._records)
         found = self._link.fetch(
             [
                 (self._link.database.begin_writing, ()),
@@ -35,7 +40,7 @@ class Writing:
             ]
         )
         [[version, last]] = found[2]
-        refuse_other(version, self._link.database.where)
+        refuse_other(version, where, self._records)
         self.first = last - self._numbers + 1
         return found[3:]
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from deid_hooks.backends.rules import Key, Seal, get_id, get_key, seal_new, select_new
 from deid_hooks.backends.tables.columns import SHORT_LIMIT, TABLES
+from deid_hooks.backends.tables.migrations import CHAINS, VERSION
 from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks.deadline import Turn
 from deid_hooks.errors import IdConflict, LogUnavailable
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.links import Link
-from deid_hooks_sql.reading import HEAD, select_of
+from deid_hooks_sql.reading import select_of
 from deid_hooks_sql.rows import (
     EntryRows,
     decode_texts,
@@ -27,6 +28,10 @@ from deid_hooks_sql.rows import (
 from deid_hooks_sql.schema import refuse_changed
 from deid_hooks_sql.transactions import Writing
 
+*_OF_ACCESS, _EXACT = TABLES["deid_log_access"].server_names
+_VERSION_1 = (*_OF_ACCESS, "previous", "seal", _EXACT)
+"""The columns of the access trail in version 1."""
+
 
 def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> None:
     """Write all records or none, as ``LogBackend.append`` says."""
@@ -37,7 +42,7 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
         if isinstance(record, Entry) and record.log_id not in made:
             made[record.log_id] = make_rows(record)
     larges = sum(len(record.large) for record in records if isinstance(record, Entry))
-    writing = Writing(link, turn, len(records) + larges)
+    writing = Writing(link, turn, len(records) + larges, records)
     asked = list(_questions(records, link))
     answers = writing.begin([statement for _, statement in asked])
     found = {name: rows for (name, _), rows in zip(asked, answers, strict=True)}
@@ -50,6 +55,10 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
     ):
         if isinstance(record, Entry):
             rows.add_entry(seq, record, made[record.log_id])
+        elif link.version < VERSION:
+            rows.add("deid_log_access", make_row(seq, record, (head, its_seal)), _VERSION_1)
+            head = its_seal
+            continue
         else:
             rows.add(RECORD_TABLES[type(record)], make_row(seq, record))
         if its_seal:
@@ -66,9 +75,9 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
 
 def prove_writable(link: Link, turn: Turn) -> None:
     """Write to the log what makes no difference, durably."""
-    refuse_changed(link)
     writing = Writing(link, turn, 0)
     writing.begin()
+    refuse_changed(link)
     writing.commit()
 
 
@@ -92,7 +101,7 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
         if ids := of(kind):
             yield table, (f"{select_of(table)} WHERE {column} {any_of}", (ids,))
     if records:
-        yield "head", HEAD
+        yield "head", (f"SELECT seal FROM {CHAINS[link.version]} ORDER BY seq DESC LIMIT 1", ())
     digests = [shorten(d) for r in records if isinstance(r, Entry) for d in r.large]
     if digests and link.may_read:  # who may not writes them once more
         large = f'SELECT "key", digest, exact, value FROM deid_log_large WHERE digest {any_of}'
@@ -135,8 +144,8 @@ class _Rows:
             for row in found.get("large", ())
         }
 
-    def add(self, table: str, row: Sequence[Any]) -> None:
-        columns = self.tables.setdefault(table, (TABLES[table].server_names, []))
+    def add(self, table: str, row: Sequence[Any], names: Sequence[str] = ()) -> None:
+        columns = self.tables.setdefault(table, (names or TABLES[table].server_names, []))
         columns[1].append(row)
 
     def add_entry(self, seq: int, entry: Entry, made: EntryRows) -> None:

@@ -18,7 +18,7 @@ from deid_hooks.backends.sqlite.failures import make_unavailable
 from deid_hooks.backends.sqlite.reading import find_held
 from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, encode_cells, insert_entry
 from deid_hooks.backends.tables.columns import PARTS, insert_statement
-from deid_hooks.backends.tables.migrations import VERSION, refuse_other
+from deid_hooks.backends.tables.migrations import CHAINS, VERSION, refuse_other
 from deid_hooks.backends.tables.rows import RECORD_TABLES, list_cells
 from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogError, LogUnavailable
@@ -36,23 +36,27 @@ _NEXT = """
         coalesce((SELECT max(seq) FROM deid_log_access), 0),
         coalesce((SELECT max(seq) FROM deid_log_tombstone), 0),
         coalesce((SELECT max(seq) FROM deid_log_block), 0)
-    ), coalesce((SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1), '')
+    ), coalesce((SELECT seal FROM {chain} ORDER BY seq DESC LIMIT 1), '')
 """
+_SEAL_IN_VERSION_1 = "UPDATE deid_log_access SET previous = ?, seal = ? WHERE seq = ?"
 
 
 def append(records: Sequence[Record], seal: Seal, opened: Opened, turn: Turn) -> None:
     """Write all records or none, as ``LogBackend.append`` says."""
     with writing(opened, turn) as connection:
-        seq, head = _find_next(opened)
+        seq, head = _find_next(opened, records)
         new = select_new(records, partial(find_held, connection))
         for number, (record, its_seal) in enumerate(
             zip(new, seal_new(seal, head, new), strict=True), seq
         ):
             _insert(connection, number, record)
-            if its_seal:
+            if its_seal and opened.version == VERSION:
                 connection.execute(
                     insert_statement("deid_log_chain"), (number, encode_cell(its_seal))
                 )
+            elif its_seal:
+                connection.execute(_SEAL_IN_VERSION_1, (head, its_seal, number))
+                head = its_seal
 
 
 def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) -> None:
@@ -85,17 +89,19 @@ def prove_writable(opened: Opened, turn: Turn) -> None:
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _find_next(opened: Opened) -> tuple[int, str]:
+def _find_next(opened: Opened, records: Sequence[Record] = ()) -> tuple[int, str]:
     """Return the next place in the order of the log, and the last seal."""
-    _refuse_other(opened)
-    seq, head = opened.connection.execute(_NEXT).fetchone()
+    _refuse_other(opened, records)
+    sql = _NEXT.format(chain=CHAINS[opened.version])
+    seq, head = opened.connection.execute(sql).fetchone()
     return int(seq), decode_cell(head)
 
 
-def _refuse_other(opened: Opened) -> None:
-    """Raise LogUnavailable unless the log is of this version: it may have been upgraded since."""
+def _refuse_other(opened: Opened, records: Sequence[Record] = ()) -> None:
+    """Raise LogUnavailable if the log is not to be written; it may have been upgraded since."""
     found = schema.read_store(opened.connection)
-    refuse_other(found[1] if found else 0, f"the log {opened.path}")
+    opened.version = found[1] if found else 0
+    refuse_other(opened.version, f"the log {opened.path}", records)
 
 
 def _insert(connection: sqlite3.Connection, seq: int, record: Record) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from deid_hooks.backends.tables.columns import TABLES, Column, ColumnType, Table
 from deid_hooks.dicom.names import simplify_words
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.records.model import read_clock
+from deid_hooks.records.model import AccessRow, Record, read_clock
 
 VERSION = 2
 """The version that this program writes. It reads the one before too."""
@@ -102,10 +102,14 @@ def refuse_newer(version: int, where: str) -> None:
         )
 
 
-def refuse_other(version: int, where: str) -> None:
-    """Raise LogUnavailable for a log that this program must not write."""
+def refuse_other(version: int, where: str, records: Sequence[Record] = ()) -> None:
+    """Raise LogUnavailable for a log that this program must not write.
+
+    To one that it only reads it adds access records, and nothing else: without them nobody may
+    read. They are ``records`` then, and end in version 1 with the seal before them and their own.
+    """
     refuse_newer(version, where)
-    if version < VERSION:
+    if version < VERSION and not (records and all(isinstance(r, AccessRow) for r in records)):
         raise LogUnavailable(
             f"{where} has version {version}, which this program only reads; it writes {VERSION}",
             "run: deid-hooks init --upgrade",
