@@ -257,6 +257,8 @@ def _refusal(text: str) -> Failure:
 def _insert(table: str, columns: tuple[str, ...]) -> str:
     """One statement whatever the number of rows: the server has it ready from some time on."""
     kinds = list_types(TABLES[table])
-    arrays = ", ".join(f"%s::{_ARRAYS.get(kinds.get(column, ColumnType.TEXT), 'text[]')}" for column in columns)
+    arrays = ", ".join(
+        f"%s::{_ARRAYS.get(kinds.get(column, ColumnType.TEXT), 'text[]')}" for column in columns
+    )
     names = quote_names(map(str.lower, columns))
     return f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays})"
