@@ -1,4 +1,4 @@
-"""The log behind a service, as a backend. What each call asks; how is in ``exchange``."""
+"""The log behind a service, as a backend: what each call asks, and what its answer must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogUnavailable, SettingsError
 from deid_hooks.query.conditions import Query
 from deid_hooks.query.json_codec import encode_query
-from deid_hooks.records.json_codec import decode_record, decode_text, encode_record, encode_text
+from deid_hooks.records.json_codec import (
+    WRONG_FORM,
+    ObjectCodec,
+    decode_record,
+    decode_text,
+    encode_record,
+    encode_text,
+)
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -24,20 +31,21 @@ from deid_hooks.records.model import (
     Tombstone,
     UploadEvent,
 )
-from deid_hooks_http.answers import NotFound, NotWhole
-from deid_hooks_http.exchange import Exchange
+from deid_hooks_http.exchange import Exchange, NotFound, NotWhole
 
 R = TypeVar("R", bound=Record)
 
 _IDS_AT_ONCE = 500
 _MOST_IDS = 10_000
+_RECEIPT: ObjectCodec[Receipt] = ObjectCodec(Receipt)
+_ERASURE: ObjectCodec[Erasure] = ObjectCodec(Erasure)
 
 
 class HTTPBackend(LogBackend):
     """``deidlog+https://host:port``, or ``deidlog+http://`` on the same machine.
 
-    The token says what one may do (``deid_hooks_http.token``); NotAllowed says that one may not.
-    The service keeps the access trail: it writes a row before it answers anything identifying.
+    The token decides what its holder may do; NotAllowed says that something is not allowed. The
+    service keeps the access trail: it writes a record before it answers anything identifying.
     """
 
     def __init__(self, url: str) -> None:
@@ -48,20 +56,20 @@ class HTTPBackend(LogBackend):
             host = httpx.URL(f"http://{parts.netloc}").host.encode("idna")
             whole = bool(host) and parts.port != 0
         except (ValueError, httpx.InvalidURL):
-            raise _no_url() from None
+            raise _make_no_url() from None
         if parts.username is not None or parts.query or parts.fragment:
             raise SettingsError(
                 "The URL of a log service holds no token: put it into DEID_HOOKS_TOKEN or a file."
             )
         if not whole:
-            raise _no_url()
+            raise _make_no_url()
         self._exchange = Exchange(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1")
 
     def create(self, deadline: Deadline) -> None:
-        _be_done(self._exchange.ask(deadline, "PUT", "/store"))
+        _require_done(self._exchange.ask(deadline, "PUT", "/store"))
 
     def check(self, deadline: Deadline) -> None:
-        _text(self._exchange.ask(deadline, "GET", "/check"), "key")
+        _read_text(self._exchange.ask(deadline, "GET", "/check"), "key")
 
     def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
         """Send the records; the service seals them, and adds an access row in its own words."""
@@ -81,19 +89,19 @@ class HTTPBackend(LogBackend):
 
     def read(self, after: int, deadline: Deadline) -> Page:
         answer = self._exchange.ask(deadline, "GET", f"/records?after={after}")
-        records = tuple(_record(row) for row in _list(answer, "records"))
-        cursor = _text(answer, "cursor")
+        records = tuple(_read_list(answer, "records", Record))
+        cursor = _read_text(answer, "cursor")
         if not (cursor.isascii() and cursor.isdigit()):
-            raise _not_ours()
-        return Page(records, _texts(answer, "seals"), int(cursor))
+            raise _make_not_ours()
+        seals = answer.get("seals")
+        if not isinstance(seals, list) or not all(isinstance(each, str) for each in seals):
+            raise _make_not_ours()
+        return Page(records, tuple(seals), int(cursor))
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        texts = {"at": erasure.at, "who": erasure.who, "reason": erasure.reason}
-        body = {
-            "log_ids": [encode_text(log_id) for log_id in log_ids],
-            **{name: encode_text(text) for name, text in texts.items()},
-        }
-        _be_done(self._exchange.ask(deadline, "POST", "/erasures", body))
+        ids = [encode_text(log_id) for log_id in log_ids]
+        body = {"log_ids": ids, **_ERASURE.encode(erasure)}
+        _require_done(self._exchange.ask(deadline, "POST", "/erasures", body))
 
     def close(self) -> None:
         self._exchange.close()
@@ -103,125 +111,102 @@ class HTTPBackend(LogBackend):
             answer = self._exchange.ask(deadline, "GET", f"/entries/{quote(log_id, safe='')}")
         except NotFound:
             return None
-        if "receipt" in answer:
-            return _sealed(answer["receipt"])
-        record = _record(answer.get("record"))
-        if not isinstance(record, Entry | Tombstone):
-            raise _not_ours()
-        return record
+        if "receipt" not in answer:
+            found: Entry | Tombstone = _read_record(answer.get("record"), Entry | Tombstone)
+            return found
+        try:
+            return _RECEIPT.decode(answer["receipt"])
+        except WRONG_FORM:
+            raise _make_not_ours() from None
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
         ids = iter(log_ids)
         while some := [encode_text(log_id) for log_id in islice(ids, _IDS_AT_ONCE)]:
-            yield from self._records(
+            yield from self._read_records(
                 Deadline(deadline.seconds), "/entries", {"log_ids": some}, Entry
             )
 
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
         try:
             body = {"digest": encode_text(digest)}
-            return _text(self._exchange.ask(deadline, "POST", "/digests", body), "log_id")
+            return _read_text(self._exchange.ask(deadline, "POST", "/digests", body), "log_id")
         except NotFound:
             return None
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         body = {"query": encode_query(query)}
-        for line in self._exchange.lines(deadline, "POST", "/search", body):
-            yield _text(line, "log_id")
+        for line in self._exchange.read_lines(deadline, "POST", "/search", body):
+            yield _read_text(line, "log_id")
 
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         wanted = None if log_ids is None else list(dict.fromkeys(log_ids))
         few = wanted is not None and len(wanted) <= _MOST_IDS
         body = {"log_ids": [encode_text(i) for i in wanted]} if few and wanted is not None else {}
         rest = None if few or wanted is None else frozenset(wanted)
-        for event in self._records(deadline, "/uploads", body, UploadEvent):
+        for event in self._read_records(deadline, "/uploads", body, UploadEvent):
             if rest is None or event.log_id in rest:
                 yield event
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
         body = {"patients": [encode_text(patient) for patient in patients]}
         answer = self._exchange.ask(deadline, "POST", "/blocks", body)
-        for row in _list(answer, "records"):
-            block = _record(row)
-            if not isinstance(block, Block):
-                raise _not_ours()
-            yield block
+        yield from _read_list(answer, "records", Block)
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
         body = {"project": encode_text(project), "patient": encode_text(patient)}
         try:
-            return _text(self._exchange.ask(deadline, "POST", "/subjects", body), "label")
+            return _read_text(self._exchange.ask(deadline, "POST", "/subjects", body), "label")
         except NotFound:
             return None
 
     def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
-        for line in self._exchange.lines(deadline, "GET", "/trail"):
-            row = _record(line.get("record"))
-            if not isinstance(row, AccessRow):
-                raise _not_ours()
-            yield row, _text(line, "seal")
+        for line in self._exchange.read_lines(deadline, "GET", "/trail"):
+            yield _read_record(line.get("record"), AccessRow), _read_text(line, "seal")
 
-    def _records(
+    def _read_records(
         self, deadline: Deadline, path: str, body: dict[str, Any], kind: type[R]
     ) -> Iterator[R]:
-        for line in self._exchange.lines(deadline, "POST", path, body):
-            record = _record(line.get("record"))
-            if not isinstance(record, kind):
-                raise _not_ours()
-            yield record
+        for line in self._exchange.read_lines(deadline, "POST", path, body):
+            yield _read_record(line.get("record"), kind)
 
 
-def _record(document: Any) -> Record:
+def _read_record(document: Any, kind: Any) -> Any:
+    """Return the record of this kind that ``document`` is; raise LogUnavailable otherwise."""
     try:
-        return decode_record(document)
+        record = decode_record(document)
     except ValueError:
-        raise _not_ours() from None
+        raise _make_not_ours() from None
+    if not isinstance(record, kind):
+        raise _make_not_ours()
+    return record
 
 
-def _sealed(document: Any) -> Receipt:
-    if not isinstance(document, dict):
-        raise _not_ours()
-    return Receipt(
-        log_id=_text(document, "log_id"),
-        project=_text(document, "project"),
-        digest=_text(document, "digest"),
-        key=_text(document, "key"),
-        patients=_texts(document, "patients"),
-        deid_uids=_texts(document, "deid_uids"),
-    )
-
-
-def _be_done(answer: dict[str, Any]) -> None:
-    """Any service may answer with some JSON; what was asked for is done if ours says so."""
-    if answer.get("done") is not True:
-        raise _not_ours()
-
-
-def _list(answer: dict[str, Any], name: str) -> list[Any]:
+def _read_list(answer: dict[str, Any], name: str, kind: Any) -> Iterator[Any]:
+    """Yield the records of a member; raise LogUnavailable if it is no list of such records."""
     found = answer.get(name)
     if not isinstance(found, list):
-        raise _not_ours()
-    return found
+        raise _make_not_ours()
+    for document in found:
+        yield _read_record(document, kind)
 
 
-def _text(answer: dict[str, Any], name: str) -> str:
+def _require_done(answer: dict[str, Any]) -> None:
+    """Raise LogUnavailable unless the answer says that it is done: others may send any JSON."""
+    if answer.get("done") is not True:
+        raise _make_not_ours()
+
+
+def _read_text(answer: dict[str, Any], name: str) -> str:
     try:
         return decode_text(answer[name])
-    except (KeyError, TypeError, ValueError):
-        raise _not_ours() from None
+    except WRONG_FORM:
+        raise _make_not_ours() from None
 
 
-def _texts(answer: dict[str, Any], name: str) -> tuple[str, ...]:
-    try:
-        return tuple(decode_text(each) for each in _list(answer, name))
-    except (KeyError, TypeError, ValueError):
-        raise _not_ours() from None
-
-
-def _no_url() -> SettingsError:
+def _make_no_url() -> SettingsError:
     return SettingsError("The URL of a log service is deidlog+https://HOST:PORT.")
 
 
-def _not_ours() -> LogUnavailable:
+def _make_not_ours() -> LogUnavailable:
     error = NotWhole()
     return LogUnavailable(error.cause, error.remedy)

@@ -1,7 +1,7 @@
 """Requests to the service and their answers: bounded in time, repeated where that is safe.
 
-A request may always be repeated, because what it writes has ids. What is not known after a reply
-was lost is said to be unknown.
+A request may always be repeated, because what it writes has ids. Where a reply was lost after which
+nobody knows whether something was written, the error says that.
 """
 
 from __future__ import annotations
@@ -10,19 +10,32 @@ import json
 import os
 import random
 import ssl
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from deid_hooks.deadline import Deadline, NoAnswer, Worker, call_within
-from deid_hooks.errors import AppendUnknown, ForkedProcess, LogError, LogUnavailable
-from deid_hooks_http.answers import NotWhole, document_of, error_of, is_ours
-from deid_hooks_http.token import token
+from deid_hooks.errors import (
+    AppendUnknown,
+    Forgotten,
+    ForkedProcess,
+    IdConflict,
+    LogError,
+    LogUnavailable,
+    NotAllowed,
+)
+from deid_hooks.settings import find_config_file
+
+_VARIABLE = "DEID_HOOKS_TOKEN"
+_FILE_NAME = "token"
 
 _PAUSES = (0.05, 0.2, 0.8)
 _MOST_CONNECTIONS = 32
@@ -30,31 +43,96 @@ _WORTH_A_RETRY = (502, 503, 504)
 _SECONDS_TO_CLOSE = 1.0
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_FAILURES: dict[type[Exception], str] = {
+    httpx.ConnectError: "can't be reached",
+    httpx.ConnectTimeout: "did not take the connection in time",
+    httpx.ReadTimeout: "gave no answer in time",
+}
+_KINDS: dict[str, Callable[[str, str], LogError]] = {
+    "LogUnavailable": LogUnavailable,
+    "AppendUnknown": AppendUnknown,
+    "NotAllowed": NotAllowed,
+    "LogError": LogError,
+}
 
 
-class _Sending:
-    """Whether a request is out: told at the one moment at which its sender goes on or gives up."""
+class NotFound(LogError):
+    """The service answers that there is nothing of that name."""
+
+
+class NotWhole(LogError):
+    """What came as 200 OK is not a whole answer of a service of the log."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self.unknown = False
-        """Whether an attempt may have been carried out without our hearing of it."""
+        super().__init__(
+            "200 OK: the answer of the service of the log is not whole, or of something else",
+            "check its address, and what stands between",
+        )
 
-    def begins(self) -> None:
+
+def read_token() -> str:
+    """Return this user's token: of the environment, or of a file that its owner alone may read.
+
+    Raises LogUnavailable, which names the place, if there is none to use.
+    """
+    if text := os.environ.get(_VARIABLE, "").strip():
+        return _check_token(text, _VARIABLE)
+    named = os.environ.get("DEID_HOOKS_CONFIG")
+    path = (Path(named) if named else find_config_file()).with_name(_FILE_NAME)
+    try:
+        with path.open(encoding="ascii") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise LogUnavailable(
+                    f"others may read the token {path}", f"make it yours alone: chmod 600 {path}"
+                )
+            return _check_token(file.read().strip(), str(path))
+    except FileNotFoundError:
+        raise LogUnavailable(
+            "there is no token for the service of the log",
+            f"set {_VARIABLE}, or write it to {path}",
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise LogUnavailable(f"the token {path} can't be read") from None
+
+
+def _check_token(text: str, where: str) -> str:
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise LogUnavailable(f"what stands in {where} is no token", "copy it again, whole")
+    return text
+
+
+@dataclass(slots=True, repr=False)
+class _Request:
+    """One request, and whether an attempt may have been carried out without our hearing of it.
+
+    The thread that sends and the one that waits decide under one lock who comes first: the request
+    goes out, or it is given up.
+    """
+
+    deadline: Deadline
+    method: str
+    path: str
+    body: bytes | None
+    unknown: bool = False
+    _given_up: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin_attempt(self) -> None:
+        """Note that an attempt goes out; raise NoAnswer if the request was given up."""
         with self._lock:
-            if self._abandoned:
+            if self._given_up:
                 raise NoAnswer
             self.unknown = True
 
-    def was_not_sent(self, before: bool) -> None:
+    def end_attempt(self, unknown: bool) -> None:
+        """Note whether an earlier attempt may still have been carried out."""
         with self._lock:
-            self.unknown = before
+            self.unknown = unknown
 
-    def abandon(self) -> bool:
-        """Give up; whether an attempt is out of which nothing is known."""
+    def give_up(self) -> bool:
+        """Let no further attempt out; return whether one may have been carried out."""
         with self._lock:
-            self._abandoned = True
+            self._given_up = True
             return self.unknown
 
 
@@ -76,55 +154,50 @@ class Exchange:
         *,
         writes: bool = False,
     ) -> dict[str, Any]:
-        """The JSON object that is answered. LogError otherwise, AppendUnknown only if it writes."""
-        self._refuse(deadline)
-        sending = _Sending()
+        """Return the JSON object that is answered.
+
+        Raises LogError; AppendUnknown only if it ``writes``.
+        """
+        request = self._make_request(deadline, method, path, document)
         try:
-            return call_within(
-                deadline,
-                lambda: self._tried(deadline, method, path, _bytes(document), sending),
-            )
+            return call_within(deadline, lambda: self._fetch(request))
         except NoAnswer:
-            failure: LogError = _no_answer(deadline)
-            unknown = sending.abandon()
+            failure: LogError = _make_no_answer(deadline)
         except (LogUnavailable, NotWhole) as error:
-            failure, unknown = LogUnavailable(error.cause, error.remedy), sending.abandon()
-        if writes and unknown:
+            failure = LogUnavailable(error.cause, error.remedy)
+        if request.give_up() and writes:
             raise AppendUnknown(
                 f"{failure.cause}, and whether it was written is unknown", failure.remedy
             ) from None
         raise failure from None
 
-    def lines(
+    def read_lines(
         self, deadline: Deadline, method: str, path: str, document: Any = None
     ) -> Iterator[dict[str, Any]]:
-        """The lines of a long answer; each may take as long as the deadline is."""
-        self._refuse(deadline)
+        """Yield the lines of a long answer; each may take as long as the deadline is."""
+        request = self._make_request(deadline, method, path, document)
         worker = Worker("deid-hooks answer")
         response: httpx.Response | None = None
         try:
-            response = worker.run(
-                deadline,
-                lambda: self._opened(deadline, method, path, _bytes(document), _Sending()),
-            )
+            response = worker.run(deadline, lambda: self._open(request))
             parts = response.iter_bytes()
             rest, until = b"", Deadline(deadline.seconds)
             while True:
-                part = worker.run(until, lambda: _next(parts))
+                part = worker.run(until, lambda: _read_part(parts))
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
-                    row = document_of(line)
+                    row = _parse(line)
                     if "end" in row:
                         return
                     if "problem" in row:
-                        raise error_of(HTTPStatus.SERVICE_UNAVAILABLE, row["problem"])
+                        raise make_error(HTTPStatus.SERVICE_UNAVAILABLE, row["problem"])
                     yield row
                 if not part:
                     raise NotWhole
                 if lines:  # not for a line that comes by drops
                     until = Deadline(deadline.seconds)
         except NoAnswer:
-            raise _no_answer(deadline) from None
+            raise _make_no_answer(deadline) from None
         except NotWhole as error:
             raise LogUnavailable(error.cause, error.remedy) from None
         finally:
@@ -141,80 +214,97 @@ class Exchange:
             if client is not None:
                 client.close()
 
-    def _tried(
-        self, deadline: Deadline, method: str, path: str, body: bytes | None, sending: _Sending
-    ) -> dict[str, Any]:
-        response = self._opened(deadline, method, path, body, sending)
+    def _make_request(self, deadline: Deadline, method: str, path: str, document: Any) -> _Request:
+        if os.getpid() != self._process:
+            raise ForkedProcess
+        if deadline.passed:
+            raise LogUnavailable("there was no time left to ask the service of the log")
+        body = None
+        if document is not None:
+            body = json.dumps(document, separators=(",", ":")).encode("ascii")
+        return _Request(deadline, method, path, body)
+
+    def _fetch(self, request: _Request) -> dict[str, Any]:
+        response = self._open(request)
         try:
-            answer = document_of(_whole(response, deadline))
+            answer = _parse(_read_whole(response, request.deadline))
         except httpx.HTTPError:
             raise NotWhole from None
         finally:
             response.close()
-        sending.was_not_sent(before=False)
+        request.end_attempt(unknown=False)
         return answer
 
-    def _opened(
-        self, deadline: Deadline, method: str, path: str, body: bytes | None, sending: _Sending
-    ) -> httpx.Response:
-        """A good answer whose body is still to be read, after as many attempts as make sense."""
+    def _open(self, request: _Request) -> httpx.Response:
+        """Return a good answer whose body is still to be read, after as many attempts as help."""
         pauses = iter(_PAUSES)
         while True:
-            error, again = self._attempt(deadline, method, path, body, sending)
-            if isinstance(error, httpx.Response):
-                return error
+            found, again = self._attempt(request)
+            if isinstance(found, httpx.Response):
+                return found
             pause = next(pauses, None) if again else None
-            if pause is None or deadline.left() < pause:
-                raise error
+            if pause is None or request.deadline.left() < pause:
+                raise found
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
 
-    def _attempt(
-        self, deadline: Deadline, method: str, path: str, body: bytes | None, sending: _Sending
-    ) -> tuple[httpx.Response | LogError, bool]:
-        """A good answer, or what is wrong and whether it is worth another attempt."""
-        before = sending.unknown
-        sending.begins()
+    def _attempt(self, request: _Request) -> tuple[httpx.Response | LogError, bool]:
+        """Return a good answer, or what is wrong and whether it is worth another attempt."""
+        before = request.unknown
+        request.begin_attempt()
         try:
-            response = self._send(deadline, method, path, body)
-        except (*_NOT_SENT, httpx.UnsupportedProtocol, LogUnavailable) as error:
-            sending.was_not_sent(before)
-            if isinstance(error, LogUnavailable):
-                return error, False
-            return _unreachable(error), True
-        except httpx.HTTPError as error:
-            return _unreachable(error), True
-        if response.status_code == HTTPStatus.OK:
+            response = self._send(request)
+        except LogUnavailable as error:
+            request.end_attempt(before)
+            return error, False
+        except (httpx.HTTPError, httpx.UnsupportedProtocol) as error:
+            if isinstance(error, (*_NOT_SENT, httpx.UnsupportedProtocol)):
+                request.end_attempt(before)
+            what = _FAILURES.get(type(error), f"was cut off ({type(error).__name__})")
+            return LogUnavailable(
+                f"the service of the log {what}",
+                "check that it runs, its address and its certificate",
+            ), True
+        status = response.status_code
+        if status == HTTPStatus.OK:
             return response, False
         try:
-            problem = _problem(response, deadline)
+            problem = _parse(_read_whole(response, request.deadline))
+        except (NotWhole, httpx.HTTPError):
+            problem = {}
         finally:
             response.close()
-        found = error_of(response.status_code, problem)
-        if _says_nothing_was_written(response, problem, found):
-            sending.was_not_sent(before)
-        again = response.status_code in _WORTH_A_RETRY and (
-            "retry-after" in response.headers or response.status_code != 503
+        found = make_error(status, problem)
+        # What stands between may have passed the request on, unless it turns it away itself.
+        if _is_ours(problem):
+            nothing_written = not isinstance(found, AppendUnknown)
+        else:
+            nothing_written = response.has_redirect_location or response.is_client_error
+        if nothing_written:
+            request.end_attempt(before)
+        return found, status in _WORTH_A_RETRY and (
+            "retry-after" in response.headers or status != 503
         )
-        return found, again
 
-    def _send(
-        self, deadline: Deadline, method: str, path: str, body: bytes | None
-    ) -> httpx.Response:
+    def _send(self, request: _Request) -> httpx.Response:
+        left = request.deadline.left()
         headers = {
-            "Authorization": f"Bearer {token()}",
+            "Authorization": f"Bearer {read_token()}",
             # a little less than there is, so that its answer is here in time
-            "Deid-Hooks-Deadline": f"{max(deadline.left() * 0.9, 0.001):.3f}",
+            "Deid-Hooks-Deadline": f"{max(left * 0.9, 0.001):.3f}",
         }
-        if body is not None:
+        if request.body is not None:
             headers["Content-Type"] = "application/json"
-        client = self._opened_client()
-        seconds = max(deadline.left(), 0.001)
-        request = client.build_request(
-            method, self._base + path, content=body, headers=headers, timeout=seconds
+        client = self._open_client()
+        prepared = client.build_request(
+            request.method,
+            self._base + request.path,
+            content=request.body,
+            headers=headers,
+            timeout=max(left, 0.001),
         )
-        return client.send(request, stream=True)
+        return client.send(prepared, stream=True)
 
-    def _opened_client(self) -> httpx.Client:
+    def _open_client(self) -> httpx.Client:
         with self._lock:
             if self._client is None:
                 self._client = httpx.Client(
@@ -228,21 +318,47 @@ class Exchange:
                 )
             return self._client
 
-    def _refuse(self, deadline: Deadline) -> None:
-        if os.getpid() != self._process:
-            raise ForkedProcess
-        if deadline.passed:
-            raise LogUnavailable("there was no time left to ask the service of the log")
+
+def make_error(status: int, problem: Any) -> LogError:
+    """Return the error of an answer that is no success. It names the status.
+
+    Only the service itself is quoted: others may repeat what was sent to them.
+    """
+    found = problem if isinstance(problem, dict) and _is_ours(problem) else {}
+    kind, log_id = found.get("kind"), str(found.get("log_id", ""))
+    if kind == "IdConflict":
+        return IdConflict(log_id)
+    if kind == "Forgotten":
+        return Forgotten(log_id)
+    cause = str(found.get("cause") or "what answered says no more, it may be no service of the log")
+    if kind == "NotFound":
+        return NotFound(cause)
+    try:
+        answered = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        answered = str(status)
+    make = _KINDS.get(str(kind), LogUnavailable)
+    return make(f"{answered}: {cause}", str(found.get("remedy", "")))
 
 
-def _bytes(document: Any) -> bytes | None:
-    if document is None:
-        return None
-    return json.dumps(document, separators=(",", ":")).encode("ascii")
+def _is_ours(problem: dict[str, Any]) -> bool:
+    """Return whether the service of the log says so, and nothing that stands between."""
+    return isinstance(problem.get("kind"), str)
 
 
-def _whole(response: httpx.Response, deadline: Deadline) -> bytes:
-    """The body. One that comes by drops does not keep its thread for ever."""
+def _parse(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that ``body`` is; raise NotWhole if it is none."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise NotWhole from None
+    if not isinstance(document, dict):
+        raise NotWhole
+    return document
+
+
+def _read_whole(response: httpx.Response, deadline: Deadline) -> bytes:
+    """Return the body; raise NotWhole at the deadline, so that one that drips ends."""
     parts = []
     for part in response.iter_bytes():
         parts.append(part)
@@ -251,42 +367,14 @@ def _whole(response: httpx.Response, deadline: Deadline) -> bytes:
     return b"".join(parts)
 
 
-def _problem(response: httpx.Response, deadline: Deadline) -> dict[str, Any]:
-    try:
-        return document_of(_whole(response, deadline))
-    except (NotWhole, httpx.HTTPError):
-        return {}
-
-
-def _says_nothing_was_written(
-    response: httpx.Response, problem: dict[str, Any], found: LogError
-) -> bool:
-    """What stands between may have passed the request on, unless it turns it away itself."""
-    if is_ours(problem):
-        return not isinstance(found, AppendUnknown)
-    return response.has_redirect_location or response.is_client_error
-
-
-def _next(parts: Iterator[bytes]) -> bytes:
+def _read_part(parts: Iterator[bytes]) -> bytes:
     try:
         return next(parts, b"")
     except httpx.HTTPError:
         raise NotWhole from None
 
 
-def _unreachable(error: httpx.HTTPError | httpx.UnsupportedProtocol) -> LogUnavailable:
-    kinds: dict[type[Exception], str] = {
-        httpx.ConnectError: "can't be reached",
-        httpx.ConnectTimeout: "did not take the connection in time",
-        httpx.ReadTimeout: "gave no answer in time",
-    }
-    what = kinds.get(type(error), f"was cut off ({type(error).__name__})")
-    return LogUnavailable(
-        f"the service of the log {what}", "check that it runs, its address and its certificate"
-    )
-
-
-def _no_answer(deadline: Deadline) -> LogUnavailable:
+def _make_no_answer(deadline: Deadline) -> LogUnavailable:
     return LogUnavailable(
         f"the service of the log gave no answer within {deadline.seconds:g} seconds",
         "look whether it runs, and at the store behind it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -62,6 +62,11 @@ class Endpoint:
     parameters: tuple[Schema, ...] = ()
     media_type: str = "application/json"
     prefix: str = ""
+    waits: bool = field(init=False)
+    """Whether the handler waits for the log, and so runs in a thread."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "waits", not inspect.iscoroutinefunction(self.handler))
 
     async def respond(self, service: Service, request: Request) -> Response:
         """Return the answer to a request; a Problem is answered too, other errors are raised."""
@@ -87,10 +92,10 @@ class Endpoint:
         deadline = service.read_deadline(request)
         body = None if self.body is None else await read_body(request, self.body, deadline)
         call = Call(service, request, sender, deadline, body)
-        if inspect.iscoroutinefunction(self.handler):
-            answer = await self.handler(call)
-        else:
+        if self.waits:
             answer = await service.ask(deadline, lambda: self.handler(call))
+        else:
+            answer = await self.handler(call)
         if isinstance(answer, Stream):
             return await send_stream(call, answer)
         return answer if isinstance(answer, Response) else JSONResponse(answer)

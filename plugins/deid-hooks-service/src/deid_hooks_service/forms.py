@@ -158,10 +158,14 @@ class Body:
 
     required: Mapping[str, Form]
     optional: Mapping[str, Form] = field(default_factory=dict)
+    forms: Mapping[str, Form] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "forms", {**self.required, **self.optional})
 
     def read(self, document: Any) -> Any:
         """Return the values of the members that are there; raise Problem 422."""
-        forms = {**self.required, **self.optional}
+        forms = self.forms
         if not isinstance(document, dict):
             raise make_invalid("the body must be a JSON object")
         for name in self.required:
@@ -174,8 +178,7 @@ class Body:
     @property
     def schema(self) -> Schema:
         """The JSON Schema of the body."""
-        members = {**self.required, **self.optional}
-        return describe_object({n: form.schema for n, form in members.items()}, self.optional)
+        return describe_object({n: form.schema for n, form in self.forms.items()}, self.optional)
 
 
 class AccessBody:
