@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from deid_hooks.plugins import find_installed
     from deid_hooks.records.model import Entry, Instance
     from deid_hooks.records.pseudonyms import Pseudonyms, normalise_identity, reveals
-    from deid_hooks.settings import Settings
+    from deid_hooks.settings import Settings, find_config_file
 
 __all__ = [
     "Acquisition",
@@ -68,6 +68,7 @@ __all__ = [
     "UploadRefused",
     "capture",
     "changes",
+    "find_config_file",
     "find_installed",
     "hookimpl",
     "install",

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from deid_hooks.query.conditions import Query
     from deid_hooks.query.json_codec import decode_query, encode_query
     from deid_hooks.records.chain import erase_terms
+    from deid_hooks.records.fields import LATER_FIELDS
     from deid_hooks.records.json_codec import (
+        WRONG_FORM,
+        ObjectCodec,
         decode_record,
         decode_text,
         encode_record,
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "LATER_FIELDS",
+    "WRONG_FORM",
     "AccessRow",
     "AppendUnknown",
     "Block",
@@ -77,6 +82,7 @@ __all__ = [
     "LogUnavailable",
     "NoAnswer",
     "NotAllowed",
+    "ObjectCodec",
     "Page",
     "Query",
     "Receipt",
@@ -120,6 +126,7 @@ _MODULES = (
     "query.conditions",
     "query.json_codec",
     "records.chain",
+    "records.fields",
     "records.json_codec",
     "records.model",
 )

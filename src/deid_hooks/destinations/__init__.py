@@ -10,6 +10,17 @@ from typing import Any, Literal, Protocol
 from deid_hooks import DeidHooksError, PluginError, SettingsError, find_installed
 from deid_hooks.plugins import DESTINATIONS
 
+__all__ = [
+    "FINISH",
+    "Delivery",
+    "Destination",
+    "DestinationError",
+    "Outgoing",
+    "find_known",
+    "is_host",
+    "open_destination",
+]
+
 FINISH = "run it again: what has arrived is not sent twice"
 """The remedy for what was cut off."""
 

@@ -17,6 +17,14 @@ from pydicom.uid import (
 from deid_hooks import Pseudonyms, SettingsError, find_installed
 from deid_hooks.plugins import ENGINES
 
+__all__ = [
+    "Engine",
+    "add_method",
+    "make_engine",
+    "mark_identity_removed",
+    "renew_file_meta",
+]
+
 Engine = Callable[[Dataset], None]
 """De-identifies a dataset in place."""
 

@@ -9,27 +9,30 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from deid_hooks.backends import LogBackend, Page, Receipt, Seal
-from deid_hooks.deadline import Deadline
-from deid_hooks.errors import AppendUnknown, LogUnavailable, SettingsError
-from deid_hooks.query.conditions import Query
-from deid_hooks.query.json_codec import encode_query
-from deid_hooks.records.json_codec import (
+from deid_hooks.backends import (
     WRONG_FORM,
-    ObjectCodec,
-    decode_record,
-    decode_text,
-    encode_record,
-    encode_text,
-)
-from deid_hooks.records.model import (
     AccessRow,
+    AppendUnknown,
     Block,
+    Deadline,
     Entry,
     Erasure,
+    LogBackend,
+    LogUnavailable,
+    ObjectCodec,
+    Page,
+    Query,
+    Receipt,
     Record,
+    Seal,
+    SettingsError,
     Tombstone,
     UploadEvent,
+    decode_record,
+    decode_text,
+    encode_query,
+    encode_record,
+    encode_text,
 )
 from deid_hooks_http.exchange import Exchange, NotFound, NotWhole
 

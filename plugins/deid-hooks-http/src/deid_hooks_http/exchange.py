@@ -22,17 +22,20 @@ from typing import Any
 
 import httpx
 
-from deid_hooks.deadline import Deadline, NoAnswer, Worker, call_within
-from deid_hooks.errors import (
+from deid_hooks import find_config_file
+from deid_hooks.backends import (
     AppendUnknown,
+    Deadline,
     Forgotten,
     ForkedProcess,
     IdConflict,
     LogError,
     LogUnavailable,
+    NoAnswer,
     NotAllowed,
+    Worker,
+    call_within,
 )
-from deid_hooks.settings import find_config_file
 
 _VARIABLE = "DEID_HOOKS_TOKEN"
 _FILE_NAME = "token"
