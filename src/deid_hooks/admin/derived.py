@@ -51,11 +51,11 @@ def restore_derived(
     for entry in directory.find_instances(wanted):
         _follow(lead, entry)
         _prefer(lead, entry, study, wanted)
-        _learn(originals_of, entry, wanted)
+        _remember_pairs(originals_of, entry, wanted)
     if study:
         for entry in directory.find_study(study):
             _follow(lead, entry)
-            _learn(originals_of, entry, wanted)
+            _remember_pairs(originals_of, entry, wanted)
     found_by_images = lead.entry is not None
     for entry in directory.find_other_uids(wanted - set(originals_of)):
         # Many patients may share a frame of reference; it tells the patient only where nothing
@@ -64,7 +64,7 @@ def restore_derived(
             continue
         _follow(lead, entry)
         _prefer(lead, entry, study, wanted)
-        _learn(originals_of, entry, wanted)
+        _remember_pairs(originals_of, entry, wanted)
     if lead.entry is None:
         raise UnusableDataset("nothing that it refers to is in the log")
     originals = merge_originals(lead.entry, lead.instance)
@@ -100,7 +100,7 @@ def _prefer(lead: _Lead, entry: Entry, study: str, wanted: set[str]) -> None:
         lead.instance = next((i for i in entry.instances if i.deid_uid in wanted), None)
 
 
-def _learn(originals_of: dict[str, str], entry: Entry, wanted: set[str]) -> None:
+def _remember_pairs(originals_of: dict[str, str], entry: Entry, wanted: set[str]) -> None:
     pairs = [(i.deid_uid, i.uid) for i in entry.instances]
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         now, before = entry.deid.get(keyword, ()), entry.fields.get(keyword, ())

@@ -42,11 +42,13 @@ def assemble(
 ) -> Entry:
     """Return the entry of an acquisition. The order in which instances came makes no difference."""
     large = {plain: secret.digest(plain.encode()) for each in gathered for plain in each.large}
-    originals = [_kept(each, large, fields, policy) for each in gathered]
-    common = _common(originals)
+    originals = [_select_kept(each, large, fields, policy) for each in gathered]
+    common = _find_common(originals)
     uid_counts = Counter(each.deid_uid for each in gathered)
     instances = [
-        Instance(each.uid, each.deid_uid, _rest(each, own, common, uid_counts[each.deid_uid] > 1))
+        Instance(
+            each.uid, each.deid_uid, _take_rest(each, own, common, uid_counts[each.deid_uid] > 1)
+        )
         for each, own in zip(gathered, originals, strict=True)
     ]
     entry = Entry(
@@ -55,9 +57,9 @@ def assemble(
         uploader=uploader,
         project=project,
         timestamp=min((t for each in gathered if (t := each.timestamp)), default=None),
-        fields=_distinct(each.fields for each in gathered),
-        deid=_distinct(each.deid for each in gathered),
-        originals=_object(common),
+        fields=_list_distinct(each.fields for each in gathered),
+        deid=_list_distinct(each.deid for each in gathered),
+        originals=_encode_object(common),
         instances=tuple(sorted(instances, key=lambda i: (i.uid, i.deid_uid, i.originals))),
         uids=tuple(sorted(set(chain.from_iterable(each.uids for each in gathered)))),
         large={
@@ -68,9 +70,9 @@ def assemble(
         },
         digest="",
         key=secret.name,
-        patients=_patients(gathered, secret),
+        patients=_digest_patients(gathered, secret),
     )
-    return _with_digest(entry, secret)
+    return _add_digest(entry, secret)
 
 
 def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
@@ -92,11 +94,11 @@ def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
             )
 
 
-def _with_digest(entry: Entry, secret: SiteSecret) -> Entry:
+def _add_digest(entry: Entry, secret: SiteSecret) -> Entry:
     return replace(entry, digest=compute_content_digest(entry, secret))
 
 
-def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...]:
+def _digest_patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...]:
     identities = {(each.patient.patient_id, each.patient.issuer) for each in gathered}
     known = ((number, issuer) for number, issuer in identities if number)
     return tuple(
@@ -104,7 +106,7 @@ def _patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...
     )
 
 
-def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
+def _find_common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
     """Return what all of them say alike."""
     common = originals[0]
     for other in originals[1:]:
@@ -112,7 +114,7 @@ def _common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
     return common
 
 
-def _kept(
+def _select_kept(
     each: Changes, large: Mapping[str, str], fields: Sequence[str], policy: Policy
 ) -> dict[str, str]:
     """Return what the policy keeps of its originals, with keyed digests in place of plain ones."""
@@ -123,17 +125,17 @@ def _kept(
         return originals
     wanted = {f"{tag:08X}" for keyword in fields if (tag := lookup_tag(keyword)) is not None}
     return {
-        path: text if path in wanted or text == "null" else _identifying(path, text)
+        path: text if path in wanted or text == "null" else _find_identifying(path, text)
         for path, text in originals.items()
     }
 
 
-def _identifying(path: str, text: str) -> str:
+def _find_identifying(path: str, text: str) -> str:
     tag = path.rpartition(".")[2]
-    return write_canonical_json(_without_value(tag, json.loads(text)))
+    return write_canonical_json(_list_without_value(tag, json.loads(text)))
 
 
-def _without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
+def _list_without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
     """Return an element whose value is not kept, which restore names. UIDs stay, in sequences too.
 
     So do character sets, without which the indexed fields can't be read.
@@ -143,25 +145,25 @@ def _without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
     if element["vr"] != "SQ":
         return {"vr": element["vr"], "length": 0}
     items = [
-        {inner: _without_value(inner, value) for inner, value in item.items()}
+        {inner: _list_without_value(inner, value) for inner, value in item.items()}
         for item in element["Value"]
     ]
     return {**element, "Value": items}
 
 
-def _rest(each: Changes, own: dict[str, str], common: dict[str, str], shared_uid: bool) -> str:
+def _take_rest(each: Changes, own: dict[str, str], common: dict[str, str], shared_uid: bool) -> str:
     rest = {path: text for path, text in own.items() if path not in common}
     if shared_uid:
         rest[FINGERPRINT] = write_canonical_json({"vr": "UL", "Value": [each.fingerprint]})
-    return _object(rest)
+    return _encode_object(rest)
 
 
-def _object(members: Mapping[str, str]) -> str:
+def _encode_object(members: Mapping[str, str]) -> str:
     """Return a JSON object of members that are JSON text already."""
     return "{" + ",".join(f'"{path}":{text}' for path, text in sorted(members.items())) + "}"
 
 
-def _distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+def _list_distinct(rows: Iterable[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     """Keyword to its distinct values, sorted: the first is the one in the column.
 
     An empty value comes last, so that it hides no other.

@@ -78,7 +78,7 @@ class Snapshot:
         element = self.elements.get(tag)
         if element is None or isinstance(element, Items | DataElement):
             return None
-        return _text(tag, element.VR, element.value or b"", self.encodings, self.little_endian)
+        return _read_text(tag, element.VR, element.value or b"", self.encodings, self.little_endian)
 
     def texts(self, tags: tuple[int, ...]) -> tuple[str | None, ...]:
         """Return the values of several top-level elements, as :meth:`text` does."""
@@ -90,7 +90,7 @@ class Snapshot:
 
     def vr(self, tag: int, element: Captured) -> str:
         """Return the value representation of an element, the dictionary's if the file has none."""
-        return element.VR or self._implied_vr(tag)
+        return element.VR or self._find_implied_vr(tag)
 
     def creator(self, tag: int) -> str | None:
         """Return the private creator of a private element (PS3.5 section 7.8.1)."""
@@ -98,9 +98,9 @@ class Snapshot:
             return None
         return self.text((tag & 0xFFFF0000) | ((tag & 0xFF00) >> 8))
 
-    def _implied_vr(self, tag: int) -> str:
+    def _find_implied_vr(self, tag: int) -> str:
         creator = self.creator(tag)
-        vr = _private_vr(tag, creator) if creator else dictionary.lookup_vr(tag)
+        vr = _find_private_vr(tag, creator) if creator else dictionary.lookup_vr(tag)
         if tag & 0x00010000 and 0x0010 <= tag & 0xFFFF <= 0x00FF:
             vr = "LO"
         if tag & 0xFFFF == 0:
@@ -116,12 +116,12 @@ def capture(dataset: Dataset) -> Snapshot:
     """
     implicit, little_endian = dataset.original_encoding
     meta = getattr(dataset, "file_meta", None)
-    return _snapshot(
+    return _take_snapshot(
         dataset,
         DEFAULT_ENCODINGS,
         bool(implicit),
         little_endian is not False,
-        None if meta is None else _snapshot(meta, DEFAULT_ENCODINGS, False, True),
+        None if meta is None else _take_snapshot(meta, DEFAULT_ENCODINGS, False, True),
         getattr(dataset, "preamble", None),
         str(getattr(dataset, "filename", "") or ""),
     )
@@ -140,7 +140,7 @@ def read_items(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | 
         return None
     implicit = getattr(element, "is_implicit_VR", snapshot.implicit)
     value = element.value or b""
-    parse = _parsed_again if len(value) <= _CACHED_BYTES else _parsed
+    parse = _parsed_again if len(value) <= _CACHED_BYTES else _parse_items
     return parse(value, implicit, snapshot.little_endian, snapshot.encodings)
 
 
@@ -153,11 +153,11 @@ def read_texts(
     """Return values (VR and bytes) as people read them; None for what has no text."""
     # Within a series most are the same again.
     short = sum([len(found[1]) for found in values if found]) <= _CACHED_BYTES
-    make = _texts_again if short else _texts_anew
+    make = _texts_again if short else _decode_texts
     return make(tags, tuple(values), encodings, little_endian)
 
 
-def _snapshot(
+def _take_snapshot(
     dataset: Dataset,
     inherited: tuple[str, ...],
     implicit: bool,
@@ -180,18 +180,18 @@ def _snapshot(
         elif isinstance(element, RawDataElement):
             elements[tag] = _read_deferred(dataset, tag, element)
         else:
-            elements[tag] = _frozen(tag, element, snapshot)
+            elements[tag] = _freeze(tag, element, snapshot)
     return snapshot
 
 
-def _text(
+def _read_text(
     tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...], little_endian: bool
 ) -> str | None:
-    make = _text_again if len(value) <= _CACHED_BYTES else _text_anew
+    make = _text_again if len(value) <= _CACHED_BYTES else _decode_text
     return make(tag, vr, value, encodings, little_endian)
 
 
-def _text_anew(
+def _decode_text(
     tag: int, vr: str | None, value: bytes, encodings: tuple[str, ...], little_endian: bool
 ) -> str | None:
     known = dictionary.lookup_vr(tag)
@@ -200,35 +200,35 @@ def _text_anew(
     return render_value(vr or known[:2] if " " in known else known, value, encodings, little_endian)
 
 
-_text_again = lru_cache(maxsize=4096)(_text_anew)
+_text_again = lru_cache(maxsize=4096)(_decode_text)
 
 
-def _texts_anew(
+def _decode_texts(
     tags: tuple[int, ...],
     values: tuple[tuple[str | None, bytes] | None, ...],
     encodings: tuple[str, ...],
     little_endian: bool,
 ) -> tuple[str | None, ...]:
     return tuple(
-        found and _text_anew(tag, *found, encodings, little_endian)
+        found and _decode_text(tag, *found, encodings, little_endian)
         for tag, found in zip(tags, values, strict=True)
     )
 
 
-_texts_again = lru_cache(maxsize=512)(_texts_anew)
+_texts_again = lru_cache(maxsize=512)(_decode_texts)
 
 
-def _parsed(
+def _parse_items(
     value: bytes, implicit: bool, little_endian: bool, encodings: tuple[str, ...]
 ) -> tuple[Snapshot, ...] | None:
     try:
         sequence = convert_SQ(value, implicit, little_endian, list(encodings))
-        return tuple(_snapshot(item, encodings, implicit, little_endian) for item in sequence)
+        return tuple(_take_snapshot(item, encodings, implicit, little_endian) for item in sequence)
     except Exception:  # noqa: BLE001 - whatever is wrong inside, the bytes themselves are kept
         return None
 
 
-_parsed_again = lru_cache(maxsize=512)(_parsed)
+_parsed_again = lru_cache(maxsize=512)(_parse_items)
 """Within a series the same references and codes come again and again; snapshots never change."""
 
 
@@ -243,17 +243,17 @@ def read_encodings(character_set: Captured | None) -> tuple[str, ...] | None:
     return parse_encodings(character_set.value or b"")
 
 
-def _frozen(tag: int, element: DataElement, snapshot: Snapshot) -> Captured:
+def _freeze(tag: int, element: DataElement, snapshot: Snapshot) -> Captured:
     if element.VR == "SQ":
-        return Items("SQ", tuple(_item(item, snapshot) for item in element.value))
+        return Items("SQ", tuple(_make_item(item, snapshot) for item in element.value))
     value = encode_value(element, snapshot.encodings, snapshot.little_endian)
     if value is None:
         raise UnusableDataset(f"the value of {name_element(tag)} can't be read")
     return Value(element.VR, value)
 
 
-def _item(item: Dataset, parent: Snapshot) -> Snapshot:
-    return _snapshot(item, parent.encodings, parent.implicit, parent.little_endian)
+def _make_item(item: Dataset, parent: Snapshot) -> Snapshot:
+    return _take_snapshot(item, parent.encodings, parent.implicit, parent.little_endian)
 
 
 def _read_deferred(dataset: Dataset, tag: int, element: RawDataElement) -> Captured:
@@ -269,7 +269,7 @@ def _read_deferred(dataset: Dataset, tag: int, element: RawDataElement) -> Captu
     return Value(element.VR, value)
 
 
-def _private_vr(tag: int, creator: str) -> str:
+def _find_private_vr(tag: int, creator: str) -> str:
     from pydicom.datadict import private_dictionary_VR
 
     try:
@@ -325,7 +325,9 @@ def find_timestamp(original: Snapshot) -> str | None:
 
     ``2004-01-19T07:27:30.250000``, shorter where the data are less precise, None without a date.
     """
-    moment = _date_time(original.text(_ACQUISITION_DATE_TIME)) or _frame_moment(original)
+    moment = _format_date_time(original.text(_ACQUISITION_DATE_TIME)) or _find_frame_moment(
+        original
+    )
     if moment:
         return moment
     for day, time in _DATES_AND_TIMES:
@@ -334,7 +336,7 @@ def find_timestamp(original: Snapshot) -> str | None:
     return None
 
 
-def _frame_moment(original: Snapshot) -> str | None:
+def _find_frame_moment(original: Snapshot) -> str | None:
     """Return the earliest Frame Acquisition DateTime of a multi-frame image (C.7.6.16.2.2)."""
     frames = original.elements.get(_PER_FRAME_SEQUENCE)
     if frames is None:
@@ -343,12 +345,12 @@ def _frame_moment(original: Snapshot) -> str | None:
     for frame in read_items(original, frames) or ():
         content = frame.elements.get(_FRAME_CONTENT_SEQUENCE)
         for item in (read_items(frame, content) or ()) if content is not None else ():
-            if moment := _date_time(item.text(_FRAME_ACQUISITION_DATE_TIME)):
+            if moment := _format_date_time(item.text(_FRAME_ACQUISITION_DATE_TIME)):
                 moments.append(moment)
     return min(moments, default=None)
 
 
-def _date_time(text: str | None) -> str | None:
+def _format_date_time(text: str | None) -> str | None:
     """Return a DT value; its offset from UTC has a column of its own."""
     plain = (text or "").split("+")[0].split("-")[0]
     return format_iso(plain[:8], plain[8:])

@@ -36,7 +36,7 @@ NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 @cache
-def _tables() -> ModuleType:
+def _read_tables() -> ModuleType:
     package = importlib.util.find_spec("pydicom")
     if package is None or not package.submodule_search_locations:  # pragma: no cover
         raise ImportError("pydicom is not installed")
@@ -50,31 +50,31 @@ def _tables() -> ModuleType:
 
 
 @cache
-def _by_keyword() -> dict[str, int]:
-    return {row[4]: tag for tag, row in _tables().DicomDictionary.items() if row[4]}
+def _index_keywords() -> dict[str, int]:
+    return {row[4]: tag for tag, row in _read_tables().DicomDictionary.items() if row[4]}
 
 
 def lookup_keyword(tag: int) -> str:
     """Return the keyword of a tag, ``""`` for one that the dictionary does not have."""
-    row = _tables().DicomDictionary.get(tag)
+    row = _read_tables().DicomDictionary.get(tag)
     return str(row[4]) if row else ""
 
 
 @lru_cache(maxsize=4096)
 def lookup_vr(tag: int) -> str:
     """Return the value representation of a tag, ``""`` if the dictionary does not have it."""
-    row = _tables().DicomDictionary.get(tag)
+    row = _read_tables().DicomDictionary.get(tag)
     return str(row[0]) if row else ""
 
 
 def lookup_tag(keyword: str) -> int | None:
     """Return the tag of a keyword, spelt exactly; None if the dictionary does not have it."""
-    return _by_keyword().get(keyword)
+    return _index_keywords().get(keyword)
 
 
 def list_keywords() -> tuple[str, ...]:
     """Return every keyword of the dictionary."""
-    return tuple(_by_keyword())
+    return tuple(_index_keywords())
 
 
 def name_element(tag: int) -> str:

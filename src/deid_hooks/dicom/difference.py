@@ -88,17 +88,17 @@ def changes(
     difference = Comparison()
     difference.compare("", before, after, (before.encodings, before.encodings))
     _compare_file_meta(difference, before, deidentified)
-    (deid_uid,) = _texts_after(after, (SOP_INSTANCE_UID,))
+    (deid_uid,) = _read_texts_after(after, (SOP_INSTANCE_UID,))
     if not deid_uid:
         raise UnusableDataset("the de-identified dataset has no SOPInstanceUID")
-    indexed, deid = _tags(tuple(fields)), _tags(DEID_FIELDS)
+    indexed, deid = _list_tags(tuple(fields)), _list_tags(DEID_FIELDS)
     return Changes(
         source=before.source,
         uid=before.text(SOP_INSTANCE_UID) or "",
         deid_uid=deid_uid,
         originals=difference.originals,
-        fields=_named(indexed, before.texts(indexed)),
-        deid=_named(deid, _texts_after(after, deid)),
+        fields=_name_values(indexed, before.texts(indexed)),
+        deid=_name_values(deid, _read_texts_after(after, deid)),
         uids=tuple(difference.uids),
         large=difference.large,
         patient=read_patient(before),
@@ -136,12 +136,12 @@ def _refuse_what_is_no_instance(before: Snapshot) -> None:
 
 
 @lru_cache(maxsize=16)
-def _tags(keywords: tuple[str, ...]) -> tuple[int, ...]:
+def _list_tags(keywords: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(tag for keyword in keywords if (tag := lookup_tag(keyword)) is not None)
 
 
 @lru_cache(maxsize=512)
-def _named(tags: tuple[int, ...], texts: tuple[str | None, ...]) -> dict[str, str]:
+def _name_values(tags: tuple[int, ...], texts: tuple[str | None, ...]) -> dict[str, str]:
     """Return values by keyword, without missing ones. Most instances of a series share them."""
     found = zip(tags, texts, strict=True)
     return {lookup_keyword(tag): text for tag, text in found if text is not None}
@@ -172,7 +172,7 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
         )
 
 
-def _texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str | None, ...]:
+def _read_texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str | None, ...]:
     """Return values of a de-identified dataset, decoded or not, as :meth:`Snapshot.texts` does."""
     encodings = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or dicomjson.DEFAULT_ENCODINGS
     values: list[tuple[str | None, bytes] | None] = []

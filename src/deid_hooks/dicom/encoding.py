@@ -87,7 +87,7 @@ def render_value(
 ) -> str | None:
     """Return a value as people read it, numbers as ``128`` or ``1\\2``; None if it has no text."""
     if vr in NUMBER_FORMATS or vr == "AT":
-        values = _values(vr, value, encodings, little_endian)
+        values = _list_values(vr, value, encodings, little_endian)
         return None if values is None else "\\".join(map(str, values))
     return read_text(vr, value, encodings) if vr in TEXT_VRS else None
 
@@ -99,12 +99,12 @@ def encode(
     element: Element = {"vr": vr}
     if not value:
         return element
-    values = _values(vr, value, encodings, little_endian)
+    values = _list_values(vr, value, encodings, little_endian)
     if values is None:
         element["InlineBinary"] = b64encode(value).decode("ascii")
         return element
     element["Value"] = values
-    if _bytes(vr, values, encodings, little_endian) != value:
+    if _encode_bytes(vr, values, encodings, little_endian) != value:
         element["raw"] = b64encode(value).decode("ascii")
     return element
 
@@ -122,7 +122,7 @@ def decode(
         if key in element:
             return b64decode(element[key])
     if "Value" in element:
-        value = _bytes(element["vr"], element["Value"], encodings, little_endian)
+        value = _encode_bytes(element["vr"], element["Value"], encodings, little_endian)
         if value is None:
             raise ValueError("the value does not fit its VR")
         return value
@@ -131,7 +131,7 @@ def decode(
     return b""
 
 
-def _values(
+def _list_values(
     vr: str, value: bytes, encodings: Sequence[str], little_endian: bool
 ) -> list[Any] | None:
     """Return the JSON values, or None where bytes are the only honest form."""
@@ -160,10 +160,10 @@ def _values(
     return None
 
 
-def _bytes(
+def _encode_bytes(
     vr: str, values: Sequence[Any], encodings: Sequence[str], little_endian: bool
 ) -> bytes | None:
-    """Return what ``_values`` came from, if it can be told from them."""
+    """Return what ``_list_values`` came from, if it can be told from them."""
     try:
         if vr == "PN":
             names = ["" if v is None else join_name_groups(v) for v in values]
@@ -240,12 +240,12 @@ def encode_plain(vr: str | None, value: Any, little_endian: bool) -> bytes | Non
     """Return what pydicom would write of plain ASCII text or of one integer; None for all else."""
     kind = type(value)
     if kind is int:
-        return _packed(vr, value, little_endian)
+        return _pack(vr, value, little_endian)
     if kind is MultiValue:
-        texts = [_plain_text(part) for part in value]
+        texts = [_decode_plain_text(part) for part in value]
         text = None if None in texts else "\\".join(texts)  # type: ignore[arg-type]
     else:
-        text = _plain_text(value)
+        text = _decode_plain_text(value)
     if text is None or vr not in TEXT_VRS or not text.isascii():
         return None
     encoded = text.encode("ascii")
@@ -265,7 +265,7 @@ def encode_value(
         if (plain := encode_plain(vr, value, little_endian)) is not None:
             return plain
         if vr in TEXT_VRS:
-            return pad(_text_bytes(vr, value, encodings), vr)
+            return pad(_encode_text(vr, value, encodings), vr)
         if code := NUMBER_FORMATS.get(vr):
             order = "<" if little_endian else ">"
             if isinstance(value, int | float):
@@ -273,12 +273,12 @@ def encode_value(
             return struct.pack(f"{order}{len(value)}{code}", *value)
         if isinstance(value, bytes):
             return value + b"\0" if len(value) % 2 else value
-        return _written_by_pydicom(element, encodings, little_endian)
+        return _write_by_pydicom(element, encodings, little_endian)
     except Exception:  # noqa: BLE001 - its text would quote the value; None says enough
         return None
 
 
-def _text_bytes(vr: str, value: Any, encodings: Sequence[str]) -> bytes:
+def _encode_text(vr: str, value: Any, encodings: Sequence[str]) -> bytes:
     if isinstance(value, str):
         if value.isascii():
             return value.encode("ascii")
@@ -290,11 +290,11 @@ def _text_bytes(vr: str, value: Any, encodings: Sequence[str]) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, int | float) or not _is_list(value):
-        return _plain(value).encode("ascii")
-    return b"\\".join([_text_bytes(vr, part, encodings) for part in value])
+        return _make_plain(value).encode("ascii")
+    return b"\\".join([_encode_text(vr, part, encodings) for part in value])
 
 
-def _plain_text(value: Any) -> str | None:
+def _decode_plain_text(value: Any) -> str | None:
     kind = type(value)
     if kind is str or kind is UID:
         return value  # type: ignore[no-any-return]
@@ -303,7 +303,7 @@ def _plain_text(value: Any) -> str | None:
     return None
 
 
-def _packed(vr: str | None, value: int, little_endian: bool) -> bytes | None:
+def _pack(vr: str | None, value: int, little_endian: bool) -> bytes | None:
     pack = _PACKERS[little_endian].get(vr or "")
     try:
         return pack(value) if pack else None
@@ -315,13 +315,11 @@ def _is_list(value: Any) -> bool:
     return not isinstance(value, str | bytes) and hasattr(value, "__iter__")
 
 
-def _plain(value: Any) -> str:
+def _make_plain(value: Any) -> str:
     return getattr(value, "original_string", None) or str(value)
 
 
-def _written_by_pydicom(
-    element: DataElement, encodings: Sequence[str], little_endian: bool
-) -> bytes:
+def _write_by_pydicom(element: DataElement, encodings: Sequence[str], little_endian: bool) -> bytes:
     buffer = BytesIO()
     fp = DicomFileLike(buffer)
     fp.is_implicit_VR, fp.is_little_endian = True, little_endian

@@ -48,21 +48,21 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     stamped, deidentified = deidentified, _copy(deidentified)
     unstamp(deidentified)
     present = capture(deidentified)
-    instance = _instance(present, entry)
+    instance = _find_instance(present, entry)
     originals: dict[str, Any] = {**json.loads(entry.originals), **json.loads(instance.originals)}
     originals.pop(FINGERPRINT, None)
     restored = deidentified
-    work = _Restoration(entry.large, *_original_encoding(originals, stamped))
+    work = _Restoration(entry.large, *_find_original_encoding(originals, stamped))
     meta = {path: element for path, element in originals.items() if path.startswith("0002")}
     work.restore_file_meta(restored, meta, instance)
     if PREAMBLE in originals:
         work.restore_preamble(restored, originals.pop(PREAMBLE))
     dataset_paths = {path: element for path, element in originals.items() if path not in meta}
-    work.restore_items(restored, _nested(dataset_paths), dicomjson.DEFAULT_ENCODINGS)
+    work.restore_items(restored, _find_nested(dataset_paths), dicomjson.DEFAULT_ENCODINGS)
     return Restored(restored, tuple(dict.fromkeys(work.missing)))
 
 
-def _instance(present: Snapshot, entry: Entry) -> Instance:
+def _find_instance(present: Snapshot, entry: Entry) -> Instance:
     deid_uid = present.text(SOP_INSTANCE_UID)
     rows = [instance for instance in entry.instances if instance.deid_uid == deid_uid]
     if not rows:
@@ -116,7 +116,9 @@ def _is_here(element: DataElement | RawDataElement) -> bool:
     return isinstance(element, RawDataElement) and (element.value is not None or not element.length)
 
 
-def _original_encoding(originals: Mapping[str, Any], deidentified: Dataset) -> tuple[bool, bool]:
+def _find_original_encoding(
+    originals: Mapping[str, Any], deidentified: Dataset
+) -> tuple[bool, bool]:
     """Implicit VR and little endian, of the original transfer syntax."""
     element = originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
     if element:
@@ -126,7 +128,7 @@ def _original_encoding(originals: Mapping[str, Any], deidentified: Dataset) -> t
     return bool(implicit), little_endian is not False
 
 
-def _nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+def _find_nested(paths: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``{"00081140.0.00081155": x}`` as ``{"00081140": {0: {"00081155": x}}}``."""
     tree: dict[str, Any] = {}
     for path, element in paths.items():
@@ -165,7 +167,9 @@ class _Restoration:
             del dataset.file_meta
 
     def restore_preamble(self, dataset: FileDataset, element: Any) -> None:
-        preamble = None if element is None else self._value(element, dicomjson.DEFAULT_ENCODINGS)
+        preamble = (
+            None if element is None else self._decode_value(element, dicomjson.DEFAULT_ENCODINGS)
+        )
         if element is not None and preamble is None:
             self.missing.append(PREAMBLE)
         else:
@@ -191,7 +195,7 @@ class _Restoration:
                 self._put(dataset, path, element, encodings)
         for path, element in tree.items():
             if isinstance(element, _Inside):
-                self._inside(dataset, int(path, 16), element, encodings)
+                self._enter(dataset, int(path, 16), element, encodings)
         implicit, little_endian = dataset.original_encoding
         dataset.set_original_encoding(
             self.implicit if implicit is None else implicit,
@@ -200,7 +204,7 @@ class _Restoration:
             dataset._character_set,  # noqa: SLF001
         )
 
-    def _inside(
+    def _enter(
         self, dataset: Dataset, tag: int, changed: _Inside, encodings: tuple[str, ...]
     ) -> None:
         items = dataset[tag].value if tag in dataset else ()
@@ -212,7 +216,7 @@ class _Restoration:
                 continue
             # It had the de-identified one.
             items[number]._parent_encoding = list(encodings)  # noqa: SLF001
-            self.restore_items(items[number], _nested(paths), encodings)
+            self.restore_items(items[number], _find_nested(paths), encodings)
 
     def _put(self, dataset: Dataset, path: str, element: Any, encodings: Sequence[str]) -> None:
         tag = int(path, 16)
@@ -226,11 +230,11 @@ class _Restoration:
             dataset[tag] = DataElement(
                 BaseTag(tag), "SQ", DicomSequence(items), is_undefined_length=unknown
             )
-        elif (value := self._value(element, encodings)) is None:
+        elif (value := self._decode_value(element, encodings)) is None:
             self.missing.append(name_element(tag))
         else:
             # Past __setitem__, which decodes private elements and so turns UN into other VRs.
-            raw = self._raw(tag, element["vr"], value)
+            raw = self._make_raw(tag, element["vr"], value)
             dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
 
     def _item(self, elements: Mapping[str, Any], encodings: Sequence[str]) -> Dataset:
@@ -238,14 +242,14 @@ class _Restoration:
         self.restore_items(item, elements, encodings)
         return item
 
-    def _value(self, element: Mapping[str, Any], encodings: Sequence[str]) -> bytes | None:
+    def _decode_value(self, element: Mapping[str, Any], encodings: Sequence[str]) -> bytes | None:
         if "digest" in element:
             return self.large.get(element["digest"])
         if "length" in element:
             return None
         return dicomjson.decode(element, encodings, self.little_endian)
 
-    def _raw(self, tag: int, vr: str, value: bytes) -> RawDataElement:
+    def _make_raw(self, tag: int, vr: str, value: bytes) -> RawDataElement:
         return RawDataElement(
             BaseTag(tag), vr, len(value), value, 0, self.implicit, self.little_endian
         )
@@ -269,7 +273,7 @@ def stamp(dataset: Dataset, log_id: str, kind: Stamp) -> None:
     unstamp(dataset)
     if kind == "equipment":
         items = dataset.get("ContributingEquipmentSequence") or []
-        dataset.ContributingEquipmentSequence = DicomSequence([*items, _equipment(log_id)])
+        dataset.ContributingEquipmentSequence = DicomSequence([*items, _make_equipment(log_id)])
     elif kind == "private":
         dataset.private_block(_GROUP, _CREATOR, create=True).add_new(0x01, "LO", log_id)
 
@@ -296,7 +300,7 @@ def unstamp(dataset: Dataset) -> str | None:
     return found
 
 
-def _equipment(log_id: str) -> Dataset:
+def _make_equipment(log_id: str) -> Dataset:
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator = "109104", "DCM"
     purpose.CodeMeaning = "De-identifying Equipment"

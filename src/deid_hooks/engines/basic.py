@@ -89,17 +89,17 @@ class BasicProfile:
             patient_id, issuer = _text(dataset, "PatientID"), _text(dataset, "IssuerOfPatientID")
             label = self._pseudonyms.label(patient_id, issuer)
         for tag in list(dataset.keys()):
-            self._attribute(dataset, tag, label, otherwise)
+            self._apply_attribute(dataset, tag, label, otherwise)
 
-    def _attribute(
+    def _apply_attribute(
         self, dataset: Dataset, tag: BaseTag, label: str, otherwise: Rule | None
     ) -> None:
         number = int(tag)  # comparing a BaseTag is slow
         if number == _SPECIFIC_CHARACTER_SET:
             return
         vr = _vr(dataset, tag)
-        rule = self._rule(number)
-        if rule is self._remove or _unknown(number):
+        rule = self._find_rule(number)
+        if rule is self._remove or _refuse_unknown(number):
             del dataset[tag]
         elif number in (_PATIENT_ID, _PATIENT_NAME):
             dataset[tag] = DataElement(tag, vr, label)
@@ -107,7 +107,7 @@ class BasicProfile:
             token = self._pseudonyms.token("AccessionNumber", _text(dataset, "AccessionNumber"), 12)
             dataset[tag] = DataElement(tag, vr, token)
         elif vr == "SQ":
-            self._sequence(dataset, tag, label, rule or otherwise)
+            self._apply_sequence(dataset, tag, label, rule or otherwise)
         elif vr == "UI" or rule in self._replace_uids:
             if rule or not _names_no_instance(number):
                 dataset[tag] = DataElement(tag, "UI", self._uids(dataset[tag].value))
@@ -117,7 +117,9 @@ class BasicProfile:
             except NotImplementedError:  # no dummy value for this VR
                 del dataset[tag]
 
-    def _sequence(self, dataset: Dataset, tag: BaseTag, label: str, rule: Rule | None) -> None:
+    def _apply_sequence(
+        self, dataset: Dataset, tag: BaseTag, label: str, rule: Rule | None
+    ) -> None:
         if rule in self._empty_sequence:
             dataset[tag] = DataElement(tag, "SQ", Sequence())
             return
@@ -125,7 +127,7 @@ class BasicProfile:
         for item in dataset[tag].value:
             self._walk(item, label, dummies)
 
-    def _rule(self, number: int) -> Rule | None:
+    def _find_rule(self, number: int) -> Rule | None:
         if number in self._rules:
             return self._rules[number]
         for value, mask, rule in self._repeating:
@@ -135,10 +137,10 @@ class BasicProfile:
 
     def _uids(self, value: Any) -> str | list[str]:
         if isinstance(value, MultiValue):
-            return [self._uid(str(one)) for one in value]
-        return self._uid(str(value or ""))
+            return [self._replace_uid(str(one)) for one in value]
+        return self._replace_uid(str(value or ""))
 
-    def _uid(self, original: str) -> str:
+    def _replace_uid(self, original: str) -> str:
         well_known = UID(original).type  # of PS3.6, annex A
         return original if well_known else self._pseudonyms.uid(original)
 
@@ -162,16 +164,16 @@ def _mark(dataset: Dataset) -> None:
 def _vr(dataset: Dataset, tag: BaseTag) -> str:
     """The value representation, without decoding the value."""
     vr = dataset.get_item(tag, keep_deferred=True).VR
-    return (_standard_vr(int(tag)) or "UN") if vr in (None, "UN") else str(vr)
+    return (_find_standard_vr(int(tag)) or "UN") if vr in (None, "UN") else str(vr)
 
 
-def _unknown(number: int) -> bool:
+def _refuse_unknown(number: int) -> bool:
     """Whether this is a private attribute, or none of the standard that we know."""
-    return bool(number & 0x10000) or not _standard_vr(number)
+    return bool(number & 0x10000) or not _find_standard_vr(number)
 
 
 @lru_cache(10_000)
-def _standard_vr(number: int) -> str:
+def _find_standard_vr(number: int) -> str:
     """The value representation in PS3.6, repeating groups included; ``""`` if it has none."""
     try:
         return dictionary_VR(number)

@@ -74,7 +74,7 @@ def parse_terms(texts: Sequence[str]) -> Query:
         raise TermError("A search needs at least one term, such as PatientID=VALUE.")
     found: dict[tuple[Side, str], list[Condition]] = {}
     for number, text in enumerate(texts, 1):
-        term = _term(text, number)
+        term = _parse_term(text, number)
         found.setdefault((term.side, term.name), []).extend(term.conditions)
     terms = (Term(*key, tuple(dict.fromkeys(conditions))) for key, conditions in found.items())
     return Query(tuple(terms))
@@ -88,7 +88,7 @@ def parse_attribute(text: str) -> Term:
     name = _COLUMN.fullmatch(text)
     if name is None:
         raise TermError("a column to show is not a keyword: write StudyDate or deid:PatientID")
-    return _term(f"{text}=", 1, conditions=False)
+    return _parse_term(f"{text}=", 1, conditions=False)
 
 
 def is_bare(text: str) -> bool:
@@ -103,12 +103,12 @@ def read_terms(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(text for text in texts if text.strip() and not text.lstrip().startswith("#"))
 
 
-def _term(text: str, number: int, conditions: bool = True) -> Term:
+def _parse_term(text: str, number: int, conditions: bool = True) -> Term:
     written = _TERM.fullmatch(text)
     if written is None:
         if text.lstrip().lower().startswith("deid:"):
             raise TermError(f"term {number}: deid: needs a keyword, as in deid:PatientID=VALUE")
-        return Term("original", "PatientName", (_words(text, number),))
+        return Term("original", "PatientName", (_parse_words(text, number),))
     name = _name(written, number)
     side: Side = "entry" if name in ENTRY_FIELDS else "original"
     if written["deid"]:
@@ -118,7 +118,9 @@ def _term(text: str, number: int, conditions: bool = True) -> Term:
         side = "deid"
     if not conditions:
         return Term(side, name, ())
-    return Term(side, name, _conditions(name, written["value"], literal=written["sign"] == "=="))
+    return Term(
+        side, name, _parse_conditions(name, written["value"], literal=written["sign"] == "==")
+    )
 
 
 def _name(written: re.Match[str], number: int) -> str:
@@ -130,18 +132,18 @@ def _name(written: re.Match[str], number: int) -> str:
         tag = int(re.sub("[^0-9A-Fa-f]", "", written["tag"]), 16)
         return lookup_keyword(tag) or f"{tag:08X}"
     keyword = written["keyword"].lower()
-    if keyword in _known():
-        return _known()[keyword]
+    if keyword in _find_known():
+        return _find_known()[keyword]
     # What is like no keyword may be a name with "=" in it, and no message shows a name.
-    near = difflib.get_close_matches(keyword, _known(), n=1, cutoff=0.75)
+    near = difflib.get_close_matches(keyword, _find_known(), n=1, cutoff=0.75)
     if near:
-        meant = _known()[near[0]]
+        meant = _find_known()[near[0]]
         raise TermError(f"unknown keyword {written['keyword']}: did you mean {meant}?")
     raise TermError(f"term {number}: neither DICOM nor the log has the keyword before the =")
 
 
 @cache
-def _known() -> dict[str, str]:
+def _find_known() -> dict[str, str]:
     return {name.lower(): name for name in (*list_keywords(), *FLYWHEEL_KEYWORDS, *ENTRY_FIELDS)}
 
 
@@ -149,7 +151,7 @@ def _has_deidentified(name: str) -> bool:
     return name in DEID_FIELDS or find_vr(name) == "UI"
 
 
-def _words(text: str, number: int) -> Words:
+def _parse_words(text: str, number: int) -> Words:
     words = simplify_words(text, keep="*?").split()
     if any(set("*?") & set(word.rstrip("*")) for word in words):
         raise TermError(
@@ -163,7 +165,7 @@ def _words(text: str, number: int) -> Words:
     return Words(chosen)
 
 
-def _conditions(name: str, value: str, literal: bool) -> tuple[Condition, ...]:
+def _parse_conditions(name: str, value: str, literal: bool) -> tuple[Condition, ...]:
     vr = find_vr(name)
     if vr in ("SQ", "UN", "NO") or vr.startswith("O"):
         raise TermError(f"{name} has no text to search: it is a sequence or binary")
@@ -183,7 +185,7 @@ def _conditions(name: str, value: str, literal: bool) -> tuple[Condition, ...]:
         pattern = re.sub(r"\*+", "*", value)
         return (Wildcard(fold(pattern) if folded else pattern, folded),)
     if name in TEXT_MOMENTS or vr in ("DA", "DT", "TM"):
-        return (_between(name, vr, value),)
+        return (_make_between(name, vr, value),)
     if vr == "UI":
         uids = filter(None, (uid.strip() for uid in re.split(r"[,\\]", value)))
         return tuple(Equal(uid) for uid in uids) or (Equal(value),)
@@ -197,27 +199,29 @@ def _log_id(value: str) -> Equal:
     return Equal(log_id)
 
 
-def _between(name: str, vr: str, value: str) -> Between:
+def _make_between(name: str, vr: str, value: str) -> Between:
     """A date, a time or a range of them (PS3.4 C.2.2.2.5)."""
 
     def read(text: str) -> str | None:
-        return _moment(name, vr, text.strip())
+        return _parse_moment(name, vr, text.strip())
 
-    ends = _ends(value, read)
+    ends = _parse_ends(value, read)
     if ends is None:
         single = "HH:MM:SS or HHMMSS" if vr == "TM" else "YYYY-MM-DD or YYYYMMDD"
         raise TermError(
             f"{name}: there is no such date or time; one is written {single}, and a range LOW..HIGH"
         )
-    shape = _iso if name in TEXT_MOMENTS else str
-    low = None if ends[0] is None else shape(_first(vr, ends[0]))
-    high = None if ends[1] is None else _last(vr, shape(ends[1]))
+    shape = _format_iso if name in TEXT_MOMENTS else str
+    low = None if ends[0] is None else shape(_complete_first(vr, ends[0]))
+    high = None if ends[1] is None else _complete_last(vr, shape(ends[1]))
     if low is not None and high is not None and low > high:
         raise TermError(f"{name}: the range ends before it begins")
     return Between(low, high)
 
 
-def _ends(value: str, read: Callable[[str], str | None]) -> tuple[str | None, str | None] | None:
+def _parse_ends(
+    value: str, read: Callable[[str], str | None]
+) -> tuple[str | None, str | None] | None:
     """Both ends of a range, the same for a single value, None for an open one; None for neither.
 
     A dash may also be part of a date or the sign of an offset: so the whole is read first, and then
@@ -240,7 +244,7 @@ def _ends(value: str, read: Callable[[str], str | None]) -> tuple[str | None, st
     return None
 
 
-def _moment(name: str, vr: str, text: str) -> str | None:
+def _parse_moment(name: str, vr: str, text: str) -> str | None:
     """The digits of a date or time that exists, as precise as it is written; None for no such."""
     digits = make_comparable(vr, text)
     if vr == "DA" and re.fullmatch("[0-9]{4}(?:-[0-9]{2})?", text):
@@ -249,10 +253,12 @@ def _moment(name: str, vr: str, text: str) -> str | None:
         # ``timestamp`` has no offset, ``created`` is UTC: another would mean another moment.
         plain = text.removesuffix("Z") if name == "created" else text
         digits = make_comparable("DT", plain) if MOMENT.fullmatch(plain) else None
-    return digits if digits and _exists(f"20000101{digits}" if vr == "TM" else digits) else None
+    return (
+        digits if digits and _is_moment(f"20000101{digits}" if vr == "TM" else digits) else None
+    )
 
 
-def _exists(digits: str) -> bool:
+def _is_moment(digits: str) -> bool:
     month, day = (int(digits[i : i + 2] or 1) for i in (4, 6))
     hour, minute, second = (int(digits[i : i + 2] or 0) for i in (8, 10, 12))
     try:
@@ -263,7 +269,7 @@ def _exists(digits: str) -> bool:
     return True
 
 
-def _first(vr: str, digits: str) -> str:
+def _complete_first(vr: str, digits: str) -> str:
     """The beginning of the period that the digits name, in the shortest text.
 
     A stored value that is less precise stands for its beginning too, and sorts before what is
@@ -282,12 +288,12 @@ def _first(vr: str, digits: str) -> str:
     return whole
 
 
-def _last(vr: str, text: str) -> str:
+def _complete_last(vr: str, text: str) -> str:
     """What no text within the period that ``text`` names comes after."""
     return text + "1231"[len(text) - 4 :] if vr == "DA" else text + AFTER
 
 
-def _iso(digits: str) -> str:
+def _format_iso(digits: str) -> str:
     """Digits of a moment as ``timestamp`` and ``created`` write them."""
     date = "-".join(filter(None, (digits[:4], digits[4:6], digits[6:8])))
     clock = ":".join(filter(None, (digits[8:10], digits[10:12], digits[12:])))

@@ -67,7 +67,7 @@ def read_secret(path: Path) -> SiteSecret | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
-        raise _malformed(str(path)) from None
+        raise _make_malformed(str(path)) from None
     except OSError as error:
         raise SettingsError(f"The site secret {path} can't be read: {error.strerror}.") from None
 
@@ -102,13 +102,13 @@ def _parse(text: str, where: str) -> bytes:
     try:
         value = bytes.fromhex(text.strip())
     except ValueError:
-        raise _malformed(where) from None
+        raise _make_malformed(where) from None
     if len(value) < _BYTES:
-        raise _malformed(where)
+        raise _make_malformed(where)
     return value
 
 
-def _malformed(where: str) -> SettingsError:
+def _make_malformed(where: str) -> SettingsError:
     return SettingsError(
         f"The site secret in {where} is malformed: 64 hex digits are wanted, as `deid-hooks init`"
         " writes them."

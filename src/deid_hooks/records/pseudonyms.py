@@ -54,7 +54,7 @@ class Pseudonyms:
         original = original.strip("\0 ")
         if not original:
             return ""
-        number = int.from_bytes(self._keyed("uid", original)[:16])
+        number = int.from_bytes(self._draw("uid", original)[:16])
         number = number & ~(0xF << 76) | 0x8 << 76  # the version
         number = number & ~(0x3 << 62) | 0x2 << 62  # the variant
         return f"2.25.{number}"
@@ -69,7 +69,7 @@ class Pseudonyms:
         patient_id, issuer = identity = normalise_identity(patient_id, issuer)
         if identity in self.labels:
             return self.labels[identity]
-        return f"SUBJ-{self._characters(10, 'label', patient_id, issuer)}" if patient_id else ""
+        return f"SUBJ-{self._spell(10, 'label', patient_id, issuer)}" if patient_id else ""
 
     def token(self, purpose: str, value: str, length: int) -> str:
         """Return ``length`` letters and digits for ``value``; empty for an empty one.
@@ -78,19 +78,19 @@ class Pseudonyms:
         Raises ValueError for a length over 51.
         """
         value = value.strip("\0 ")
-        return self._characters(length, "token", purpose, value) if value else ""
+        return self._spell(length, "token", purpose, value) if value else ""
 
     def seed(self, purpose: str) -> str:
         """Return 64 hex digits to seed an engine that makes its own pseudonyms."""
-        return self._keyed("seed", purpose).hex()
+        return self._draw("seed", purpose).hex()
 
-    def _characters(self, length: int, *parts: str) -> str:
+    def _spell(self, length: int, *parts: str) -> str:
         if not 0 < length <= _MOST_CHARACTERS:
             raise ValueError(f"a pseudonym has 1 to {_MOST_CHARACTERS} characters")
-        number = int.from_bytes(self._keyed(*parts))
+        number = int.from_bytes(self._draw(*parts))
         return "".join(_ALPHABET[number >> 5 * place & 31] for place in range(length))
 
-    def _keyed(self, *parts: str) -> bytes:
+    def _draw(self, *parts: str) -> bytes:
         # Each part is preceded by its length, so that no two lists of parts look the same.
         encoded = [part.encode("utf-8", "surrogatepass") for part in (self.project, *parts)]
         message = b"".join(b"%d:%b" % (len(part), part) for part in encoded)

@@ -317,7 +317,7 @@ def prepare_series(
         initargs=(work,),
     ) as pool:
         try:
-            yield from _in_order(pool, series, ahead=2 * work.jobs)
+            yield from _yield_in_order(pool, series, ahead=2 * work.jobs)
         except BrokenProcessPool:
             raise DeidHooksError(
                 "A worker process died; what was not sent yet is not sent. Run the upload again."
@@ -326,7 +326,7 @@ def prepare_series(
             pool.shutdown(cancel_futures=True)
 
 
-def _in_order(
+def _yield_in_order(
     pool: ProcessPoolExecutor, series: Iterable[Sequence[Path]], ahead: int
 ) -> Iterator[list[Staged | Refused]]:
     """Yield series after series; workers are at most some chunks ahead: staging takes room."""

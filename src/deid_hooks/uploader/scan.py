@@ -126,8 +126,8 @@ def _read_series(path: Path) -> tuple[str, str, str, str] | LeftOut:
             if not begins_as_dicom(head):
                 return LeftOut(path, "no DICOM", NO_DICOM)
             dataset = _read_header(file)
-        sop_class, sop_instance, study, series = (_text(dataset, tag) for tag in _UIDS)
-        patient_id, issuer = (_text(dataset, tag) for tag in _PATIENT)
+        sop_class, sop_instance, study, series = (_read_text(dataset, tag) for tag in _UIDS)
+        patient_id, issuer = (_read_text(dataset, tag) for tag in _PATIENT)
         media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     except OSError as error:
         return LeftOut(path, "refused", explain_os_error(error))
@@ -165,7 +165,7 @@ def _read_header(file: BinaryIO) -> FileDataset:
     )
 
 
-def _text(dataset: FileDataset, tag: BaseTag | int) -> str:
+def _read_text(dataset: FileDataset, tag: BaseTag | int) -> str:
     return str(dataset[tag].value or "") if tag in dataset else ""
 
 
