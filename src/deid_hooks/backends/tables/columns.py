@@ -40,16 +40,22 @@ SHORT_LIMIT = 500
 KEYWORD_LIMIT = 128
 """Characters of a keyword that they take beside a value."""
 
-LIMITS = {ColumnType.TEXT: None, ColumnType.SHORT: SHORT_LIMIT, ColumnType.KEYWORD: KEYWORD_LIMIT}
+LIMITS = {
+    ColumnType.TEXT: None,
+    ColumnType.SHORT: SHORT_LIMIT,
+    ColumnType.KEYWORD: KEYWORD_LIMIT,
+}
+
+SERVER_COLUMNS = ("exact", "odd", "size", "rows_digest", "last")
+"""Columns that only database servers have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; ``server`` if only database servers have it."""
+    """A column, and what it holds."""
 
     name: str
     type: ColumnType = ColumnType.TEXT
-    server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +76,14 @@ class Table:
 
     @property
     def texts(self) -> tuple[Column, ...]:
-        """The columns of text that every database has, in their order."""
+        """The columns of text, in their order."""
         return tuple(column for column in self.columns if column.type in LIMITS)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all columns that SQLite has, in their order, the key first."""
         keys = ("key", "entry") if self.part else (self.key,) if self.key else ()
-        return (*keys, *(column.name for column in self.columns if not column.server))
+        return (*keys, *(c.name for c in self.columns if c.name not in SERVER_COLUMNS))
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -113,136 +119,88 @@ ENTRY_TEXTS = (
 column comes last, so that what was written before keeps its meaning."""
 
 
-def _texts(*names: str, short: tuple[str, ...] = ()) -> tuple[Column, ...]:
-    indexed = ("id", "log_id", *short)
-    return tuple(
-        Column(name, ColumnType.SHORT if name in indexed else ColumnType.TEXT) for name in names
-    )
+_SHORT: tuple[str, ...] = (
+    "id",
+    "log_id",
+    "uid",
+    "deid_uid",
+    "SOPInstanceUID",
+    "deid_SOPInstanceUID",
+    "value",
+)
+_SHORT += (*INDEXED_COLUMNS, "word", "patient", "seal", "name")
+_TYPES = {
+    **dict.fromkeys(_SHORT, ColumnType.SHORT),
+    **dict.fromkeys(("exact", "rows_digest"), ColumnType.BYTES),
+    **dict.fromkeys(("odd", "part", "lifted", "version"), ColumnType.FLAG),
+    **dict.fromkeys(("size", "large", "last"), ColumnType.NUMBER),
+    "keyword": ColumnType.KEYWORD,
+}
 
 
-_EXACT = Column("exact", ColumnType.BYTES, server=True)
-_UIDS = ("SOPInstanceUID", "deid_SOPInstanceUID")
+def _define(names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, _TYPES.get(name, ColumnType.TEXT)) for name in names.split())
+
+
+def _define_part(name: str, columns: str, *indexes: str) -> Table:
+    split = tuple(tuple(index.split()) for index in indexes)
+    return Table(name, "key", _define(columns), split, part=True, identifying=True)
+
+
+_ACCESS = "id at who origin action asked log_ids reason salt commitment exact"
 
 _TABLES = (
     Table(
         "deid_log",
         "seq",
-        (
-            *_texts(*ENTRY_TEXTS, short=INDEXED_COLUMNS),
-            _EXACT,
-            Column("odd", ColumnType.FLAG, server=True),
-            Column("size", ColumnType.NUMBER, server=True),
-            Column("rows_digest", ColumnType.BYTES, server=True),
-        ),
-        indexes=tuple((name,) for name in (*INDEXED_COLUMNS, "odd")),
+        _define(f"{' '.join(ENTRY_TEXTS)} exact odd size rows_digest"),
+        tuple((name,) for name in (*INDEXED_COLUMNS, "odd")),
         unique="id",
         identifying=True,
     ),
-    Table(
+    _define_part(
         "deid_instance",
-        "key",
-        (*_texts(*_UIDS, "originals", short=_UIDS), _EXACT),
-        indexes=tuple((name,) for name in _UIDS),
-        part=True,
-        identifying=True,
+        "SOPInstanceUID deid_SOPInstanceUID originals exact",
+        "SOPInstanceUID",
+        "deid_SOPInstanceUID",
     ),
-    Table(
-        "deid_uid",
-        "key",
-        (*_texts("deid_uid", "uid", short=("deid_uid", "uid")), _EXACT),
-        indexes=(("deid_uid",), ("uid",)),
-        part=True,
-        identifying=True,
-    ),
+    _define_part("deid_uid", "deid_uid uid exact", "deid_uid", "uid"),
     # Values of a field beyond the one in the column; with part = 1, other forms of a value that
     # a search term may have, such as one of several that stand in it.
-    Table(
-        "deid_value",
-        "key",
-        (
-            Column("keyword", ColumnType.KEYWORD),
-            Column("value", ColumnType.SHORT),
-            _EXACT,
-            Column("part", ColumnType.FLAG),
-        ),
-        indexes=(("keyword", "value"),),
-        part=True,
-        identifying=True,
-    ),
+    _define_part("deid_value", "keyword value exact part", "keyword value"),
     # With the entry in the index, so that people of one common name are found in it alone.
-    Table(
-        "deid_word",
-        "key",
-        (Column("word", ColumnType.SHORT),),
-        indexes=(("word", "entry"),),
-        part=True,
-        identifying=True,
-    ),
-    Table(
-        "deid_large",
-        "key",
-        (Column("large", ColumnType.NUMBER),),
-        indexes=(("large",),),
-        part=True,
-        identifying=True,
-    ),
+    _define_part("deid_word", "word", "word entry"),
+    _define_part("deid_large", "large", "large"),
     Table(
         "deid_log_large",
         "key",
-        (Column("digest", ColumnType.SHORT), _EXACT, Column("value", ColumnType.BYTES)),
-        indexes=(("digest",),),
+        (*_define("digest exact"), Column("value", ColumnType.BYTES)),
+        (("digest",),),
         identifying=True,
     ),
     Table(
         "deid_log_upload",
         "seq",
-        (*_texts("log_id", "at", "event", "destination", "uploader"), _EXACT),
-        indexes=(("log_id",),),
+        _define("log_id at event destination uploader exact"),
+        (("log_id",),),
     ),
-    Table(
-        "deid_log_access",
-        "seq",
-        (
-            *_texts("id", "at", "who", "origin", "action", "asked", "log_ids", "reason"),
-            *_texts("salt", "commitment"),
-            _EXACT,
-        ),
-        unique="id",
-        identifying=True,
-    ),
+    Table("deid_log_access", "seq", _define(_ACCESS), unique="id", identifying=True),
     Table(
         "deid_log_tombstone",
         "seq",
-        (*_texts("id", "created", "destinations", "at", "who", "reason"), _EXACT),
+        _define("id created destinations at who reason exact"),
         unique="id",
     ),
     Table(
         "deid_log_block",
         "seq",
-        (
-            *_texts("id", "at", "patient", "project", "who", "reason", short=("patient",)),
-            Column("lifted", ColumnType.FLAG),
-            _EXACT,
-        ),
-        indexes=(("patient",),),
+        _define("id at patient project who reason lifted exact"),
+        (("patient",),),
         unique="id",
     ),
-    Table("deid_log_chain", "seq", (Column("seal", ColumnType.SHORT),)),
-    Table(
-        "deid_log_migration",
-        "",
-        (Column("name", ColumnType.SHORT), Column("applied_at")),
-        unique="name",
-    ),
-    Table(
-        "deid_log_store",
-        "",
-        (
-            Column("id", ColumnType.SHORT),
-            Column("version", ColumnType.FLAG),
-            Column("last", ColumnType.NUMBER, server=True),
-        ),
-    ),
+    Table("deid_log_chain", "seq", _define("seal")),
+    Table("deid_log_migration", "", _define("name applied_at"), unique="name"),
+    Table("deid_log_store", "", _define("id version last")),
 )
 
 TABLES = {table.name: table for table in _TABLES}
