@@ -24,6 +24,7 @@ PUBLIC = {
     "deid_hooks.backends": """
         AccessRow AppendUnknown Block Deadline Entry Erasure ForkedProcess Forgotten IdConflict
         Instance Key LATER_FIELDS LogBackend LogError LogUnavailable NoAnswer NotAllowed
+        NotPrivate read_private
         ObjectCodec Page Query Receipt Record Seal SettingsError Statistics Tombstone Turn
         UploadEvent WRONG_FORM Worker call_store call_within count_fitting decode_query
         decode_record decode_text encode_query encode_record encode_text erase_terms

@@ -17,13 +17,16 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
 from deid_hooks.admin.lookup import Directory, identify_person, merge_originals
-from deid_hooks.dicom.dictionary import lookup_tag, name_element
+from deid_hooks.dicom.dictionary import (
+    join_name_groups,
+    lookup_tag,
+    name_element,
+)
 from deid_hooks.dicom.encoding import TEXT_VRS
 from deid_hooks.dicom.restore import unstamp
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance
 
-_SOP_INSTANCE_UID, _SERIES_INSTANCE_UID = 0x00080018, 0x0020000E
 _DICOM_ROOT = "1.2.840.10008."  # of UIDs that the standard defines, which nobody changes
 
 
@@ -174,7 +177,6 @@ def belongs_to_study(path: str) -> bool:
 
 
 _UTF_8 = "ISO_IR 192"
-_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def put_originals(dataset: Dataset, originals: Mapping[str, Any]) -> tuple[str, ...]:
@@ -207,7 +209,7 @@ def _make_element(tag: int, element: Mapping[str, Any]) -> DataElement | None:
             return DataElement(tag, vr, DicomSequence(map(_make_item, element.get("Value", ()))))
         if "Value" in element:
             values = element["Value"]
-            text = "\\".join(map(_join_name, values)) if vr in TEXT_VRS else None
+            text = "\\".join(map(join_name_groups, values)) if vr in TEXT_VRS else None
             return DataElement(tag, vr, values if text is None else text)
         binary = b64decode(element["InlineBinary"]) if "InlineBinary" in element else None
         return DataElement(tag, vr, binary)
@@ -223,12 +225,6 @@ def _make_item(elements: Mapping[str, Any]) -> Dataset:
             raise ValueError
         item[made.tag] = made
     return item
-
-
-def _join_name(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "=".join(value.get(group, "") for group in _NAME_GROUPS).rstrip("=")
-    return "" if value is None else str(value)
 
 
 def _is_ascii(value: Any) -> bool:

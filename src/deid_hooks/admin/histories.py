@@ -15,7 +15,7 @@ from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from deid_hooks.dicom.dictionary import lookup_tag, lookup_vr
+from deid_hooks.dicom.dictionary import SERIES_INSTANCE_UID, SOP_INSTANCE_UID, lookup_tag, lookup_vr
 from deid_hooks.dicom.difference import Changes, changes
 from deid_hooks.dicom.encoding import TEXT_VRS
 from deid_hooks.errors import DeidHooksError, UnusableDataset
@@ -25,8 +25,6 @@ IMPORTED_BY = "import "
 
 UNKNOWN_UID = "ReferencedSOPInstanceUID"
 """The keyword of a UID of which nobody noted what it is the UID of."""
-
-_INSTANCE_UID = 0x00080018
 
 
 class UnreadableHistory(DeidHooksError):
@@ -52,7 +50,7 @@ def compare_values(before: Mapping[int, str], after: Mapping[int, str]) -> Chang
 
     Raises UnusableDataset where one of them has no SOPInstanceUID.
     """
-    if not after.get(_INSTANCE_UID):
+    if not after.get(SOP_INSTANCE_UID):
         raise UnusableDataset("the de-identified instance has no SOPInstanceUID")
     return changes(_make_dataset(before), _make_dataset(after))
 
@@ -60,7 +58,7 @@ def compare_values(before: Mapping[int, str], after: Mapping[int, str]) -> Chang
 def convert_pair(pair: Pair) -> Changes:
     """Return a pair as the changes of an instance that has nothing else."""
     tag = lookup_tag(pair.keyword) or 0
-    nameless = {_INSTANCE_UID: "1.2"}
+    nameless = {SOP_INSTANCE_UID: "1.2"}
     return compare_values({**nameless, tag: pair.original}, {**nameless, tag: pair.deid})
 
 
@@ -124,7 +122,6 @@ def _strip_quotes(cell: str) -> str:
     return written[1] if written else cell.strip()
 
 
-_SERIES = 0x0020000E
 _MOST_WAITING = 10_000
 
 
@@ -138,10 +135,10 @@ def read_flywheel(path: Path, counts: Counter[str]) -> Iterator[list[Changes]]:
         except UnusableDataset:
             counts["not understood"] += 1
             continue
-        if gathered and before.get(_SERIES, "") != series:
+        if gathered and before.get(SERIES_INSTANCE_UID, "") != series:
             yield gathered
             gathered = []
-        series = before.get(_SERIES, "")
+        series = before.get(SERIES_INSTANCE_UID, "")
         gathered.append(found)
     if gathered:
         yield gathered

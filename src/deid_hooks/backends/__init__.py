@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         NotAllowed,
         SettingsError,
     )
-    from deid_hooks.files import put_file
+    from deid_hooks.files import NotPrivate, put_file, read_private
     from deid_hooks.query.conditions import Query
     from deid_hooks.query.json_codec import decode_query, encode_query
     from deid_hooks.records.chain import erase_terms
@@ -82,6 +82,7 @@ __all__ = [
     "LogUnavailable",
     "NoAnswer",
     "NotAllowed",
+    "NotPrivate",
     "ObjectCodec",
     "Page",
     "Query",
@@ -113,6 +114,7 @@ __all__ = [
     "make_readable",
     "make_tombstone",
     "put_file",
+    "read_private",
     "seal_new",
     "select_new",
 ]

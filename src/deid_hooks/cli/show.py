@@ -26,6 +26,7 @@ from deid_hooks.cli.output import (
     say,
     write_rows,
 )
+from deid_hooks.dicom.dictionary import join_name_groups
 
 if TYPE_CHECKING:
     from deid_hooks.log import Log
@@ -231,11 +232,4 @@ def _describe_element(element: Mapping[str, Any] | None) -> str:
     values = element.get("Value", [])
     if element["vr"] == "SQ":
         return f"({len(values)} items)"
-    return "\\".join(map(_join_name, values))
-
-
-def _join_name(value: Any) -> str:
-    if isinstance(value, Mapping):
-        groups = (value.get(g, "") for g in ("Alphabetic", "Ideographic", "Phonetic"))
-        return "=".join(groups).rstrip("=")
-    return "" if value is None else str(value)
+    return "\\".join(map(join_name_groups, values))

@@ -28,6 +28,7 @@ from deid_hooks.destinations import (
     find_known,
     is_host,
 )
+from deid_hooks.dicom.dictionary import SOP_INSTANCE_UID
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -285,7 +286,6 @@ def _load_tls(options: dict[str, str]) -> ssl.SSLContext | None:
 
 _MOST_KINDS = 63  # 128 contexts in an association (PS3.8, section 9.3.2), at most two for a kind
 _LONGEST_UID = 64  # PS3.5, section 9.1
-_SOP_INSTANCE_UID = 0x00080018
 
 
 class Kind(NamedTuple):
@@ -303,7 +303,7 @@ class Kind(NamedTuple):
 def read_kind(file: Outgoing) -> Kind | None:
     """Return what a file is; None if it has no UIDs that can be proposed."""
     with file.path.open("rb") as staged:
-        dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > _SOP_INSTANCE_UID)
+        dataset = read_partial(staged, stop_when=lambda tag, vr, length: tag > SOP_INSTANCE_UID)
     meta = dataset.file_meta
     sop_class = dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
     syntax = meta.get("TransferSyntaxUID")

@@ -82,6 +82,11 @@ def name_element(tag: int) -> str:
     return lookup_keyword(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def join_name_groups(name: Mapping[str, str]) -> str:
-    """Return a person's name of DICOM JSON as it is written in a file: ``Yamada=山田``."""
+def join_name_groups(name: object) -> str:
+    """Return a person's name of DICOM JSON as it is written in a file: ``Yamada=山田``.
+
+    Any other value is its text, none the empty one.
+    """
+    if not isinstance(name, Mapping):
+        return "" if name is None else str(name)
     return "=".join(name.get(group, "") for group in NAME_GROUPS).rstrip("=")

@@ -23,15 +23,17 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from deid_hooks import Pseudonyms, SettingsError
+from deid_hooks.dicom.dictionary import (
+    ACCESSION_NUMBER,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SPECIFIC_CHARACTER_SET,
+)
 from deid_hooks.engines import add_method, mark_identity_removed, renew_file_meta
 
 METHOD = "PS3.15 2026c Basic Profile, deid-hooks with dicom-anonymizer"
 _TABLE = "dicomfields_2026c"
 
-_SPECIFIC_CHARACTER_SET = 0x00080005
-_ACCESSION_NUMBER = 0x00080050
-_PATIENT_NAME = 0x00100010
-_PATIENT_ID = 0x00100020
 _SYSTEMS = frozenset(("CodingSchemeUID", "ContextUID", "MappingResourceUID"))
 
 Rule = Callable[[Dataset, tuple[int, int]], None]
@@ -85,7 +87,7 @@ class BasicProfile:
 
     def _walk(self, dataset: Dataset, label: str, otherwise: Rule | None) -> None:
         """Apply the table to each attribute, and ``otherwise`` to those that it doesn't have."""
-        if _PATIENT_ID in dataset:
+        if PATIENT_ID in dataset:
             patient_id, issuer = _text(dataset, "PatientID"), _text(dataset, "IssuerOfPatientID")
             label = self._pseudonyms.label(patient_id, issuer)
         for tag in list(dataset.keys()):
@@ -95,15 +97,15 @@ class BasicProfile:
         self, dataset: Dataset, tag: BaseTag, label: str, otherwise: Rule | None
     ) -> None:
         number = int(tag)  # comparing a BaseTag is slow
-        if number == _SPECIFIC_CHARACTER_SET:
+        if number == SPECIFIC_CHARACTER_SET:
             return
         vr = _vr(dataset, tag)
         rule = self._find_rule(number)
         if rule is self._remove or _refuse_unknown(number):
             del dataset[tag]
-        elif number in (_PATIENT_ID, _PATIENT_NAME):
+        elif number in (PATIENT_ID, PATIENT_NAME):
             dataset[tag] = DataElement(tag, vr, label)
-        elif number == _ACCESSION_NUMBER:
+        elif number == ACCESSION_NUMBER:
             token = self._pseudonyms.token("AccessionNumber", _text(dataset, "AccessionNumber"), 12)
             dataset[tag] = DataElement(tag, vr, token)
         elif vr == "SQ":

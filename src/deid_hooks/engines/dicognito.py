@@ -15,9 +15,8 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from deid_hooks import Pseudonyms, SettingsError
+from deid_hooks.dicom.dictionary import PATIENT_ID
 from deid_hooks.engines import mark_identity_removed, renew_file_meta
-
-_PATIENT_ID = 0x00100020
 
 
 def engine(argument: str, pseudonyms: Pseudonyms) -> Dicognito:
@@ -59,7 +58,7 @@ class Dicognito:
         """Whether the library has nothing left to do for this attribute."""
         if not element.value:
             return True
-        if element.tag == _PATIENT_ID:
+        if element.tag == PATIENT_ID:
             # The issuer is the next attribute, so it is still the original here.
             issuer = str(dataset.get("IssuerOfPatientID") or "")
             element.value = self._pseudonyms.label(str(element.value), issuer)

@@ -253,9 +253,7 @@ def _parse_moment(name: str, vr: str, text: str) -> str | None:
         # ``timestamp`` has no offset, ``created`` is UTC: another would mean another moment.
         plain = text.removesuffix("Z") if name == "created" else text
         digits = make_comparable("DT", plain) if MOMENT.fullmatch(plain) else None
-    return (
-        digits if digits and _is_moment(f"20000101{digits}" if vr == "TM" else digits) else None
-    )
+    return digits if digits and _is_moment(f"20000101{digits}" if vr == "TM" else digits) else None
 
 
 def _is_moment(digits: str) -> bool:

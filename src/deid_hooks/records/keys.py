@@ -9,12 +9,11 @@ import hmac
 import json
 import os
 import secrets
-import stat
 from contextlib import suppress
 from pathlib import Path
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.files import fsync_folder, put_file
+from deid_hooks.files import NotPrivate, fsync_folder, put_file, read_private
 from deid_hooks.records.chain import _PURPOSE
 from deid_hooks.records.model import Entry
 from deid_hooks.records.pseudonyms import normalise_identity
@@ -58,14 +57,13 @@ def read_secret(path: Path) -> SiteSecret | None:
     if text := os.environ.get(VARIABLE):
         return SiteSecret(_parse(text, VARIABLE))
     try:
-        with path.open(encoding="ascii") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise SettingsError(
-                    f"Others may read the site secret {path}. Make it yours alone: chmod 600 {path}"
-                )
-            return SiteSecret(_parse(file.read(), str(path)))
+        return SiteSecret(_parse(read_private(path).decode("ascii"), str(path)))
     except FileNotFoundError:
         return None
+    except NotPrivate:
+        raise SettingsError(
+            f"Others may read the site secret {path}. Make it yours alone: chmod 600 {path}"
+        ) from None
     except UnicodeDecodeError:
         raise _make_malformed(str(path)) from None
     except OSError as error:

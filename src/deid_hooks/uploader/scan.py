@@ -19,16 +19,22 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from deid_hooks import UnusableDataset, normalise_identity
+from deid_hooks.dicom.dictionary import (
+    ISSUER_OF_PATIENT_ID,
+    PATIENT_ID,
+    SERIES_INSTANCE_UID,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
+    STUDY_INSTANCE_UID,
+)
 
 Kind = Literal["refused", "no DICOM"]
 
 _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
-_SOP_CLASS_UID = 0x00080016
-_SERIES_INSTANCE_UID = 0x0020000E
-_UIDS = (_SOP_CLASS_UID, 0x00080018, 0x0020000D, _SERIES_INSTANCE_UID)
-_PATIENT = (0x00100020, 0x00100021)
-_CHARACTER_SET = 0x00080005
-_WANTED: list[BaseTag | int] = [_CHARACTER_SET, *_UIDS, *_PATIENT]
+_UIDS = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
+_PATIENT = (PATIENT_ID, ISSUER_OF_PATIENT_ID)
+_WANTED: list[BaseTag | int] = [SPECIFIC_CHARACTER_SET, *_UIDS, *_PATIENT]
 # Groups 0002 and 0008, little and big endian: what a file without a prefix would begin with.
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 NO_DICOM = "it doesn't begin as DICOM does"
@@ -159,7 +165,7 @@ def _read_header(file: BinaryIO) -> FileDataset:
     file.seek(0)
     return read_partial(
         file,
-        stop_when=lambda tag, vr, length: tag > _SERIES_INSTANCE_UID,
+        stop_when=lambda tag, vr, length: tag > SERIES_INSTANCE_UID,
         force=True,
         specific_tags=_WANTED,
     )

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import ssl
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,8 +32,10 @@ from deid_hooks.backends import (
     LogUnavailable,
     NoAnswer,
     NotAllowed,
+    NotPrivate,
     Worker,
     call_within,
+    read_private,
 )
 
 _VARIABLE = "DEID_HOOKS_TOKEN"
@@ -83,12 +84,11 @@ def read_token() -> str:
     named = os.environ.get("DEID_HOOKS_CONFIG")
     path = (Path(named) if named else find_config_file()).with_name(_FILE_NAME)
     try:
-        with path.open(encoding="ascii") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise LogUnavailable(
-                    f"others may read the token {path}", f"make it yours alone: chmod 600 {path}"
-                )
-            return _check_token(file.read().strip(), str(path))
+        return _check_token(read_private(path).decode("ascii").strip(), str(path))
+    except NotPrivate:
+        raise LogUnavailable(
+            f"others may read the token {path}", f"make it yours alone: chmod 600 {path}"
+        ) from None
     except FileNotFoundError:
         raise LogUnavailable(
             "there is no token for the service of the log",

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from deid_hooks.dicom.capture import format_iso
-from deid_hooks.dicom.dictionary import lookup_tag, lookup_vr
+from deid_hooks.dicom.dictionary import NAME_GROUPS, lookup_tag, lookup_vr
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.json_codec import describe_list, describe_object
 from deid_hooks.records.keys import (
@@ -45,7 +45,6 @@ DESTINATION = "flywheel:"
 _TAG = re.compile("[0-9A-Fa-f]{8}")
 _VR = re.compile("[A-Z]{2}")
 _PATIENT = ("PatientID", "IssuerOfPatientID")
-_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _VALUE_MEMBERS = ("Value", "InlineBinary", "BulkDataURI")
 _DEEPEST = 20
 _KNOWN_SECONDS = 60.0
@@ -103,7 +102,7 @@ def _make_originals(fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _split_name(value: str) -> dict[str, str]:
-    groups = zip(_NAME_GROUPS, value.split("=", 2), strict=False)
+    groups = zip(NAME_GROUPS, value.split("=", 2), strict=False)
     return {name: group for name, group in groups if group}
 
 
@@ -160,7 +159,7 @@ def _read_value(vr: str, value: Any, depth: int) -> Any:
 
 def _is_name(value: dict[str, Any]) -> bool:
     groups = value.values()
-    return not value.keys() - set(_NAME_GROUPS) and all(isinstance(g, str) for g in groups)
+    return not value.keys() - set(NAME_GROUPS) and all(isinstance(g, str) for g in groups)
 
 
 def _describe_elements(element: Schema) -> Schema:
@@ -174,7 +173,7 @@ def _describe_element(vr: Schema, value: Schema) -> Schema:
 
 
 _ELEMENT = make_reference("Element")
-_NAME = describe_object(dict.fromkeys(_NAME_GROUPS, STRING), _NAME_GROUPS)
+_NAME = describe_object(dict.fromkeys(NAME_GROUPS, STRING), NAME_GROUPS)
 _OTHER_VR = {"type": "string", "pattern": "^([A-OQ-RT-Z][A-Z]|P[A-MO-Z]|S[A-PR-Z])$"}
 
 ELEMENT: Schema = {

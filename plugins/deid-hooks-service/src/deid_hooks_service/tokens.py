@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import secrets
-import stat
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deid_hooks.errors import NotAllowed, SettingsError
+from deid_hooks.files import NotPrivate, put_file, read_private
 from deid_hooks.records.model import read_clock
 from deid_hooks.settings import find_config_file
 
@@ -160,14 +160,13 @@ class Tokens:
 
     def _load(self) -> list[Token]:
         try:
-            with self.path.open(encoding="utf-8") as file:
-                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise SettingsError(
-                        f"Others may read the tokens {self.path}. Make the file the service's"
-                        f" alone: chmod 600 {self.path}"
-                    )
-                rows = json.load(file)
+            rows = json.loads(read_private(self.path))
             return [Token(**{**row, "projects": tuple(row["projects"])}) for row in rows]
+        except NotPrivate:
+            raise SettingsError(
+                f"Others may read the tokens {self.path}. Make the file the service's alone:"
+                f" chmod 600 {self.path}"
+            ) from None
         except OSError as error:
             raise self._unusable(error) from None
         except (ValueError, TypeError, KeyError):
@@ -181,7 +180,8 @@ class Tokens:
             with self._locked():
                 tokens = list(self.all())
                 yield tokens
-                self._write(json.dumps([asdict(token) for token in tokens], indent=1))
+                text = json.dumps([asdict(token) for token in tokens], indent=1)
+                put_file(self.path, text.encode(), os.replace)
         except OSError as error:
             raise self._unusable(error) from None
 
@@ -193,18 +193,6 @@ class Tokens:
             yield
         finally:
             os.close(lock)
-
-    def _write(self, text: str) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
-        try:
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(file)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _unusable(self, error: OSError) -> SettingsError:
         return SettingsError(f"The file of tokens {self.path} can't be used: {error.strerror}.")
