@@ -84,7 +84,7 @@ class Query:
     terms: tuple[Term, ...]
 
     def matches(self, entry: Entry) -> bool:
-        """Whether this entry is found: the meaning that every backend keeps to."""
+        """Return whether this entry is found: the meaning that every backend keeps to."""
         return all(_matches(term, entry) for term in self.terms)
 
 
@@ -107,7 +107,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def find_vr(name: str) -> str:
-    """The VR that decides how a term of this name matches; ``""`` where nothing tells it.
+    """Return the VR that decides how a term of this name matches; ``""`` where nothing tells it.
 
     The dictionary decides, not the VR in a file: one name means one thing. Of several possible
     VRs it is the first, and ``""`` for private and unknown tags, which match as plain text.
@@ -120,7 +120,7 @@ def find_vr(name: str) -> str:
 
 
 def meets(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
-    """Whether one of these values of an attribute meets the condition.
+    """Return whether one of these values of an attribute meets the condition.
 
     ``values`` are the distinct values of the attribute, multi-valued ones as ``a\\b``; None is a
     value that isn't kept as text, which meets nothing.
@@ -148,7 +148,7 @@ def meets(condition: Condition, vr: str, values: Sequence[str | None]) -> bool:
 
 
 def split_forms(vr: str, text: str) -> tuple[str, ...]:
-    """What a value is compared as: the whole, and each of its values that isn't empty."""
+    """Return what a value is compared as: the whole, and each of its values that isn't empty."""
     text = make_readable(text)
     if "\\" not in text or vr in _SINGLE_VALUED_VRS:
         return (text,)
@@ -156,7 +156,7 @@ def split_forms(vr: str, text: str) -> tuple[str, ...]:
 
 
 def collect_values(term: Term, entry: Entry) -> tuple[str | None, ...]:
-    """What an entry holds for the attribute of a term, as :func:`meets` takes it."""
+    """Return what an entry holds for the attribute of a term, as :func:`meets` takes it."""
     name = term.name
     if term.side == "entry":
         return _collect_own(name, entry)

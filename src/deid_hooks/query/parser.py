@@ -81,7 +81,7 @@ def parse_terms(texts: Sequence[str]) -> Query:
 
 
 def parse_attribute(text: str) -> Term:
-    """The attribute that ``text`` names, as a term without conditions: a column to show.
+    """Return the attribute that ``text`` names, as a term without conditions: a column to show.
 
     ``StudyDate``, ``deid:PatientID``, ``00100010``, ``timestamp``. TermError if it names none.
     """
@@ -92,12 +92,12 @@ def parse_attribute(text: str) -> Term:
 
 
 def is_bare(text: str) -> bool:
-    """Whether a term is words of a name, with no keyword before them."""
+    """Return whether a term is words of a name, with no keyword before them."""
     return _TERM.fullmatch(text) is None
 
 
 def read_terms(lines: Iterable[str]) -> tuple[str, ...]:
-    """The terms in a file or on standard input: one a line, without blank lines and # comments."""
+    """Return the terms in a file or on standard input: one a line, without blanks and comments."""
     # The byte order mark, with which some editors begin a file, would turn a keyword into a name.
     texts = (line.removeprefix("\ufeff").rstrip("\r\n") for line in lines)
     return tuple(text for text in texts if text.strip() and not text.lstrip().startswith("#"))
@@ -109,7 +109,7 @@ def _parse_term(text: str, number: int, conditions: bool = True) -> Term:
         if text.lstrip().lower().startswith("deid:"):
             raise TermError(f"term {number}: deid: needs a keyword, as in deid:PatientID=VALUE")
         return Term("original", "PatientName", (_parse_words(text, number),))
-    name = _name(written, number)
+    name = _find_name(written, number)
     side: Side = "entry" if name in ENTRY_FIELDS else "original"
     if written["deid"]:
         if not _has_deidentified(name):
@@ -123,8 +123,8 @@ def _parse_term(text: str, number: int, conditions: bool = True) -> Term:
     )
 
 
-def _name(written: re.Match[str], number: int) -> str:
-    """The name of the attribute in the one spelling that a Term has."""
+def _find_name(written: re.Match[str], number: int) -> str:
+    """Return the name of the attribute in the one spelling that a Term has."""
     if written["private"]:
         creator = written["creator"].strip('"').strip()
         return f'({written["group"].upper()},"{creator}",{written["number"].upper()})'
@@ -132,18 +132,18 @@ def _name(written: re.Match[str], number: int) -> str:
         tag = int(re.sub("[^0-9A-Fa-f]", "", written["tag"]), 16)
         return lookup_keyword(tag) or f"{tag:08X}"
     keyword = written["keyword"].lower()
-    if keyword in _find_known():
-        return _find_known()[keyword]
+    if keyword in _list_known():
+        return _list_known()[keyword]
     # What is like no keyword may be a name with "=" in it, and no message shows a name.
-    near = difflib.get_close_matches(keyword, _find_known(), n=1, cutoff=0.75)
+    near = difflib.get_close_matches(keyword, _list_known(), n=1, cutoff=0.75)
     if near:
-        meant = _find_known()[near[0]]
+        meant = _list_known()[near[0]]
         raise TermError(f"unknown keyword {written['keyword']}: did you mean {meant}?")
     raise TermError(f"term {number}: neither DICOM nor the log has the keyword before the =")
 
 
 @cache
-def _find_known() -> dict[str, str]:
+def _list_known() -> dict[str, str]:
     return {name.lower(): name for name in (*list_keywords(), *FLYWHEEL_KEYWORDS, *ENTRY_FIELDS)}
 
 
@@ -174,7 +174,7 @@ def _parse_conditions(name: str, value: str, literal: bool) -> tuple[Condition, 
     if not literal and value and not value.strip("*"):
         return (UNIVERSAL,)
     if name == "id":
-        return (_log_id(value),)
+        return (_parse_id(value),)
     if literal or not value:
         return (Equal(fold(value) if folded else value, folded),)
     if "*" in value or "?" in value:
@@ -185,44 +185,44 @@ def _parse_conditions(name: str, value: str, literal: bool) -> tuple[Condition, 
         pattern = re.sub(r"\*+", "*", value)
         return (Wildcard(fold(pattern) if folded else pattern, folded),)
     if name in TEXT_MOMENTS or vr in ("DA", "DT", "TM"):
-        return (_make_between(name, vr, value),)
+        return (_parse_range(name, vr, value),)
     if vr == "UI":
         uids = filter(None, (uid.strip() for uid in re.split(r"[,\\]", value)))
         return tuple(Equal(uid) for uid in uids) or (Equal(value),)
     return (Equal(fold(value) if folded else value, folded),)
 
 
-def _log_id(value: str) -> Equal:
+def _parse_id(value: str) -> Equal:
     log_id = parse_log_id(value)
     if log_id is None:
         raise TermError("id takes one whole log id, 32 hex digits, with or without dashes")
     return Equal(log_id)
 
 
-def _make_between(name: str, vr: str, value: str) -> Between:
-    """A date, a time or a range of them (PS3.4 C.2.2.2.5)."""
+def _parse_range(name: str, vr: str, value: str) -> Between:
+    """Read a date, a time or a range of them (PS3.4 C.2.2.2.5)."""
 
     def read(text: str) -> str | None:
-        return _parse_moment(name, vr, text.strip())
+        return _read_moment(name, vr, text.strip())
 
-    ends = _parse_ends(value, read)
+    ends = _find_ends(value, read)
     if ends is None:
         single = "HH:MM:SS or HHMMSS" if vr == "TM" else "YYYY-MM-DD or YYYYMMDD"
         raise TermError(
             f"{name}: there is no such date or time; one is written {single}, and a range LOW..HIGH"
         )
-    shape = _format_iso if name in TEXT_MOMENTS else str
-    low = None if ends[0] is None else shape(_complete_first(vr, ends[0]))
-    high = None if ends[1] is None else _complete_last(vr, shape(ends[1]))
+    shape = _write_iso if name in TEXT_MOMENTS else str
+    low = None if ends[0] is None else shape(_find_first(vr, ends[0]))
+    high = None if ends[1] is None else _find_last(vr, shape(ends[1]))
     if low is not None and high is not None and low > high:
         raise TermError(f"{name}: the range ends before it begins")
     return Between(low, high)
 
 
-def _parse_ends(
+def _find_ends(
     value: str, read: Callable[[str], str | None]
 ) -> tuple[str | None, str | None] | None:
-    """Both ends of a range, the same for a single value, None for an open one; None for neither.
+    """Return both ends of a range, equal for a single value, None for an open one; None for none.
 
     A dash may also be part of a date or the sign of an offset: so the whole is read first, and then
     the dash is taken that has a moment, or nothing, on either side. No offset is taken for a year
@@ -244,8 +244,8 @@ def _parse_ends(
     return None
 
 
-def _parse_moment(name: str, vr: str, text: str) -> str | None:
-    """The digits of a date or time that exists, as precise as it is written; None for no such."""
+def _read_moment(name: str, vr: str, text: str) -> str | None:
+    """Return the digits of a date or time that exists, as precise as it is written, or None."""
     digits = make_comparable(vr, text)
     if vr == "DA" and re.fullmatch("[0-9]{4}(?:-[0-9]{2})?", text):
         digits = text.replace("-", "")
@@ -253,10 +253,10 @@ def _parse_moment(name: str, vr: str, text: str) -> str | None:
         # ``timestamp`` has no offset, ``created`` is UTC: another would mean another moment.
         plain = text.removesuffix("Z") if name == "created" else text
         digits = make_comparable("DT", plain) if MOMENT.fullmatch(plain) else None
-    return digits if digits and _is_moment(f"20000101{digits}" if vr == "TM" else digits) else None
+    return digits if digits and _exists(f"20000101{digits}" if vr == "TM" else digits) else None
 
 
-def _is_moment(digits: str) -> bool:
+def _exists(digits: str) -> bool:
     month, day = (int(digits[i : i + 2] or 1) for i in (4, 6))
     hour, minute, second = (int(digits[i : i + 2] or 0) for i in (8, 10, 12))
     try:
@@ -267,8 +267,8 @@ def _is_moment(digits: str) -> bool:
     return True
 
 
-def _complete_first(vr: str, digits: str) -> str:
-    """The beginning of the period that the digits name, in the shortest text.
+def _find_first(vr: str, digits: str) -> str:
+    """Return the beginning of the period that the digits name, in the shortest text.
 
     A stored value that is less precise stands for its beginning too, and sorts before what is
     written longer: ``10`` before ``1000``. For DA, which is always whole, the first day.
@@ -286,13 +286,13 @@ def _complete_first(vr: str, digits: str) -> str:
     return whole
 
 
-def _complete_last(vr: str, text: str) -> str:
-    """What no text within the period that ``text`` names comes after."""
+def _find_last(vr: str, text: str) -> str:
+    """Return what no text within the period that ``text`` names comes after."""
     return text + "1231"[len(text) - 4 :] if vr == "DA" else text + AFTER
 
 
-def _format_iso(digits: str) -> str:
-    """Digits of a moment as ``timestamp`` and ``created`` write them."""
+def _write_iso(digits: str) -> str:
+    """Write digits of a moment as ``timestamp`` and ``created`` write them."""
     date = "-".join(filter(None, (digits[:4], digits[4:6], digits[6:8])))
     clock = ":".join(filter(None, (digits[8:10], digits[10:12], digits[12:])))
     return f"{date}T{clock}" if clock else date

@@ -11,7 +11,7 @@ from deid_hooks.dicom.dictionary import join_name_groups, lookup_tag
 
 
 def find_values(name: str, document: str) -> Iterator[str | None]:
-    """The values of an attribute in JSON originals, at any depth, padded and without padding.
+    """Yield the values of an attribute in JSON originals, at any depth, padded and without padding.
 
     ``name`` is that of a :class:`~deid_hooks.query.conditions.Term`. None stands for a
     value that isn't kept as text.
@@ -34,43 +34,43 @@ def find_values(name: str, document: str) -> Iterator[str | None]:
 
     originals = json.loads(document)
     paths = ((path.rpartition(".")[2], element) for path, element in originals.items())
-    yield from _values_in(paths, wanted)
+    yield from _find_in(paths, wanted)
 
 
 def find_tag(name: str) -> int:
-    """The tag of a keyword, or of eight hex digits; 0 for a name that is no tag of DICOM's."""
+    """Return the tag of a keyword, or of eight hex digits; 0 for what is no tag of DICOM's."""
     return (lookup_tag(name) or 0) if not re.fullmatch("[0-9A-F]{8}", name) else int(name, 16)
 
 
-def _values_in(
+def _find_in(
     elements: Iterable[tuple[str, Any]], wanted: Callable[[str, dict[str, Any]], bool]
 ) -> Iterator[str | None]:
     for tag, element in elements:
         if not isinstance(element, dict):  # null: the original had none
             continue
         if wanted(tag, element):
-            yield from _texts(element)
+            yield from _list_texts(element)
         if element.get("vr") == "SQ":
             for item in element.get("Value", ()):
-                yield from _values_in(item.items(), wanted)
+                yield from _find_in(item.items(), wanted)
 
 
-def _texts(element: dict[str, Any]) -> Iterator[str | None]:
-    """One value, with the padding that the file had and without; None where there is no text."""
+def _list_texts(element: dict[str, Any]) -> Iterator[str | None]:
+    """Yield a value without the padding that the file had, and with it; None without text."""
     if "Value" not in element:
         yield "" if element.keys() <= {"vr", "creator"} else None
         return
     if element["vr"] == "SQ":
         yield None
         return
-    values = [_text(value) for value in element["Value"]]
+    values = [_join_groups(value) for value in element["Value"]]
     padded, plain = "\\".join(values), "\\".join(value.strip(" \0") for value in values)
     yield plain
     if padded != plain:
         yield padded
 
 
-def _text(value: Any) -> str:
+def _join_groups(value: Any) -> str:
     if isinstance(value, dict):
         return join_name_groups(value)
     return "" if value is None else str(value)
@@ -88,7 +88,7 @@ _OFFSET = re.compile(r"(?:Z|[+-](?:0[0-9]|1[0-4]):?[0-5][0-9])\Z")
 
 
 def make_comparable(vr: str, text: str) -> str | None:
-    """A stored value in the form of the ends of a range; None if it is in no range.
+    """Return a stored value in the form of the ends of a range; None if it is in no range.
 
     DA as ``20060801``, TM as ``101500.25``, DT as ``20060801101500.25``, each as precise as it is
     stored: text that has this form already is its own. Other text, ``timestamp`` and ``created``

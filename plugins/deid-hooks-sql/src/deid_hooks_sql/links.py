@@ -1,6 +1,7 @@
-"""Connections, each with the thread that it lives in, so that no caller waits longer than it wants.
+"""Connections, and the transactions on them.
 
-A process has its own: in a child that is forked, what it inherited leads nowhere.
+Each connection lives in a thread of its own, so that no caller waits longer than it wants. A
+process has its own connections: in a child that is forked, what it inherited leads nowhere.
 """
 
 from __future__ import annotations
@@ -9,14 +10,32 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from deid_hooks.deadline import Deadline, NoAnswer, Worker
-from deid_hooks.errors import Forgotten, IdConflict, LogError
-from deid_hooks_sql.database import Database, Rows, Statement
-from deid_hooks_sql.failures import Failed
+from deid_hooks.backends import (
+    AppendUnknown,
+    Deadline,
+    Forgotten,
+    IdConflict,
+    LogError,
+    LogUnavailable,
+    NoAnswer,
+    Record,
+    Turn,
+    Worker,
+)
+from deid_hooks.backends.tables.migrations import refuse_other
+from deid_hooks_sql.database import (
+    Committed,
+    Database,
+    Failed,
+    Kind,
+    Rows,
+    Statement,
+    make_unknown,
+)
 
 T = TypeVar("T")
 
@@ -45,15 +64,15 @@ class Link:
         self._worker = Worker("deid-hooks log")
 
     def run(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
-        """What ``job`` returns. Raises the LogError that it raises, Failed, or NoAnswer."""
-        return self._worker.run(deadline, lambda: self._translated(job, deadline))
+        """Return what ``job`` returns. Raises the LogError that it raises, Failed, or NoAnswer."""
+        return self._worker.run(deadline, lambda: self._run_translated(job, deadline))
 
     def fetch(self, statements: Sequence[Statement]) -> list[Rows]:
-        """The rows that each of the statements gives."""
+        """Return the rows of each of the statements."""
         return self.database.fetch(self._connection, statements)
 
     def rows(self, sql: str, *values: Any) -> Rows:
-        """The rows that one statement gives."""
+        """Return the rows of one statement."""
         return self.fetch([(sql, values)])[0]
 
     @property
@@ -61,7 +80,7 @@ class Link:
         return self._connection
 
     def bound(self, seconds: float) -> None:
-        """What the server itself may take for a statement from now on."""
+        """Bound the time that the server itself may take for a statement from now on."""
         whole = max(1, int(seconds + 0.999))
         if whole != self._bound:
             self.database.bound(self._connection, whole)
@@ -82,7 +101,7 @@ class Link:
         self._worker.stop()
 
     def sever(self) -> None:
-        """In a forked child: nothing of this process may reach the parent's server."""
+        """Cut off a forked child: nothing of it may reach the server of its parent."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         if self._socket is not None:
             ours = os.fstat(self._socket.fileno())
@@ -92,7 +111,7 @@ class Link:
                         os.dup2(nowhere, descriptor, inheritable=False)
         os.close(nowhere)
 
-    def _translated(self, job: Callable[[Link], T], deadline: Deadline) -> T:
+    def _run_translated(self, job: Callable[[Link], T], deadline: Deadline) -> T:
         try:
             if self._connection is None:
                 self._connection = self.database.connect(deadline, self._watch)
@@ -142,7 +161,7 @@ class Links:
         _everything.add(self)
 
     def take(self) -> Link:
-        """The link that was used last, or a new one."""
+        """Return the link that was used last, or a new one."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -179,3 +198,67 @@ def _sever() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_sever)
+
+
+class Writing:
+    """A transaction that writes. No other does at the same time, and each writes something.
+
+    The second matters where a server waits for its standby: an append that finds all its records
+    there must wait too, until they are there as well.
+    """
+
+    def __init__(
+        self, link: Link, turn: Turn, numbers: int, records: Sequence[Record] = ()
+    ) -> None:
+        self._link, self._turn, self._numbers, self._records = link, turn, numbers, records
+        self.first = 0
+
+    def begin(self, statements: Sequence[Statement] = ()) -> list[Rows]:
+        """Wait for the turn; return the rows of the statements. ``first`` is the next number."""
+        where = self._link.database.where
+        refuse_other(self._link.version, where, self._records)
+        found = self._link.fetch(
+            [
+                (self._link.database.begin_writing, ()),
+                ("UPDATE deid_log_store SET last = last + %s", (self._numbers,)),
+                ("SELECT version, last FROM deid_log_store", ()),
+                *statements,
+            ]
+        )
+        [[version, last]] = found[2]
+        refuse_other(version, where, self._records)
+        self.first = last - self._numbers + 1
+        return found[3:]
+
+    def commit(self) -> None:
+        """Make it durable. Raises LogUnavailable, AppendUnknown, or Failed if it was undone."""
+        database = self._link.database
+        if not self._turn.take():
+            raise LogUnavailable(f"{database.where} was not free in time", "try again")
+        try:
+            database.commit(self._link.connection)
+        except Committed:
+            raise AppendUnknown(
+                f"{database.where} wrote it, but not to its standby",
+                "look at the standby; the primary waits for it",
+            ) from None
+        except Exception as error:  # noqa: BLE001 - whatever it was, the reply is not there
+            failure = database.failure(error)
+            if failure.kind is Kind.IN_THE_WAY:
+                self._turn.give_back()
+                raise Failed(failure) from None
+            raise make_unknown(failure, database.where) from None
+
+
+@contextmanager
+def reading(link: Link) -> Iterator[None]:
+    """Hold a transaction that sees one state of the log. Keep it short: it delays an erasure."""
+    link.rows(link.database.begin_reading)
+    yield
+    link.rows("COMMIT")
+
+
+def snapshot(link: Link, statements: Sequence[Statement]) -> list[Rows]:
+    """Return the rows of statements that see one state of the log."""
+    begin: Statement = (link.database.begin_reading, ())
+    return link.fetch([begin, *statements, ("COMMIT", ())])[1:-1]

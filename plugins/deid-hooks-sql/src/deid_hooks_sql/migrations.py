@@ -12,7 +12,7 @@ from deid_hooks.backends.tables.migrations import (
     refuse_newer,
     upgrade,
 )
-from deid_hooks_sql.failures import Failure, Kind, unavailable
+from deid_hooks_sql.database import Failure, Kind, make_unavailable
 from deid_hooks_sql.links import Link
 from deid_hooks_sql.schema import find_columns
 
@@ -61,11 +61,11 @@ def upgrade_log(link: Link) -> str:
     """
     where = link.database.where
     if "deid_log_store" not in find_columns(link):
-        raise unavailable(Failure(Kind.NO_TABLES), where)
+        raise make_unavailable(Failure(Kind.NO_TABLES), where)
     with link.database.changing(link.connection):
         rows = link.rows("SELECT version FROM deid_log_store")
         if not rows:
-            raise unavailable(Failure(Kind.NO_TABLES), where)
+            raise make_unavailable(Failure(Kind.NO_TABLES), where)
         [(version,)] = rows
         if version == VERSION:
             return ""

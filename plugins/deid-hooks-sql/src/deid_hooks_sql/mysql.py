@@ -11,11 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 
+from deid_hooks.backends import Deadline, LogUnavailable
 from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, Column, ColumnType, Table
-from deid_hooks.deadline import Deadline
-from deid_hooks.errors import LogUnavailable
-from deid_hooks_sql.database import Database, Rows, Statement
-from deid_hooks_sql.failures import Failed, Failure, Kind
+from deid_hooks_sql.database import Database, Failed, Failure, Kind, Rows, Statement
 from deid_hooks_sql.schema import define_columns, list_indexes, quote_names
 
 _KINDS = {  # by error number (MySQL Server Error Message Reference; MariaDB Error Codes)
@@ -77,7 +75,7 @@ class MySQL(Database):
         self._hosts = (found.hostname or "localhost").split(",")
         query = dict(parse_qsl(found.query))
         self._options = {
-            name: value if name in _PATHS else _truth(value)
+            name: value if name in _PATHS else _parse_truth(value)
             for name, value in query.items()
             if name in _OPTIONS
         }
@@ -222,7 +220,7 @@ _PATHS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
 _OPTIONS = (*_PATHS, "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
 
 
-def _truth(text: str) -> bool:
+def _parse_truth(text: str) -> bool:
     return text.lower() not in ("0", "false", "no", "off", "")
 
 

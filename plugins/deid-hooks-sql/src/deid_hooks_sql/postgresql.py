@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from deid_hooks.backends import Deadline, LogUnavailable
 from deid_hooks.backends.tables.columns import (
     KEYWORD_LIMIT,
     SHORT_LIMIT,
@@ -21,10 +22,7 @@ from deid_hooks.backends.tables.columns import (
     ColumnType,
     Table,
 )
-from deid_hooks.deadline import Deadline
-from deid_hooks.errors import LogUnavailable
-from deid_hooks_sql.database import Committed, Database, Rows, Statement
-from deid_hooks_sql.failures import Failed, Failure, Kind
+from deid_hooks_sql.database import Committed, Database, Failed, Failure, Kind, Rows, Statement
 from deid_hooks_sql.schema import define_columns, list_indexes, list_types, quote_names
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings quote the server
@@ -133,7 +131,7 @@ class PostgreSQL(Database):
         try:
             connection = psycopg.connect(**{**settings, **self._parameters}, autocommit=True)
         except psycopg.Error as error:
-            raise Failed(_refusal(str(error))) from None
+            raise Failed(_find_refusal(str(error))) from None
         try:
             watch(connection.fileno())
             self._prepare(connection)
@@ -248,14 +246,14 @@ def _keep_no_samples(table: str, column: str) -> str:
     return f'ALTER TABLE {table} ALTER "{column.lower()}" SET STATISTICS 0'
 
 
-def _refusal(text: str) -> Failure:
+def _find_refusal(text: str) -> Failure:
     """Return why nothing was connected."""
     return Failure(next((kind for words, kind in _REFUSALS if words in text), Kind.UNREACHABLE))
 
 
 @lru_cache
 def _insert(table: str, columns: tuple[str, ...]) -> str:
-    """One statement whatever the number of rows: the server has it ready from some time on."""
+    """Return one statement for any number of rows, which the server prepares after some time."""
     kinds = list_types(TABLES[table])
     arrays = ", ".join(
         f"%s::{_ARRAYS.get(kinds.get(column, ColumnType.TEXT), 'text[]')}" for column in columns

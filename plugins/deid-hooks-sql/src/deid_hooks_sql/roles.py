@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from deid_hooks.records.fields import LATER_FIELDS
+from deid_hooks.backends import LATER_FIELDS
 from deid_hooks_sql.rows import DIGESTED
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deid_hooks.backends.rules import estimate_size
+from deid_hooks.backends import LATER_FIELDS, Entry, estimate_size, make_readable
 from deid_hooks.backends.tables.columns import (
     ENTRY_TEXTS,
     SHORT_LIMIT,
@@ -30,8 +30,6 @@ from deid_hooks.backends.tables.rows import (
     make_entry,
     make_instance,
 )
-from deid_hooks.records.fields import LATER_FIELDS
-from deid_hooks.records.model import Entry, make_readable
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.links import Link
 
@@ -139,12 +137,12 @@ def make_rows(entry: Entry) -> EntryRows:
     )
 
 
-def read_entry(link: Link, seq: int) -> Entry:
+def fetch_entry(link: Link, seq: int) -> Entry:
     """Return the entry at this place. Within a transaction that no other writer can disturb."""
-    return read_entries(link, [seq])[seq]
+    return fetch_entries(link, [seq])[seq]
 
 
-def read_entries(link: Link, seqs: Sequence[int]) -> dict[int, Entry]:
+def fetch_entries(link: Link, seqs: Sequence[int]) -> dict[int, Entry]:
     """Return the entries at these places. Within a transaction that sees one state of the log."""
     if not seqs:
         return {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from deid_hooks.backends import LogUnavailable
 from deid_hooks.backends.tables.columns import (
     TABLES,
     ColumnType,
@@ -18,8 +19,7 @@ from deid_hooks.backends.tables.columns import (
     view_statements,
 )
 from deid_hooks.backends.tables.migrations import STEPS, VERSION, record_step, refuse_newer
-from deid_hooks.errors import LogUnavailable
-from deid_hooks_sql.failures import Failure, Kind, unavailable
+from deid_hooks_sql.database import Failure, Kind, make_unavailable
 from deid_hooks_sql.links import Link
 
 
@@ -35,7 +35,7 @@ def identify(link: Link) -> str:
     """Return the random id of the log. Raise LogUnavailable if it is half made, or newer."""
     rows = link.rows(f"SELECT id, version, {link.database.may_read} FROM deid_log_store")
     if not rows:
-        raise unavailable(Failure(Kind.NO_TABLES), link.database.where)
+        raise make_unavailable(Failure(Kind.NO_TABLES), link.database.where)
     [(store, link.version, may_read)] = rows
     link.may_read = bool(may_read)
     refuse_newer(link.version, link.database.where)

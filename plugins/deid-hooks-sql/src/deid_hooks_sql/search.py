@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar, assert_never
 
+from deid_hooks.backends import Deadline, LogUnavailable, Query, make_readable
 from deid_hooks.backends.tables.conditions import (
     And,
     Compare,
@@ -17,12 +18,8 @@ from deid_hooks.backends.tables.conditions import (
     is_indexed,
     translate,
 )
-from deid_hooks.deadline import Deadline
-from deid_hooks.errors import LogUnavailable
-from deid_hooks.query.conditions import Query
-from deid_hooks.records.model import make_readable
 from deid_hooks_sql.links import Link
-from deid_hooks_sql.reading import entries_at
+from deid_hooks_sql.reading import read_entries_at
 
 T = TypeVar("T")
 
@@ -87,7 +84,7 @@ def search(query: Query, run: RunPage, deadline: Deadline) -> Iterator[str]:
     """Yield the ids of the entries that match, oldest first, in a bounded amount of memory."""
     for seqs in _find_candidates(query, run, deadline):
         while seqs:
-            entries, looked_at = run(partial(entries_at, seqs=seqs))
+            entries, looked_at = run(partial(read_entries_at, seqs=seqs))
             yield from (entry.log_id for entry in entries if query.matches(entry))
             seqs = seqs[looked_at:]
 

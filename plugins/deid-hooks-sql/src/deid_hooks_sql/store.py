@@ -9,30 +9,35 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar, TypeVar
 
-from deid_hooks.backends.contract import LogBackend, Page, Receipt
-from deid_hooks.backends.rules import Seal, iterate_entries, iterate_pages, iterate_uploads
-from deid_hooks.deadline import Deadline, NoAnswer, Turn, call_store
-from deid_hooks.errors import (
+from deid_hooks.backends import (
+    AccessRow,
     AppendUnknown,
+    Block,
+    Deadline,
+    Entry,
+    Erasure,
     Forgotten,
     ForkedProcess,
     IdConflict,
+    LogBackend,
     LogError,
     LogUnavailable,
-)
-from deid_hooks.query.conditions import Query
-from deid_hooks.records.model import (
-    AccessRow,
-    Block,
-    Entry,
-    Erasure,
+    NoAnswer,
+    Page,
+    Query,
+    Receipt,
     Record,
+    Seal,
     Tombstone,
+    Turn,
     UploadEvent,
+    call_store,
+    iterate_entries,
+    iterate_pages,
+    iterate_uploads,
 )
-from deid_hooks_sql import erasing, reading, schema, search, writing
-from deid_hooks_sql.database import Database
-from deid_hooks_sql.failures import NO_ANSWER, Failed, Kind, unavailable
+from deid_hooks_sql import reading, schema, search, writing
+from deid_hooks_sql.database import NO_ANSWER, Database, Failed, Kind, make_unavailable
 from deid_hooks_sql.links import Link, Links
 from deid_hooks_sql.mysql import MySQL
 from deid_hooks_sql.postgresql import PostgreSQL
@@ -79,11 +84,11 @@ class SQLBackend(LogBackend):
         self._write(deadline, partial(writing.append, records, seal))
 
     def read(self, after: int, deadline: Deadline) -> Page:
-        return self._read(deadline, partial(reading.page_after, after=after))
+        return self._read(deadline, partial(reading.read_page, after=after))
 
     def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        self._write(deadline, partial(erasing.erase, log_ids, erasure))
-        erasing.scrub(partial(self._read, deadline), self._database.where)
+        self._write(deadline, partial(writing.erase, log_ids, erasure))
+        writing.scrub(partial(self._read, deadline), self._database.where)
 
     def close(self) -> None:
         if os.getpid() == self._process:  # else the connections are the parent's
@@ -94,12 +99,12 @@ class SQLBackend(LogBackend):
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
         return iterate_entries(
-            lambda some: self._read_next(deadline, partial(reading.entries_of, log_ids=some)),
+            lambda some: self._read_next(deadline, partial(reading.read_entries, log_ids=some)),
             log_ids,
         )
 
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
-        return self._read(deadline, partial(reading.id_with_digest, digest=digest))
+        return self._read(deadline, partial(reading.find_digest, digest=digest))
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         return search.search(query, partial(self._read_next, deadline), deadline)
@@ -107,16 +112,16 @@ class SQLBackend(LogBackend):
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         return iterate_uploads(
             lambda cursor, few: self._read_next(
-                deadline, partial(reading.events_after, after=cursor, log_ids=few)
+                deadline, partial(reading.read_events, after=cursor, log_ids=few)
             ),
             log_ids,
         )
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
-        yield from self._read(deadline, partial(reading.blocks_of, patients=patients))
+        yield from self._read(deadline, partial(reading.read_blocks, patients=patients))
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
-        return self._read(deadline, partial(reading.label_of, project=project, patient=patient))
+        return self._read(deadline, partial(reading.find_label, project=project, patient=patient))
 
     def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
         return iterate_pages(
@@ -128,13 +133,13 @@ class SQLBackend(LogBackend):
         return self._read(Deadline(deadline.seconds), job)
 
     def _read(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
-        return self._answer(deadline, lambda link: job(self._recognised(link)))
+        return self._answer(deadline, lambda link: job(self._identify(link)))
 
     def _answer(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
         return self._call(deadline, lambda link, _: job(link))
 
     def _write(self, deadline: Deadline, job: Callable[[Link, Turn], None]) -> None:
-        self._call(deadline, lambda link, turn: job(self._recognised(link), turn))
+        self._call(deadline, lambda link, turn: job(self._identify(link), turn))
 
     def _call(self, deadline: Deadline, job: Callable[[Link, Turn], T]) -> T:
         return call_store(
@@ -145,7 +150,7 @@ class SQLBackend(LogBackend):
         )
 
     def _on_link(self, deadline: Deadline, job: Callable[[Link], T]) -> T:
-        """What the job returns, tried again where that helps and nothing was written.
+        """Return what the job returns, tried again where that helps and nothing was written.
 
         A link that was of use before may lead to a server that was restarted since, or is a
         standby now; others may be in the way of a transaction.
@@ -170,7 +175,7 @@ class SQLBackend(LogBackend):
                 elif used and kind in (Kind.LOST, Kind.UNREACHABLE, Kind.READ_ONLY, Kind.STANDBY):
                     self._links.drop()
                 else:
-                    raise unavailable(failed.failure, self._database.where) from None
+                    raise make_unavailable(failed.failure, self._database.where) from None
             except NoAnswer:
                 link.cut()
                 raise
@@ -181,8 +186,8 @@ class SQLBackend(LogBackend):
                 self._links.give_back(link)
                 return answer
 
-    def _recognised(self, link: Link) -> Link:
-        """A link that is known to lead to this log, and not to another one."""
+    def _identify(self, link: Link) -> Link:
+        """Return the link, known to lead to this log and not to another one."""
         if not link.store:
             link.store = schema.identify(link)
             self._store = self._store or link.store

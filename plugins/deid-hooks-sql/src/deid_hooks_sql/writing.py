@@ -1,32 +1,56 @@
-"""What appends to the log."""
+"""What appends to the log, and what erases entries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
-from deid_hooks.backends.rules import Key, Seal, get_id, get_key, seal_new, select_new
-from deid_hooks.backends.tables.columns import SHORT_LIMIT, TABLES
+from deid_hooks.backends import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    IdConflict,
+    Key,
+    LogError,
+    LogUnavailable,
+    Record,
+    Seal,
+    Tombstone,
+    Turn,
+    UploadEvent,
+    erase_terms,
+    get_id,
+    get_key,
+    make_tombstone,
+    seal_new,
+    select_new,
+)
+from deid_hooks.backends.tables.columns import (
+    ENTRY_TEXTS,
+    IDENTIFYING,
+    PARTS,
+    SHORT_LIMIT,
+    TABLES,
+)
 from deid_hooks.backends.tables.migrations import CHAINS, VERSION
 from deid_hooks.backends.tables.rows import RECORD_TABLES
-from deid_hooks.deadline import Turn
-from deid_hooks.errors import IdConflict, LogUnavailable
-from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 from deid_hooks_sql.database import Rows, Statement
-from deid_hooks_sql.links import Link
-from deid_hooks_sql.reading import select_of
+from deid_hooks_sql.links import Link, Writing
+from deid_hooks_sql.reading import select_rows
 from deid_hooks_sql.rows import (
     EntryRows,
     decode_texts,
     encode_texts,
+    fetch_entry,
     make_row,
     make_rows,
-    read_entry,
     read_record,
     shorten,
 )
 from deid_hooks_sql.schema import refuse_changed
-from deid_hooks_sql.transactions import Writing
+
+T = TypeVar("T")
 
 *_OF_ACCESS, _EXACT = TABLES["deid_log_access"].server_names
 _VERSION_1 = (*_OF_ACCESS, "previous", "seal", _EXACT)
@@ -43,7 +67,7 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
             made[record.log_id] = make_rows(record)
     larges = sum(len(record.large) for record in records if isinstance(record, Entry))
     writing = Writing(link, turn, len(records) + larges, records)
-    asked = list(_questions(records, link))
+    asked = list(_list_questions(records, link))
     answers = writing.begin([statement for _, statement in asked])
     found = {name: rows for (name, _), rows in zip(asked, answers, strict=True)}
     held = _Held(found, made, link)
@@ -81,8 +105,8 @@ def prove_writable(link: Link, turn: Turn) -> None:
     writing.commit()
 
 
-def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Statement]]:
-    """What to ask the log about these records, only about kinds that are among them."""
+def _list_questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Statement]]:
+    """Yield what to ask the log about these records, only about kinds that are among them."""
     any_of = link.database.any_of
 
     def of(*kinds: type[Any]) -> list[str]:
@@ -91,7 +115,7 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
 
     if ids := of(Entry, Tombstone):
         yield "entry", (f"SELECT id, seq, rows_digest FROM deid_log WHERE id {any_of}", (ids,))
-        stones = f"{select_of('deid_log_tombstone')} WHERE id {any_of}"
+        stones = f"{select_rows('deid_log_tombstone')} WHERE id {any_of}"
         yield "deid_log_tombstone", (stones, (ids,))
     for table, column, kind in (
         ("deid_log_upload", "log_id", UploadEvent),
@@ -99,7 +123,7 @@ def _questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str, Sta
         ("deid_log_block", "id", Block),
     ):
         if ids := of(kind):
-            yield table, (f"{select_of(table)} WHERE {column} {any_of}", (ids,))
+            yield table, (f"{select_rows(table)} WHERE {column} {any_of}", (ids,))
     if records:
         yield "head", (f"SELECT seal FROM {CHAINS[link.version]} ORDER BY seq DESC LIMIT 1", ())
     digests = [shorten(d) for r in records if isinstance(r, Entry) for d in r.large]
@@ -130,7 +154,7 @@ class _Held:
         if not self._link.may_read:
             raise IdConflict(key[1])
         # The same content may have been written in another order, or under an odd stamp.
-        return read_entry(self._link, seq)
+        return fetch_entry(self._link, seq)
 
 
 class _Rows:
@@ -155,13 +179,16 @@ class _Rows:
             ("deid_uid", made.uids),
             ("deid_value", made.values),
             ("deid_word", made.words),
-            ("deid_large", self._keys_of(entry.large.items())),
+            ("deid_large", self._find_keys(entry.large.items())),
         ):
             for number, row in enumerate(rows):
                 self.add(table, (seq, number, *row))
 
-    def _keys_of(self, larges: Iterable[tuple[str, bytes]]) -> Iterator[tuple[int]]:
-        """Once for all entries that have it. One digest means one value: that is not our word."""
+    def _find_keys(self, larges: Iterable[tuple[str, bytes]]) -> Iterator[tuple[int]]:
+        """Yield the keys of large values, each written once for all entries that have it.
+
+        One digest means one value, but that is not for the store to believe.
+        """
         for digest, value in larges:
             if (digest, value) not in self._large:
                 self._large[digest, value] = self._next_large
@@ -174,3 +201,89 @@ class _Rows:
 def _refuse_id(id_: str) -> None:
     if not id_ or shorten(id_) != id_:
         raise LogUnavailable("the id of a record is empty, or no text that a database can index")
+
+
+class Run(Protocol):
+    """Runs a job on a link, within a deadline."""
+
+    def __call__(self, job: Callable[[Link], T]) -> T: ...
+
+
+def erase(log_ids: Sequence[str], erasure: Erasure, link: Link, turn: Turn) -> None:
+    """Delete what these entries hold and leave tombstones, in one transaction."""
+    ids = [*dict.fromkeys(map(shorten, log_ids))]
+    writing = Writing(link, turn, len(ids))
+    any_of = link.database.any_of
+    asked = (f"SELECT seq, id, created, exact FROM deid_log WHERE id {any_of}", (ids,))
+    found = [row for rows in writing.begin([asked] if ids else []) for row in rows]
+    created = {
+        log_id: (shown if exact is None else decode_texts((), exact)[ENTRY_TEXTS.index("created")])
+        for _, log_id, shown, exact in found
+    }
+    if found:
+        link.fetch(_list_deletions([seq for seq, *_ in found], any_of))
+        events = link.rows(
+            f"{select_rows('deid_log_upload')} WHERE log_id {any_of} ORDER BY seq", [*created]
+        )
+        sent_to: dict[str, list[str]] = {log_id: [] for log_id in created}
+        for row in events:
+            event = read_record("deid_log_upload", row)
+            if isinstance(event, UploadEvent):
+                sent_to[event.log_id].append(event.destination)
+        stones = [
+            make_row(seq, make_tombstone(log_id, created[log_id], sent_to[log_id], erasure))
+            for seq, log_id in enumerate((i for i in ids if i in created), writing.first)
+        ]
+        columns = TABLES["deid_log_tombstone"].server_names
+        link.fetch(link.database.inserts("deid_log_tombstone", columns, stones))
+        for log_id in created:
+            _erase_terms(link, log_id)
+    writing.commit()
+
+
+def scrub(run: Run, where: str) -> None:
+    """Have the server write its files anew, without what was deleted."""
+    try:
+        left = run(lambda link: link.database.scrub(link.connection, IDENTIFYING))
+    except LogUnavailable as error:
+        left = error.cause
+    if left:
+        raise LogError(
+            f"the entries are erased from {where}, but traces may be left in the files of its"
+            f" server: {left}",
+            "repeat it when nobody uses the log, with a longer deadline, as the tables' owner",
+        )
+
+
+def _list_deletions(seqs: list[int], any_of: str) -> list[Statement]:
+    others = (
+        'SELECT 1 FROM deid_large other WHERE other.large = deid_log_large."key"'
+        f" AND NOT other.entry {any_of}"
+    )
+    larges = f"SELECT large FROM deid_large WHERE entry {any_of}"
+    return [
+        (
+            f'DELETE FROM deid_log_large WHERE "key" IN ({larges}) AND NOT EXISTS ({others})',
+            (seqs, seqs),
+        ),
+        *((f"DELETE FROM {table} WHERE entry {any_of}", (seqs,)) for table in PARTS),
+        (f"DELETE FROM deid_log WHERE seq {any_of}", (seqs,)),
+    ]
+
+
+def _erase_terms(link: Link, log_id: str) -> None:
+    """Erase what was asked, and why, where this entry was among the answers."""
+    rows = link.rows(
+        f"{select_rows('deid_log_access')} WHERE {link.database.position}(log_ids, %s) > 0",
+        f'"{log_id}"',
+    )
+    for row in rows:
+        look = read_record("deid_log_access", row)
+        if isinstance(look, AccessRow) and log_id in look.log_ids:
+            *_, exact = make_row(row[0], erase_terms(look))
+            link.rows(
+                "UPDATE deid_log_access SET asked = '', reason = '', salt = '', exact = %s"
+                " WHERE seq = %s",
+                exact,
+                row[0],
+            )
