@@ -1,11 +1,11 @@
-"""What the service does in a second: single posts and records in batches, beside a bare endpoint.
+"""Measure how many single posts and batches the service takes a second, beside a bare endpoint.
 
     python -m benchmarks.service [FOLDER] [--seconds 5]
 
-The bare endpoint is Starlette under the same server: it parses the body and answers with an id, and
-keeps nothing. The log is SQLite in FOLDER (a temporary one without it): its disk decides what a
-commit costs. The log of another backend is measured too if DEID_HOOKS_BENCHMARK_URL names an empty
-one. Clients are connections that are kept open, all in one process beside the server's.
+The bare endpoint is Starlette under the same server: it parses the body, answers with an id and
+keeps nothing. The log is SQLite in FOLDER, or in a temporary folder; its disk decides what a commit
+costs. The log of another backend is measured too if DEID_HOOKS_BENCHMARK_URL names an empty one.
+Clients are connections that are kept open, all in one process beside the server's.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _packfile() -> bytes:
 
 
 def _batches(secret: SiteSecret) -> Callable[[], bytes]:
-    """Bodies of entries with two instances, each entry under an id of its own."""
+    """Return what makes bodies of entries with two instances, each entry under an id of its own."""
     entry = make_entry(key=secret.name)
     entry = replace(entry, digest=compute_content_digest(entry, secret))
     before, after = json.dumps(encode_record(entry)).split(entry.log_id, 1)
@@ -187,7 +187,7 @@ def _load(port: int, clients: int, seconds: float, request: Callable[[], bytes])
 
 @contextmanager
 def _process(command: list[object], environment: dict[str, str]) -> Iterator[int]:
-    """A server in a process of its own, and the port that it was told to listen on."""
+    """Run a server in a process of its own; give the port that it listens on."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     process = subprocess.Popen(

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deid_hooks.records.json_codec import decode_record, encode_record
-from deid_hooks.records.model import Record
+from deid_hooks.records.json_codec import (
+    KINDS,
+    ObjectCodec,
+    decode_record,
+    describe_record,
+    encode_record,
+)
+from deid_hooks.records.model import AccessRow, Block, Record, make_log_id
 from deid_hooks.testing.records import (
     any_access_rows,
     any_blocks,
@@ -65,6 +72,38 @@ def test_what_is_no_record_is_refused_without_being_quoted(document: dict[str, A
         decode_record(document)
     assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        AccessRow(make_log_id(), "t", "who", "where", "show", "", ()),
+        Block(make_log_id(), "t", "ab", "", "who"),
+    ],
+)
+def test_a_member_with_a_default_may_not_be_left_out_either(record: Record) -> None:
+    document = encode_record(record)
+    for name in document:
+        with pytest.raises(ValueError, match="no record"):
+            decode_record({key: value for key, value in document.items() if key != name})
+
+
+@given(any_entries | any_events | any_tombstones | any_blocks | any_looks)
+def test_the_schema_of_a_kind_names_the_members_that_are_written(record: Record) -> None:
+    document = encode_record(record)
+    schema = describe_record(document["record"], {"type": "string"})
+    assert list(schema["properties"]) == schema["required"] == list(document)
+    assert schema["properties"]["record"] == {"const": document["record"]}
+    assert KINDS[document["record"]] is type(record)
+
+
+def test_a_field_of_a_type_without_a_form_is_refused_at_once() -> None:
+    @dataclass
+    class Odd:
+        number: int
+
+    with pytest.raises(TypeError, match="no JSON form"):
+        ObjectCodec(Odd)
 
 
 @given(

@@ -148,12 +148,12 @@ def test_what_one_may_not_do_is_no_failure_of_the_log(
         list(site.backend().search(parse_terms(["PatientID=1"]), Deadline()))
 
 
-def test_a_look_is_recorded_by_the_service_under_the_name_of_the_token(
+def test_an_access_is_recorded_by_the_service_under_the_name_of_the_token(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("search"))
-    look = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
-    site.backend().append([look], leave_unsealed, Deadline())
+    asked = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
+    site.backend().append([asked], leave_unsealed, Deadline())
     *_, (row, _) = site.recorder.backend.trail(Deadline())
     assert (row.who, row.where) == (site.tokens.all()[-1].name, "127.0.0.1 (alice on ws12)")
     assert (row.action, row.asked, row.reason) == ("search", "PatientID=1", "why")

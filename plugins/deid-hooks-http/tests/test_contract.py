@@ -1,7 +1,7 @@
 """Behind the service the log keeps the whole contract.
 
-With an administrator's token that keeps the trail itself: what the kit reads is then no look that
-the service would record among the records.
+With an administrator's token that keeps the trail itself, or the service would add records for
+what the kit reads.
 """
 
 from __future__ import annotations

@@ -28,6 +28,14 @@ def test_schemathesis_finds_nothing(site: Site) -> None:
     assert '"level": "error"' not in site.said()
 
 
+def test_each_method_that_a_path_does_not_take_is_refused_with_those_it_takes(site: Site) -> None:
+    for method, path in (("GET", "/logs"), ("HEAD", "/health"), ("DELETE", "/v1/records")):
+        answer = httpx.request(method, site.url + path)
+        known = httpx.get(f"{site.url}/openapi.json").json()["paths"][path]
+        allowed = ", ".join(sorted(each.upper() for each in known))
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 def test_every_endpoint_is_in_the_document(site: Site) -> None:
     paths = set(httpx.get(f"{site.url}/openapi.json").json()["paths"])
     assert {"/logs", "/health", "/ready", "/metrics", "/v1/records", "/v1/search"} <= paths

@@ -111,7 +111,7 @@ def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: 
     answers.append(uploader.post("/v1/uploads", json={"log_ids": [entry.log_id]}))
     assert [each.status_code for each in answers] == [200, 200, 404, 200]
     assert not any(CANARY in each.text or "4711" in each.text for each in answers)
-    assert rows(site) == before, "it was no look"
+    assert rows(site) == before, "nothing to record"
 
 
 def test_an_uploader_hears_of_a_block_and_not_who_and_why(site: Site) -> None:
@@ -149,14 +149,14 @@ def test_one_bad_record_fails_its_own_request_and_no_other(site: Site) -> None:
     assert append(client, new).status_code == 200
 
 
-def test_who_looked_and_why_is_in_the_trail_before_the_answer(site: Site) -> None:
-    entry = an_entry(site, patient="looked at")
+def test_who_asked_and_why_is_in_the_trail_before_the_answer(site: Site) -> None:
+    entry = an_entry(site, patient="asked for")
     site.recorder.append([entry])
     token = site.token("reidentify")
     name = site.tokens.all()[-1].name
     client = site.client(token)
     before = len(rows(site))
-    [line] = lines(client.post("/v1/search", json=query("PatientID=looked at")))
+    [line] = lines(client.post("/v1/search", json=query("PatientID=asked for")))
     assert line == {"log_id": entry.log_id}
     body = {"log_ids": [entry.log_id], "reason": "finding"}
     [line] = lines(client.post("/v1/entries", json=body))
@@ -164,7 +164,7 @@ def test_who_looked_and_why_is_in_the_trail_before_the_answer(site: Site) -> Non
     assert client.get(f"/v1/entries/{entry.log_id}").json() == {"record": encode_record(entry)}
     assert not list(lines(client.post("/v1/search", json=query("PatientID=nobody"))))
     search, show, resolve, nothing = rows(site)[before:]
-    assert "looked at" in search.asked
+    assert "asked for" in search.asked
     assert (search.action, search.reason, search.log_ids) == ("search", "finding", (entry.log_id,))
     assert (show.action, show.asked, show.reason) == ("show", entry.log_id, "finding")
     assert (resolve.action, resolve.log_ids) == ("show", (entry.log_id,))

@@ -44,14 +44,14 @@ _NOBODY = Sender("", "", "")
 class Endpoint:
     """What is asked by a method of a path, who may ask it, what is sent and what is answered.
 
-    ``answer`` is the JSON Schema of the answer. ``right`` is what the sender's role must be allowed
-    to do; without it any token will do, and a ``public`` endpoint takes requests without one.
-    ``whole_log`` refuses tokens that are limited to projects. ``prefix`` is a sentence that users
-    know, with which the messages of its problems begin.
+    ``route`` is the method and the path, ``GET /health``; ``answer`` is the JSON Schema of the
+    answer. ``right`` is what the sender's role must be allowed to do; without it any token will do,
+    and a ``public`` endpoint takes requests without one. ``whole_log`` refuses tokens that are
+    limited to projects. ``prefix`` is a sentence that users know, with which the messages of its
+    problems begin.
     """
 
-    method: str
-    path: str
+    route: str
     handler: Callable[[Call], Any]
     answer: Schema
     _: KW_ONLY
@@ -101,13 +101,11 @@ class Endpoint:
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
 
-def _lines(path: str, handler: Callable[[Call], Any], line: str, **more: Any) -> Endpoint:
+def _lines(route: str, handler: Callable[[Call], Any], line: str, **more: Any) -> Endpoint:
     """Return an endpoint that answers in lines of JSON."""
     last = 'and a last one, `{"end": true}`, or `{"problem": ...}` where it broke off.'
     answer = {**STRING, "description": f"{line}, {last}"}
-    return Endpoint(
-        "POST" if "body" in more else "GET", path, handler, answer, media_type=NDJSON, **more
-    )
+    return Endpoint(route, handler, answer, media_type=NDJSON, **more)
 
 
 _DONE = describe_object({"done": {"const": True}})
@@ -126,8 +124,7 @@ _SENDER = {"name": STRING, "role": STRING, "projects": describe_list(STRING), "k
 
 ENDPOINTS = (
     Endpoint(
-        "POST",
-        "/logs",
+        "POST /logs",
         handlers.log_packfile,
         describe_object({"id": LOG_ID}),
         right="log",
@@ -135,16 +132,14 @@ ENDPOINTS = (
         prefix=UNABLE_TO_LOG,
     ),
     Endpoint(
-        "POST",
-        "/v1/records",
+        "POST /v1/records",
         handlers.append,
         describe_object({"log_ids": describe_list(STRING)}),
         right="log",
         body=Body({"records": RECORDS}),
     ),
     Endpoint(
-        "GET",
-        "/v1/records",
+        "GET /v1/records",
         handlers.read_records,
         describe_object(
             {"records": describe_list(_RECORD), "seals": describe_list(STRING), "cursor": _CURSOR}
@@ -154,87 +149,79 @@ ENDPOINTS = (
         parameters=(_AFTER,),
     ),
     Endpoint(
-        "GET",
-        "/v1/entries/{log_id}",
+        "GET /v1/entries/{log_id}",
         handlers.resolve,
         {"anyOf": list(map(describe_object, _RESOLVED))},
         right="resolve",
         parameters=(_ID_PARAMETER,),
     ),
     _lines(
-        "/v1/entries",
+        "POST /v1/entries",
         handlers.read_entries,
         _RECORD_LINES,
         right="read entries",
         body=Body({"log_ids": TEXTS}, {"reason": SHORT_TEXT}),
     ),
     _lines(
-        "/v1/search",
+        "POST /v1/search",
         handlers.search,
         'Lines `{"log_id": ...}`',
         right="search",
         body=Body({"query": QUERY}, {"reason": SHORT_TEXT}),
     ),
     Endpoint(
-        "POST",
-        "/v1/digests",
+        "POST /v1/digests",
         handlers.find_digest,
         describe_object({"log_id": TEXT}),
         right="find by content",
         body=Body({"digest": SHORT_TEXT}),
     ),
     _lines(
-        "/v1/uploads",
+        "POST /v1/uploads",
         handlers.read_uploads,
         _RECORD_LINES,
         right="follow uploads",
         body=Body({}, {"log_ids": TEXTS_OR_NULL}),
     ),
     Endpoint(
-        "POST",
-        "/v1/blocks",
+        "POST /v1/blocks",
         handlers.read_blocks,
         describe_object({"records": describe_list(make_reference("Block"))}),
         right="ask for blocks",
         body=Body({"patients": TEXTS}),
     ),
     Endpoint(
-        "POST",
-        "/v1/subjects",
+        "POST /v1/subjects",
         handlers.find_subject,
         describe_object({"label": TEXT}),
         right="find by content",
         body=Body({"project": SHORT_TEXT, "patient": SHORT_TEXT}),
     ),
     _lines(
-        "/v1/trail",
+        "GET /v1/trail",
         handlers.read_trail,
         _RECORD_LINES,
         right="read the access trail",
         whole_log=True,
     ),
-    Endpoint("POST", "/v1/access", handlers.add_access, _DONE, right="search", body=AccessBody()),
+    Endpoint("POST /v1/access", handlers.add_access, _DONE, right="search", body=AccessBody()),
     Endpoint(
-        "POST",
-        "/v1/erasures",
+        "POST /v1/erasures",
         handlers.erase,
         _DONE,
         right="erase entries",
         body=Body({"log_ids": TEXTS, **{each.name: SHORT_TEXT for each in fields(Erasure)}}),
     ),
-    Endpoint("PUT", "/v1/store", handlers.create, _DONE, right="make the store"),
-    Endpoint("GET", "/v1/check", handlers.check, describe_object(_SENDER)),
+    Endpoint("PUT /v1/store", handlers.create, _DONE, right="make the store"),
+    Endpoint("GET /v1/check", handlers.check, describe_object(_SENDER)),
     Endpoint(
-        "GET",
-        "/health",
+        "GET /health",
         handlers.say_alive,
         describe_object({"alive": {"const": True}}),
         public=True,
     ),
-    Endpoint("GET", "/ready", handlers.say_ready, _DONE, public=True),
-    Endpoint(
-        "GET", "/metrics", handlers.show_metrics, STRING, public=True, media_type="text/plain"
-    ),
+    Endpoint("GET /ready", handlers.say_ready, _DONE, public=True),
+    Endpoint("GET /metrics", handlers.show_metrics, STRING, public=True, media_type="text/plain"),
 )
 
 _DESCRIPTION = """\
@@ -265,7 +252,8 @@ def describe_endpoints() -> dict[str, Any]:
     """Return the OpenAPI document: exactly what each endpoint takes and gives."""
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _describe(endpoint)
+        method, path = endpoint.route.split(" ")
+        paths.setdefault(path, {})[method.lower()] = _describe(endpoint)
     flywheel = {
         "type": "apiKey",
         "in": "header",

@@ -136,9 +136,9 @@ def make_not_found(cause: str) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, cause, kind="NotFound")
 
 
-def make_busy(cause: str, after: int = 1) -> Problem:
+def make_busy(cause: str) -> Problem:
     """Return the Problem of a request that wrote nothing and that is worth repeating."""
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, cause, kind="LogUnavailable", after=after)
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, cause, kind="LogUnavailable", after=1)
 
 
 # Forms: what a member of a body must be.

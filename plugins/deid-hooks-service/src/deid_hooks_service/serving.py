@@ -45,10 +45,11 @@ class Application:
         async def show_document(call: Call) -> dict[str, Any]:
             return document
 
-        own = Endpoint("GET", "/openapi.json", show_document, {}, public=True)
+        own = Endpoint("GET /openapi.json", show_document, {}, public=True)
         table: dict[str, dict[str, Endpoint]] = {}
         for endpoint in (*ENDPOINTS, own):
-            table.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+            method, path = endpoint.route.split(" ")
+            table.setdefault(path, {})[method] = endpoint
         # What the Flywheel CLI makes of a URL that ends in a slash.
         table = {"/logs": table["/logs"], "//logs": table["/logs"], **table}
 
