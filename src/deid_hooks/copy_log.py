@@ -40,23 +40,23 @@ class _OtherChain(LogError):
 
 
 def copy_log(
-    source: LogBackend, target: LogBackend, seconds: float, told: Callable[[int], None]
+    source: LogBackend, target: LogBackend, seconds: float, report: Callable[[int], None]
 ) -> Sum:
     """Bring everything that ``source`` holds into ``target``, and return what both hold then.
 
     Seals come along as they are. An interrupted copy is repeated: what is there already is passed
     over. What was forgotten at the source since then is erased at the target. ``seconds`` is the
-    deadline of each step, ``told`` is called with the number of records that are done. Memory is
+    deadline of each step, ``report`` is called with the number of records that are done. Memory is
     bounded by a page. Raises LogError, or CopyFailed where the target holds something else.
     """
-    cursor, head = _find_common_beginning(source, target, seconds, told)
+    cursor, head = _find_common_beginning(source, target, seconds, report)
     while (page := source.read(cursor, Deadline(seconds))).records:
         try:
             _append(target, list(zip(page.records, page.seals, strict=True)), head, seconds)
         except (IdConflict, Forgotten, _OtherChain) as error:
             raise CopyFailed(f"The target holds another log than the source: {error}") from None
         cursor, head = page.cursor, _find_last(page.seals, head)
-        told(len(page.records))
+        report(len(page.records))
     at_source, at_target = compute_sum(source, seconds), compute_sum(target, seconds)
     if at_source != at_target:
         raise CopyFailed(
@@ -80,7 +80,7 @@ def compute_sum(log: LogBackend, seconds: float) -> Sum:
 
 
 def _find_common_beginning(
-    source: LogBackend, target: LogBackend, seconds: float, told: Callable[[int], None]
+    source: LogBackend, target: LogBackend, seconds: float, report: Callable[[int], None]
 ) -> tuple[int, str]:
     """Return the source's cursor up to which the target holds the same pages, and the last seal."""
     held = (record for page in _read_pages(target, seconds) for record in page.records)
@@ -89,7 +89,7 @@ def _find_common_beginning(
         if any(next(held, None) != record for record in page.records):
             break
         cursor, head = page.cursor, _find_last(page.seals, head)
-        told(len(page.records))
+        report(len(page.records))
     return cursor, head
 
 

@@ -259,11 +259,11 @@ def open_log(backend: LogBackend, settings: Settings) -> Log:
             " was begun with. Copy it from the machine that began the log, or begin a new log:"
             " deid-hooks init"
         )
-    recorder = begin_log(backend, settings)
+    begun = begin_log(backend, settings)
     if backend.records:
         log.warning("A new log was begun at %s", unquote(mask_passwords(settings.url)))
     log.warning("A new site secret was made, keep a copy of it: %s", settings.secret_file)
-    return recorder
+    return begun
 
 
 def begin_log(backend: LogBackend, settings: Settings) -> Log:

@@ -88,7 +88,7 @@ def test_a_member_with_a_default_may_not_be_left_out_either(record: Record) -> N
             decode_record({key: value for key, value in document.items() if key != name})
 
 
-@given(any_entries | any_events | any_tombstones | any_blocks | any_looks)
+@given(any_entries | any_events | any_tombstones | any_blocks | any_access_rows)
 def test_the_schema_of_a_kind_names_the_members_that_are_written(record: Record) -> None:
     document = encode_record(record)
     schema = describe_record(document["record"], {"type": "string"})

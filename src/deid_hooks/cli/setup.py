@@ -116,7 +116,7 @@ def _list_parts(context: typer.Context) -> Iterator[tuple[str, str, str, str]]:
     except DeidHooksError as error:
         yield "settings", "", "", f"FAILED: {error}"
     state = f"writes to {scheme}" if scheme != "none" else "switched OFF (url none:)"
-    yield "recorder", "recorder", "deid-hooks", state
+    yield "log", scheme, "deid-hooks", state
     own = getattr(context.find_root().command, "commands", ())
     for group, kind in KINDS.items():
         for each in find_all(group):

@@ -96,7 +96,7 @@ def add(
         bool,
         typer.Option(
             "--keeps-trail",
-            help="For a program that records each look itself, before it shows anything.",
+            help="For a program that records each access itself, before it shows anything.",
         ),
     ] = False,
     tokens: TokensOption = None,

@@ -278,9 +278,9 @@ def _erase_terms(link: Link, log_id: str) -> None:
         f'"{log_id}"',
     )
     for row in rows:
-        look = read_record("deid_log_access", row)
-        if isinstance(look, AccessRow) and log_id in look.log_ids:
-            *_, exact = make_row(row[0], erase_terms(look))
+        found = read_record("deid_log_access", row)
+        if isinstance(found, AccessRow) and log_id in found.log_ids:
+            *_, exact = make_row(row[0], erase_terms(found))
             link.rows(
                 "UPDATE deid_log_access SET asked = '', reason = '', salt = '', exact = %s"
                 " WHERE seq = %s",
