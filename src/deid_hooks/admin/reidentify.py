@@ -1,4 +1,4 @@
-"""Re-identify files one at a time: which are skipped (restored, unknown), which come back."""
+"""Re-identify files one at a time, and return what became of each."""
 
 from __future__ import annotations
 
