@@ -106,7 +106,6 @@ __all__ = [
     "encode_text",
     "erase_terms",
     "estimate_size",
-    "find_config_file",
     "get_id",
     "get_key",
     "iterate_entries",
