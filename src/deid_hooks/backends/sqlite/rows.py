@@ -58,7 +58,7 @@ def decode_cell(value: str | bytes) -> str:
 
 def encode_cells(cells: Iterable[Any]) -> tuple[Any, ...]:
     """Return the cells of a row as SQLite can keep them; numbers and None as they are."""
-    return tuple([encode_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+    return tuple([encode_cell(cell) if cell.__class__ is str else cell for cell in cells])
 
 
 def decode_cells(cells: Iterable[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, assert_never
 
-from deid_hooks.backends.tables.columns import ENTRY_TEXTS, FIRST_FIELDS
+from deid_hooks.backends.tables.columns import FIRST_FIELDS
 from deid_hooks.dicom.names import fold, split_name_words
 from deid_hooks.query.conditions import find_vr, split_forms
 from deid_hooks.query.values import make_comparable
@@ -36,6 +36,13 @@ RECORD_TABLES: dict[type[Any], str] = {
     Tombstone: "deid_log_tombstone",
     Block: "deid_log_block",
 }
+
+_FIELDS = 5
+_DEID = _FIELDS + len(FIRST_FIELDS)
+_REST = _DEID + len(DEID_FIELDS)
+_LATER = _REST + 4
+"""Where the fields, the de-identified values, what follows them and later fields begin in
+``ENTRY_TEXTS``."""
 
 _RANGED_VRS = ("DA", "DT", "TM")
 
@@ -188,28 +195,36 @@ def make_entry(
 ) -> Entry:
     """Return the entry that rows hold: ``texts`` as :func:`list_entry_texts` made them, ``values``
     as :func:`list_further_values` did, each in the order in which it was written."""
-    row = dict(zip(ENTRY_TEXTS, texts, strict=False))
-    fields = {k: [row[k]] for k in INDEXED_FIELDS if row.get(k) is not None}
-    deid = {k: [row[f"deid_{k}"]] for k in DEID_FIELDS if row[f"deid_{k}"] is not None}
+    log_id, created, uploader, project, timestamp = texts[:_FIELDS]
+    digest, key, patients, originals = texts[_REST:_LATER]
+    fields = _take_first(FIRST_FIELDS, texts[_FIELDS:_DEID])
+    fields |= _take_first(LATER_FIELDS, texts[_LATER:])
+    deid = _take_first(DEID_FIELDS, texts[_DEID:_REST])
     for keyword, value in values:
         side, name = (deid, keyword[5:]) if keyword.startswith("deid_") else (fields, keyword)
         side.setdefault(name, []).extend([] if value is None else [value])
     return Entry(
-        log_id=row["id"],
-        created=row["created"],
-        uploader=row["uploader"],
-        project=row["project"],
-        timestamp=row["timestamp"],
+        log_id=log_id,
+        created=created,
+        uploader=uploader,
+        project=project,
+        timestamp=timestamp,
         fields={keyword: tuple(those) for keyword, those in fields.items()},
         deid={keyword: tuple(those) for keyword, those in deid.items()},
-        originals=row["originals"],
+        originals=originals,
         instances=tuple(instances),
         uids=tuple((deid_uid, uid) for deid_uid, uid in uids),
         large=large,
-        digest=row["digest"],
-        key=row["key"],
-        patients=tuple(row["patients"].split()),
+        digest=digest,
+        key=key,
+        patients=tuple(patients.split()),
     )
+
+
+def _take_first(keywords: tuple[str, ...], texts: Sequence[Any]) -> dict[str, list[str]]:
+    # An entry that a server wrote before a later field was added has fewer texts.
+    pairs = zip(keywords, texts, strict=False)
+    return {keyword: [text] for keyword, text in pairs if text is not None}
 
 
 def _list_first(
