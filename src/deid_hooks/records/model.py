@@ -139,25 +139,25 @@ Record = Entry | UploadEvent | AccessRow | Tombstone | Block
 
 
 def make_log_id() -> str:
-    """A de-id log id: 32 upper-case hex digits of a random UUIDv4 (RFC 9562, section 5.4)."""
+    """Return a new log id: 32 upper-case hex digits of a random UUIDv4 (RFC 9562, section 5.4)."""
     return uuid.uuid4().hex.upper()
 
 
 def parse_log_id(text: str) -> str | None:
-    """The log id that ``text`` spells, in any case, with or without dashes; None if none."""
+    """Return the log id that ``text`` is, in any case, with or without dashes; None if none."""
     plain = text.strip().replace("-", "").upper()
     return plain if _LOG_ID.fullmatch(plain) else None
 
 
 def read_clock() -> str:
-    """The present moment in UTC, ISO 8601 with microseconds: ``2026-11-23T09:30:00.000000Z``."""
+    """Return the time in UTC, ISO 8601 with microseconds: ``2026-11-23T09:30:00.000000Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def make_readable(text: str) -> str:
-    """``text`` as every store can keep it in a column: NUL and lone surrogates become U+FFFD.
+    """Return ``text`` as any store can keep it in a column: U+FFFD for NUL and lone surrogates.
 
-    The originals beside the column keep them.
+    The originals beside the column keep what it replaces.
     """
     if text.isascii():
         return text.replace("\0", "\ufffd")

@@ -70,7 +70,7 @@ class NotWhole(LogError):
     def __init__(self) -> None:
         super().__init__(
             "200 OK: the answer of the service of the log is not whole, or of something else",
-            "check its address, and what stands between",
+            "check its address, and what is between here and there",
         )
 
 
@@ -100,7 +100,7 @@ def read_token() -> str:
 
 def _check_token(text: str, where: str) -> str:
     if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise LogUnavailable(f"what stands in {where} is no token", "copy it again, whole")
+        raise LogUnavailable(f"the text in {where} is no token", "copy it again, whole")
     return text
 
 
@@ -277,7 +277,7 @@ class Exchange:
         finally:
             response.close()
         found = make_error(status, problem)
-        # What stands between may have passed the request on, unless it turns it away itself.
+        # A proxy in between may have passed the request on, unless it refuses it itself.
         if _is_ours(problem):
             nothing_written = not isinstance(found, AppendUnknown)
         else:
@@ -345,7 +345,7 @@ def make_error(status: int, problem: Any) -> LogError:
 
 
 def _is_ours(problem: dict[str, Any]) -> bool:
-    """Return whether the service of the log says so, and nothing that stands between."""
+    """Return whether the service of the log made it, and not a proxy in between."""
     return isinstance(problem.get("kind"), str)
 
 
@@ -380,5 +380,5 @@ def _read_part(parts: Iterator[bytes]) -> bytes:
 def _make_no_answer(deadline: Deadline) -> LogUnavailable:
     return LogUnavailable(
         f"the service of the log gave no answer within {deadline.seconds:g} seconds",
-        "look whether it runs, and at the store behind it",
+        "check that it runs, and the store behind it",
     )

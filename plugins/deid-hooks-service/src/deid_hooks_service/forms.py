@@ -206,7 +206,7 @@ class AccessBody:
 
 
 def make_reference(name: str) -> Schema:
-    """Return the JSON Schema that stands for the one of this name in ``SCHEMAS``."""
+    """Return the JSON Schema that refers to the one of this name in ``SCHEMAS``."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
