@@ -33,7 +33,7 @@ class HooksDeIdLog(DeIdLog):  # type: ignore[misc]
         self._state = threading.local()
 
     def attach(self, profile: Any) -> None:
-        """Have every ``dicom`` part of a profile tell this log what it does."""
+        """Make every ``dicom`` part of a profile report to this log what it does."""
         for part in profile.file_profiles:
             if part.name == "dicom":
                 part.add_log(self)
@@ -41,13 +41,13 @@ class HooksDeIdLog(DeIdLog):  # type: ignore[misc]
 
     @contextmanager
     def acquisition(self) -> Iterator[Acquisition]:
-        """One packfile. ``post_deid`` raises UnableToLog if a file was changed without a word."""
+        """Open one packfile. ``post_deid`` raises UnableToLog if a changed file was not logged."""
         with self._hooks.acquisition(self._project) as acquisition:
             self._state.acquisition, self._state.originals = acquisition, {}
             log = acquisition.post_deid
 
             def post_deid(*, reuse: bool = False) -> str:
-                self._refuse_untold()
+                self._refuse_unlogged()
                 return log(reuse=reuse)
 
             acquisition.post_deid = post_deid  # type: ignore[method-assign]
@@ -73,12 +73,12 @@ class HooksDeIdLog(DeIdLog):  # type: ignore[misc]
         return None
 
     def loaded(self, path: str, original: Snapshot) -> None:
-        """A file was read, and nothing of it changed yet."""
+        """Keep the original of a file that was read; nothing of it changed yet."""
         self._open_acquisition()
         self._state.originals[path] = original
 
     def passed_over(self, path: str) -> None:
-        """The profile leaves a file out: nothing of it leaves."""
+        """Drop a file that the profile leaves out: nothing of it is sent."""
         self._state.originals.pop(path, None)
 
     def _open_acquisition(self) -> Acquisition:
@@ -90,7 +90,7 @@ class HooksDeIdLog(DeIdLog):  # type: ignore[misc]
             )
         return acquisition  # type: ignore[no-any-return]
 
-    def _refuse_untold(self) -> None:
+    def _refuse_unlogged(self) -> None:
         if self._state.originals:
             raise UnableToLog(
                 f"{len(self._state.originals)} files were written by the profile without a word to"
