@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 IMPORTED = (
     *("deid_hooks.cli", "deid_hooks.hooks", "deid_hooks.uploader.upload", "deid_hooks.copy_log"),
     *("deid_hooks.backends.sqlite", "deid_hooks.engines.basic", "deid_hooks.engines.dicognito"),
-    *("deid_hooks.admin.exchange", "deid_hooks.admin.reidentify"),
+    *("deid_hooks.admin.export_log", "deid_hooks.admin.import_log", "deid_hooks.admin.reidentify"),
     *("deid_hooks_http", "deid_hooks_service.cli", "deid_hooks_service.serving", "deid_hooks_sql"),
     *("deid_hooks.destinations.dicomweb", "deid_hooks_flywheel.engine"),
     *("dicomanonymizer", "dicognito.anonymizer", "platformdirs", "sqlite_utils", "uvicorn"),

@@ -60,7 +60,7 @@ def export(
     deid-hooks export --output log.jsonl
     deid-hooks export project=TRIAL7 --join --format csv --output join.csv
     """
-    from deid_hooks.admin import exchange as exporting
+    from deid_hooks.admin import export_log as exporting
     from deid_hooks.query.parser import parse_terms
     from deid_hooks.records.json_codec import encode_record
     from deid_hooks.settings import load_settings
@@ -104,7 +104,7 @@ def import_(
     \b
     deid-hooks import anonymizer.db --project TRIAL7
     """
-    from deid_hooks.admin.exchange import import_history
+    from deid_hooks.admin.import_log import import_history
 
     counts: Counter[str] = Counter()
     with open_hooks(context) as hooks:

@@ -128,7 +128,7 @@ def _find_ids_of_file(log: Log, path: Path) -> list[str]:
 
 def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
     """Print the entries, one after the other, and return the ids of those there were."""
-    from deid_hooks.admin.exchange import ENTRY_COLUMNS
+    from deid_hooks.admin.export_log import ENTRY_COLUMNS
 
     uploads: dict[str, list[UploadEvent]] = {}
     for event in log.uploads(log_ids):
@@ -158,7 +158,7 @@ def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
 
 def _make_document(entry: Entry, uploads: Sequence[UploadEvent]) -> dict[str, Any]:
     """Return an entry as a JSON document; originals keep the DICOM JSON model."""
-    from deid_hooks.admin.exchange import describe_entry
+    from deid_hooks.admin.export_log import describe_entry
 
     def unwrap(values: Mapping[str, Sequence[str]]) -> dict[str, str | list[str]]:
         return {key: each[0] if len(each) == 1 else list(each) for key, each in values.items()}
