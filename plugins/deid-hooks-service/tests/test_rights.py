@@ -192,9 +192,15 @@ def test_an_administrator_who_reads_the_log_is_in_the_trail_and_comes_to_its_end
     assert [row.action for row in rows(site)[len(before) :]] == ["access"]
 
 
-def test_rows_that_an_administrator_copies_keep_their_chain(site: Site) -> None:
-    client = site.client(site.token("admin"))
-    assert append(client, *rows(site)).status_code == 200
+def test_nobody_writes_access_rows_but_who_keeps_the_trail(site: Site) -> None:
+    [row, *_] = rows(site)
+    forged = replace(row, id=make_log_id(), who="somebody else")
+    before = rows(site)
+    refused = append(site.client(site.token("admin")), an_entry(site), forged)
+    assert (refused.status_code, refused.json()["kind"]) == (403, "NotAllowed")
+    assert rows(site) == before
+    keeper = site.client(site.tokens.add("keeper of the trail", "admin", keeps_trail=True))
+    assert append(keeper, *before).status_code == 200
     assert list(find_breaks(read_trail(site), derive_trail_key(site.recorder.secret))) == []
 
 

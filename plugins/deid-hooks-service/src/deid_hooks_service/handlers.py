@@ -76,6 +76,11 @@ async def append(call: Call) -> dict[str, Any]:
     Durable when it is answered. Repeat it with the same ids if no answer came.
     """
     records: list[Record] = call.body["records"]
+    if not call.sender.keeps_trail and any(isinstance(each, AccessRow) for each in records):
+        raise NotAllowed(
+            "the service writes the access trail itself, and seals what it writes",
+            "to copy a log with its access trail, use a token made with --keeps-trail",
+        )
     if call.sender.role != "admin":
         _refuse_unsound(records, call.service.log.secret)
     if call.sender.projects:

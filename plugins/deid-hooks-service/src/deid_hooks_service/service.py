@@ -132,10 +132,6 @@ class Service:
                 self._checked = time.monotonic(), error
         return error
 
-    def append_access(self, row: AccessRow, deadline: Deadline) -> None:
-        """Append a record to the access trail, durably. Raises LogError."""
-        self.limit(deadline).record_access(row)
-
     async def close(self, seconds: float) -> None:
         """Finish what was accepted, and close the log."""
         await anyio.to_thread.run_sync(self.committer.stop, seconds)
@@ -180,7 +176,7 @@ class Call:
             log_ids=tuple(log_ids),
             reason=reason,
         )
-        self.service.append_access(row, self.deadline)
+        self.service.limit(self.deadline).record_access(row)
 
 
 @dataclass(frozen=True, slots=True)
