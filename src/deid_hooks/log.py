@@ -35,7 +35,6 @@ from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombston
 from deid_hooks.settings import Settings, mask_passwords
 
 _SECONDS_TO_COUNT = 600.0
-_SECONDS_TO_UPGRADE = 6 * 3600.0
 
 
 def _foreign_errors_as(kind: type[LogError]) -> ContextDecorator:
@@ -195,10 +194,6 @@ class Log:
     def explain(self, query: Query) -> list[tuple[str, str]]:
         """Return the attribute of each term and the indexes that serve it."""
         return self.backend.explain(query, self._deadline())
-
-    def upgrade(self) -> str:
-        """Bring an older store to this version; return what was done. A large log takes hours."""
-        return self.backend.upgrade(Deadline(_SECONDS_TO_UPGRADE))
 
     def close(self) -> None:
         self.backend.close()
