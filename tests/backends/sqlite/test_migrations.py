@@ -224,6 +224,28 @@ def test_of_two_upgrades_at_once_one_waits(old: SQLiteBackend, path: Path) -> No
     old.close()
 
 
+def test_nothing_is_erased_as_long_as_a_copy_keeps_it(old: SQLiteBackend, path: Path) -> None:
+    old.upgrade(Deadline(60))
+    [copy] = path.parent.glob("*.version-1.*")
+    gone, erasure = ENTRIES[0].log_id, Erasure("t", "alice", "asked to")
+    with pytest.raises(LogUnavailable, match=f"{copy.name}.* nothing was erased.*[Dd]elete it"):
+        old.erase([gone], erasure, Deadline(60))
+    assert read_all(old) == RECORDS
+    copy.unlink()
+    old.erase([gone], erasure, Deadline(60))
+    assert old.resolve(gone, Deadline()) != ENTRIES[0]
+    old.close()
+
+
+def test_a_copy_that_was_cut_off_does_not_stay(old: SQLiteBackend, path: Path) -> None:
+    cut_off = path.with_name(f"{path.name}.version-1.20260101T000000Z.part")
+    cut_off.write_bytes(path.read_bytes()[:9000])
+    old.upgrade(Deadline(60))
+    assert not cut_off.exists()
+    assert len(list(path.parent.glob("*.version-1.*"))) == 1
+    old.close()
+
+
 def test_a_log_without_room_for_its_copy_is_not_upgraded(
     old: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from deid_hooks.files import fsync_folder
 
 _MARGIN = 1_000_000
 _PAGES_AT_ONCE = 5_000
+_COPY, _PART = ".version-", ".part"
 
 
 class SQLiteChanges(Changes):
@@ -89,6 +90,13 @@ def upgrade_log(path: Path, deadline: Deadline) -> str:
         opened.close()
 
 
+def find_copies(path: Path) -> list[Path]:
+    """Return the copies of the log that upgrades made beside it, whole or cut off, sorted."""
+    return sorted(
+        each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}{_COPY}")
+    )
+
+
 def _copy_file(opened: Opened, version: int) -> Path:
     """Copy the log beside it, and return the copy, which appears once it is whole and durable."""
     path = opened.path
@@ -103,8 +111,11 @@ def _copy_file(opened: Opened, version: int) -> Path:
             f"make room for {(2 * pages * size + _MARGIN) / 1e6:.0f} MB there",
         )
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    copy = path.with_name(f"{path.name}.version-{version}.{moment}")
-    part = copy.with_name(f"{copy.name}.part")
+    for left in find_copies(path):  # of an upgrade that was killed: nobody else runs one
+        if left.suffix == _PART:
+            left.unlink()
+    copy = path.with_name(f"{path.name}{_COPY}{version}.{moment}")
+    part = copy.with_name(f"{copy.name}{_PART}")
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # no log is in it yet
     try:
         _copy_pages(opened, part)

@@ -15,6 +15,7 @@ from deid_hooks.backends.rules import Seal, make_tombstone, seal_new, select_new
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.connection import Opened, truncate_wal, wait_patiently, writing
 from deid_hooks.backends.sqlite.failures import make_unavailable
+from deid_hooks.backends.sqlite.migrations import find_copies
 from deid_hooks.backends.sqlite.reading import find_held
 from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, encode_cells, insert_entry
 from deid_hooks.backends.tables.columns import PARTS, insert_statement
@@ -61,6 +62,7 @@ def append(records: Sequence[Record], seal: Seal, opened: Opened, turn: Turn) ->
 
 def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) -> None:
     """Delete what these entries hold, leave tombstones, and overwrite the file's unused space."""
+    refuse_beside_copies(opened)
     refuse_without_room(opened)
     with writing(opened, turn) as connection:
         seq, _ = _find_next(opened)
@@ -149,6 +151,16 @@ def _delete(connection: sqlite3.Connection, seq: int) -> None:
 
 SECONDS_FOR_READERS = 10.0
 _MARGIN = 65_536
+
+
+def refuse_beside_copies(opened: Opened) -> None:
+    """Raise LogUnavailable if copies that upgrades left would keep what is to be erased."""
+    if copies := find_copies(opened.path):
+        raise LogUnavailable(
+            f"{copies[0]}, which an upgrade left, still holds what is to be forgotten; nothing was"
+            " erased",
+            "delete it, and other copies of the log, then try again",
+        )
 
 
 def refuse_without_room(opened: Opened) -> None:
