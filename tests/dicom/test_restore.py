@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydicom import DataElement, Dataset, dcmread
 
 from deid_hooks import Changes, UnableToLog, UnusableDataset, capture, changes, restore
-from deid_hooks.dicom import encoding as dicomjson
+from deid_hooks.dicom import encoding
 from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import SiteSecret, write_canonical_json
@@ -190,7 +190,7 @@ def test_nothing_identifying_is_shown_or_lost_by_changes_in_other_processes() ->
 
 
 @given(
-    vr=st.sampled_from(sorted(dicomjson.TEXT_VRS | {"US", "FD", "FL", "AT", "OB", "UN", "SV"})),
+    vr=st.sampled_from(sorted(encoding.TEXT_VRS | {"US", "FD", "FL", "AT", "OB", "UN", "SV"})),
     value=st.binary(max_size=40),
     charset=st.sampled_from(
         [
@@ -209,7 +209,7 @@ def test_nothing_identifying_is_shown_or_lost_by_changes_in_other_processes() ->
 def test_the_codec_loses_no_byte(
     vr: str, value: bytes, charset: bytes, little_endian: bool
 ) -> None:
-    encodings = dicomjson.parse_encodings(charset)
-    element = dicomjson.encode(vr, value, encodings, little_endian)
+    encodings = encoding.parse_encodings(charset)
+    element = encoding.encode(vr, value, encodings, little_endian)
     again = json.loads(write_canonical_json(element))
-    assert dicomjson.decode(again, encodings, little_endian) == value
+    assert encoding.decode(again, encodings, little_endian) == value

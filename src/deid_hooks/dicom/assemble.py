@@ -125,17 +125,17 @@ def _select_kept(
         return originals
     wanted = {f"{tag:08X}" for keyword in fields if (tag := lookup_tag(keyword)) is not None}
     return {
-        path: text if path in wanted or text == "null" else _find_identifying(path, text)
+        path: text if path in wanted or text == "null" else _drop_value_of_text(path, text)
         for path, text in originals.items()
     }
 
 
-def _find_identifying(path: str, text: str) -> str:
+def _drop_value_of_text(path: str, text: str) -> str:
     tag = path.rpartition(".")[2]
-    return write_canonical_json(_list_without_value(tag, json.loads(text)))
+    return write_canonical_json(_drop_value(tag, json.loads(text)))
 
 
-def _list_without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
+def _drop_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
     """Return an element whose value is not kept, which restore names. UIDs stay, in sequences too.
 
     So do character sets, without which the indexed fields can't be read.
@@ -145,7 +145,7 @@ def _list_without_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
     if element["vr"] != "SQ":
         return {"vr": element["vr"], "length": 0}
     items = [
-        {inner: _list_without_value(inner, value) for inner, value in item.items()}
+        {inner: _drop_value(inner, value) for inner, value in item.items()}
         for item in element["Value"]
     ]
     return {**element, "Value": items}

@@ -294,7 +294,7 @@ class Patient(NamedTuple):
 
 
 def read_patient(original: Snapshot) -> Patient:
-    """Whose instance this is. Case, spaces and empty components of the name make no difference."""
+    """Return whose instance this is. Case, spaces and empty parts of the name don't count."""
     return Patient(
         original.text(PATIENT_ID) or "",
         original.text(ISSUER_OF_PATIENT_ID) or "",

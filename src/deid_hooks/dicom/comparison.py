@@ -198,11 +198,11 @@ class Comparison:
             return
         raw = isinstance(now, RawDataElement)
         value = now.value if raw else encode_value(now, level.now, True)
-        self.uids.update(_match_items(original.value or b"", value or b""))
+        self.uids.update(_pair_values(original.value or b"", value or b""))
 
 
 @lru_cache(maxsize=1024)
-def _match_items(original: bytes, deidentified: bytes) -> dict[tuple[str, str], None]:
+def _pair_values(original: bytes, deidentified: bytes) -> dict[tuple[str, str], None]:
     ours = encoding.read_text("UI", original).split("\\")
     theirs = encoding.read_text("UI", deidentified).split("\\")
     if len(ours) != len(theirs):

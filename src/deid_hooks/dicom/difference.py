@@ -11,7 +11,7 @@ from typing import Any
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from deid_hooks.dicom import encoding as dicomjson
+from deid_hooks.dicom import encoding
 from deid_hooks.dicom.capture import (
     WITH_BYTES,
     Captured,
@@ -154,7 +154,7 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
     if before.meta is not None:
         now = {} if meta is None else list_elements(meta)
         stored = before.meta.elements.get(MEDIA_STORAGE_SOP_INSTANCE_UID)
-        encodings = dicomjson.DEFAULT_ENCODINGS
+        encodings = encoding.DEFAULT_ENCODINGS
         difference.compare("", before.meta, now, (encodings, encodings))
         if stored is not None and MEDIA_STORAGE_SOP_INSTANCE_UID in now:
             if before.meta.text(MEDIA_STORAGE_SOP_INSTANCE_UID) == before.text(SOP_INSTANCE_UID):
@@ -174,7 +174,7 @@ def _compare_file_meta(difference: Comparison, before: Snapshot, after: Dataset)
 
 def _read_texts_after(elements: dict[int, Any], tags: tuple[int, ...]) -> tuple[str | None, ...]:
     """Return values of a de-identified dataset, decoded or not, as :meth:`Snapshot.texts` does."""
-    encodings = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or dicomjson.DEFAULT_ENCODINGS
+    encodings = read_encodings(elements.get(SPECIFIC_CHARACTER_SET)) or encoding.DEFAULT_ENCODINGS
     values: list[tuple[str | None, bytes] | None] = []
     for element in map(elements.get, tags):
         if element is None:

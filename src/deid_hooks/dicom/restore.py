@@ -12,8 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
-from deid_hooks.dicom import dictionary
-from deid_hooks.dicom import encoding as dicomjson
+from deid_hooks.dicom import dictionary, encoding
 from deid_hooks.dicom.capture import Snapshot, capture, read_encodings
 from deid_hooks.dicom.dictionary import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
@@ -58,7 +57,7 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     if PREAMBLE in originals:
         work.restore_preamble(restored, originals.pop(PREAMBLE))
     dataset_paths = {path: element for path, element in originals.items() if path not in meta}
-    work.restore_items(restored, _find_nested(dataset_paths), dicomjson.DEFAULT_ENCODINGS)
+    work.restore_items(restored, _nest_paths(dataset_paths), encoding.DEFAULT_ENCODINGS)
     return Restored(restored, tuple(dict.fromkeys(work.missing)))
 
 
@@ -122,13 +121,13 @@ def _find_original_encoding(
     """Implicit VR and little endian, of the original transfer syntax."""
     element = originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
     if element:
-        uid = dicomjson.read_text("UI", dicomjson.decode(element))
+        uid = encoding.read_text("UI", encoding.decode(element))
         return uid == _IMPLICIT, uid != _BIG_ENDIAN
     implicit, little_endian = deidentified.original_encoding
     return bool(implicit), little_endian is not False
 
 
-def _find_nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+def _nest_paths(paths: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``{"00081140.0.00081155": x}`` as ``{"00081140": {0: {"00081155": x}}}``."""
     tree: dict[str, Any] = {}
     for path, element in paths.items():
@@ -161,14 +160,14 @@ class _Restoration:
             uid = {"vr": "UI", "Value": [instance.uid]}
             paths = {**paths, f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}": uid}
         explicit_little = _Restoration(self.large, False, True)
-        explicit_little.restore_items(meta, paths, dicomjson.DEFAULT_ENCODINGS)
+        explicit_little.restore_items(meta, paths, encoding.DEFAULT_ENCODINGS)
         self.missing += explicit_little.missing
         if not meta:
             del dataset.file_meta
 
     def restore_preamble(self, dataset: FileDataset, element: Any) -> None:
         preamble = (
-            None if element is None else self._decode_value(element, dicomjson.DEFAULT_ENCODINGS)
+            None if element is None else self._decode_value(element, encoding.DEFAULT_ENCODINGS)
         )
         if element is not None and preamble is None:
             self.missing.append(PREAMBLE)
@@ -216,7 +215,7 @@ class _Restoration:
                 continue
             # It had the de-identified one.
             items[number]._parent_encoding = list(encodings)  # noqa: SLF001
-            self.restore_items(items[number], _find_nested(paths), encodings)
+            self.restore_items(items[number], _nest_paths(paths), encodings)
 
     def _put(self, dataset: Dataset, path: str, element: Any, encodings: Sequence[str]) -> None:
         tag = int(path, 16)
@@ -247,7 +246,7 @@ class _Restoration:
             return self.large.get(element["digest"])
         if "length" in element:
             return None
-        return dicomjson.decode(element, encodings, self.little_endian)
+        return encoding.decode(element, encodings, self.little_endian)
 
     def _make_raw(self, tag: int, vr: str, value: bytes) -> RawDataElement:
         return RawDataElement(

@@ -40,7 +40,7 @@ Rule = Callable[[Dataset, tuple[int, int]], None]
 
 
 def engine(argument: str, pseudonyms: Pseudonyms) -> BasicProfile:
-    """The engine; SettingsError for an argument, or if dicom-anonymizer isn't there."""
+    """Return the engine; SettingsError for an argument, or if dicom-anonymizer isn't there."""
     if argument:
         raise SettingsError("engine basic takes no argument")
     return BasicProfile(pseudonyms)
@@ -101,7 +101,7 @@ class BasicProfile:
             return
         vr = _vr(dataset, tag)
         rule = self._find_rule(number)
-        if rule is self._remove or _refuse_unknown(number):
+        if rule is self._remove or _is_unknown(number):
             del dataset[tag]
         elif number in (PATIENT_ID, PATIENT_NAME):
             dataset[tag] = DataElement(tag, vr, label)
@@ -164,19 +164,19 @@ def _mark(dataset: Dataset) -> None:
 
 
 def _vr(dataset: Dataset, tag: BaseTag) -> str:
-    """The value representation, without decoding the value."""
+    """Return the value representation, without decoding the value."""
     vr = dataset.get_item(tag, keep_deferred=True).VR
     return (_find_standard_vr(int(tag)) or "UN") if vr in (None, "UN") else str(vr)
 
 
-def _refuse_unknown(number: int) -> bool:
-    """Whether this is a private attribute, or none of the standard that we know."""
+def _is_unknown(number: int) -> bool:
+    """Return whether this is a private attribute, or none of the standard that we know."""
     return bool(number & 0x10000) or not _find_standard_vr(number)
 
 
 @lru_cache(10_000)
 def _find_standard_vr(number: int) -> str:
-    """The value representation in PS3.6, repeating groups included; ``""`` if it has none."""
+    """Return the value representation in PS3.6, repeating groups included, or ``""``."""
     try:
         return dictionary_VR(number)
     except KeyError:
@@ -184,7 +184,7 @@ def _find_standard_vr(number: int) -> str:
 
 
 def _names_no_instance(number: int) -> bool:
-    """Whether this UID names a class, a syntax or a coding system, and nothing of a patient."""
+    """Return whether this UID names a class, a syntax or a coding system, no patient's data."""
     keyword = keyword_for_tag(number)
     return "SOPClass" in keyword or "TransferSyntax" in keyword or keyword in _SYSTEMS
 

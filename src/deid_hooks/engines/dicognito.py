@@ -20,7 +20,7 @@ from deid_hooks.engines import mark_identity_removed, renew_file_meta
 
 
 def engine(argument: str, pseudonyms: Pseudonyms) -> Dicognito:
-    """The engine; SettingsError for an argument, or if dicognito isn't there."""
+    """Return the engine; SettingsError for an argument, or if dicognito isn't there."""
     if argument:
         raise SettingsError("engine dicognito takes no argument")
     return Dicognito(pseudonyms)
@@ -55,7 +55,7 @@ class Dicognito:
         renew_file_meta(dataset)
 
     def _handled(self, dataset: Dataset, element: DataElement) -> bool:
-        """Whether the library has nothing left to do for this attribute."""
+        """Return whether the library has nothing left to do for this attribute."""
         if not element.value:
             return True
         if element.tag == PATIENT_ID:

@@ -14,7 +14,7 @@ from deid_hooks import Pseudonyms, SettingsError, UnusableDataset
 
 
 def engine(argument: str, pseudonyms: Pseudonyms) -> FlywheelEngine:
-    """The engine for the profile at a path, YAML or JSON. Raises SettingsError for a bad one.
+    """Return the engine of the profile at a path, YAML or JSON; SettingsError for a bad one.
 
     What replaces an original is the profile's affair: the pseudonyms of deid-hooks are not used.
     """
@@ -51,7 +51,7 @@ class FlywheelEngine:
 
 
 def dicom_profile(path: Path) -> Any:
-    """The ``dicom`` part of a profile. Raises SettingsError, which quotes nothing of it."""
+    """Return the ``dicom`` part of a profile. Raises SettingsError, which quotes nothing of it."""
     with warnings.catch_warnings(action="ignore"):  # of what it is built on
         from flywheel_migration.deidentify import ValidationError, load_profile
 

@@ -133,7 +133,7 @@ class JSONLinesBackend(LogBackend):
 
     @contextmanager
     def _opened(self, deadline: Deadline, lock: bool = False, anew: bool = False) -> Iterator[int]:
-        """The file that stands at the path, read to its end, locked for who writes."""
+        """Return the file at the path, read to its end; locked for who writes."""
         with self._turn:
             while True:
                 file = os.open(self._path, os.O_RDWR | os.O_APPEND if lock else os.O_RDONLY)

@@ -132,7 +132,7 @@ def list_(tokens: TokensOption = None) -> None:
 
 @token_app.command("revoke")
 def revoke(name: str, tokens: TokensOption = None) -> None:
-    """From now on this token is worth nothing, in a service that runs, too."""
+    """Make a token worthless from now on, in a service that runs, too."""
     from deid_hooks_service.tokens import Tokens, default_path
 
     Tokens(tokens or default_path()).revoke(name)
@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def _moment(text: str) -> str:
-    """The moment that ``text`` names, in UTC; ``""`` for none."""
+    """Return the moment that ``text`` names, in UTC; ``""`` for none."""
     if not text:
         return ""
     try:

@@ -161,7 +161,7 @@ def create_log(path: Path, deadline: Deadline) -> None:
 
 
 def may_exist(path: Path) -> bool:
-    """False only where neither the log nor anything that it left behind is at the path."""
+    """Return whether the log, or anything that it left behind, may be at the path."""
     return any(_size(name) is not None for name in (path, Path(f"{path}-wal")))
 
 
