@@ -22,7 +22,7 @@ from benchmarks.ct import dataset
 from deid_hooks import capture, changes
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.dicom.assemble import assemble
+from deid_hooks.dicom.difference import assemble
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, make_log_id

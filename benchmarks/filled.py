@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deid_hooks.backends.sqlite import SQLiteBackend
-from deid_hooks.backends.sqlite.rows import insert_entry
+from deid_hooks.backends.sqlite.schema import insert_entry
 from deid_hooks.deadline import Deadline
 from deid_hooks.records.keys import SiteSecret, compute_patient_digest
 from deid_hooks.records.model import Entry, Instance, UploadEvent

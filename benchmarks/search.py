@@ -23,7 +23,7 @@ from benchmarks.filled import SECRET, fill, patient
 from deid_hooks import DeidHooks
 from deid_hooks.admin.access import AccessRecorder
 from deid_hooks.admin.reidentify import Reidentifier
-from deid_hooks.admin.report import report
+from deid_hooks.admin.search import report
 from deid_hooks.log import Log
 from deid_hooks.query.parser import parse_terms
 

@@ -44,7 +44,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("gate",),
     ("log", "copy_log"),
     ("backends", "deid_hooks_sql", "deid_hooks_http", "deid_hooks_jsonl"),
-    ("hookspecs", "plugins", "settings"),
+    ("plugins", "settings"),
     ("query",),
     ("dicom",),
     ("records",),

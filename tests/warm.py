@@ -31,8 +31,13 @@ IMPORTED = (
     *("deid_hooks.cli", "deid_hooks.hooks", "deid_hooks.uploader.upload", "deid_hooks.copy_log"),
     *("deid_hooks.backends.sqlite", "deid_hooks.engines.basic", "deid_hooks.engines.dicognito"),
     *("deid_hooks.admin.export_log", "deid_hooks.admin.import_log", "deid_hooks.admin.reidentify"),
-    *("deid_hooks_http", "deid_hooks_service.cli", "deid_hooks_service.serving", "deid_hooks_sql"),
-    *("deid_hooks.destinations.dicomweb", "deid_hooks_flywheel.engine"),
+    *(
+        "deid_hooks_http",
+        "deid_hooks_service.cli",
+        "deid_hooks_service.application",
+        "deid_hooks_sql",
+    ),
+    *("deid_hooks.destinations.dicomweb", "deid_hooks_flywheel", "deid_hooks_sql"),
     *("dicomanonymizer", "dicognito.anonymizer", "platformdirs", "sqlite_utils", "uvicorn"),
 )
 """Not pynetdicom: once it is imported, pydicom takes files that it refuses alone."""

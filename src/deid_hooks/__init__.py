@@ -31,11 +31,10 @@ if TYPE_CHECKING:
         UploadRefused,
     )
     from deid_hooks.hooks import DeidHooks
-    from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload, hookimpl
     from deid_hooks.install_in_host import install
-    from deid_hooks.plugins import find_installed
+    from deid_hooks.plugins import PostDeid, PostUpload, PreUpload, find_installed, hookimpl
+    from deid_hooks.records.keys import Pseudonyms, normalise_identity, reveals
     from deid_hooks.records.model import Entry, Instance
-    from deid_hooks.records.pseudonyms import Pseudonyms, normalise_identity, reveals
     from deid_hooks.settings import Settings, find_config_file
 
 __all__ = [
@@ -82,9 +81,8 @@ __all__ = [
 _MODULES = (  # those that import pydicom come last
     "errors",
     "records.model",
-    "records.pseudonyms",
+    "records.keys",
     "settings",
-    "hookspecs",
     "plugins",
     "hooks",
     "install_in_host",

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 
-from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
+from deid_hooks.deadline import hide_foreign_errors
 from deid_hooks.dicom.capture import Snapshot, capture
-from deid_hooks.dicom.difference import Changes, changes
-from deid_hooks.errors import UnableToLog, UnusableDataset, UploadRefused, hide_foreign_errors
+from deid_hooks.dicom.difference import Changes, Policy, assemble, changes, refuse_mixed_patients
+from deid_hooks.errors import UnableToLog, UnusableDataset, UploadRefused
 from deid_hooks.gate import Gate
-from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
+from deid_hooks.plugins import PostDeid, PostUpload, PreUpload
 from deid_hooks.records.model import make_log_id
 
 logger = logging.getLogger("deid_hooks")

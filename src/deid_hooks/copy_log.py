@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import get_key
+from deid_hooks.backends.contract import LogBackend, Page, get_key
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, DeidHooksError, Forgotten, IdConflict, LogError
 from deid_hooks.records.json_codec import encode_record

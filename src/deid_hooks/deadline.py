@@ -1,14 +1,15 @@
-"""Bounded waiting: the caller gets an answer in time, whatever the callee does."""
+"""Calls of code that may fail or hang: an answer in time, and no error text of theirs."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
 
-from deid_hooks.errors import AppendUnknown, LogUnavailable
+from deid_hooks.errors import AppendUnknown, DeidHooksError, LogUnavailable
 
 T = TypeVar("T")
 
@@ -142,3 +143,17 @@ def call_store(deadline: Deadline, call: Callable[[Turn], T], store: str, remedy
     if turn.take():
         raise LogUnavailable(cause, remedy)
     raise AppendUnknown(f"{cause}; whether the last write is in it is unknown", remedy)
+
+
+@contextmanager
+def hide_foreign_errors(make: Callable[[str], DeidHooksError]) -> Iterator[None]:
+    """Replace an exception that is not ours by the one that ``make`` returns for its kind.
+
+    The text of a driver's or of pydicom's exception may hold values of a patient.
+    """
+    try:
+        yield
+    except DeidHooksError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        raise make(type(error).__name__) from None

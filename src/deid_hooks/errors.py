@@ -20,8 +20,7 @@ No message ever holds an identifying value: it names the keyword, the file or th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 UNABLE_TO_LOG = "Unable to log de-identified data"
@@ -129,20 +128,6 @@ class Forgotten(LogError):
 
 class NotAllowed(LogError):
     """The log is there, and whoever keeps it does not let this user do what was asked."""
-
-
-@contextmanager
-def hide_foreign_errors(make: Callable[[str], DeidHooksError]) -> Iterator[None]:
-    """Replace an exception that is not ours by the one that ``make`` returns for its kind.
-
-    The text of a driver's or of pydicom's exception may hold values of a patient.
-    """
-    try:
-        yield
-    except DeidHooksError:
-        raise
-    except Exception as error:  # noqa: BLE001 - see above
-        raise make(type(error).__name__) from None
 
 
 def _sentence(cause: str, remedy: str = "") -> str:

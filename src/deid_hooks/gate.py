@@ -19,9 +19,8 @@ import pluggy
 
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import DeidHooksError, ForkedProcess, LogError, UnableToLog, UploadRefused
-from deid_hooks.hookspecs import PostDeid, PostUpload, PreUpload
 from deid_hooks.log import Log, begin_log, make_backend, open_log
-from deid_hooks.plugins import Answer, ask_each, load_plugins
+from deid_hooks.plugins import Answer, PostDeid, PostUpload, PreUpload, ask_each, load_plugins
 from deid_hooks.records.model import OUTCOMES, Entry, UploadEvent, parse_log_id, read_clock
 from deid_hooks.settings import Settings, mask_passwords
 

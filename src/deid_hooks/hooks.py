@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from deid_hooks.gate import Gate, make_pre_upload
-from deid_hooks.hookspecs import PreUpload
 from deid_hooks.log import Log
-from deid_hooks.plugins import register
-from deid_hooks.records.keys import compute_patient_digest
+from deid_hooks.plugins import PreUpload, register
+from deid_hooks.records.keys import Pseudonyms, compute_patient_digest, reveals
 from deid_hooks.records.model import parse_log_id
-from deid_hooks.records.pseudonyms import Pseudonyms, reveals
 from deid_hooks.settings import Settings, load_settings, mask_passwords
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import pluggy
 from deid_hooks.errors import PluginError, UnableToLog, UploadRefused
 from deid_hooks.gate import Gate
 from deid_hooks.hooks import DeidHooks
-from deid_hooks.hookspecs import HOOKS, PostDeid, PostUpload, PreUpload
-from deid_hooks.plugins import mark_specs
+from deid_hooks.plugins import HOOKS, PostDeid, PostUpload, PreUpload, mark_specs
 
 _NAME = "deid-hooks gate"
 _Wrapper = Generator[None, list[Any], list[Any]]

@@ -8,9 +8,8 @@ from contextlib import ContextDecorator, suppress
 from itertools import islice
 from urllib.parse import unquote
 
-from deid_hooks.backends.contract import LogBackend, Receipt, Statistics
-from deid_hooks.backends.rules import Copy, find_copies
-from deid_hooks.deadline import DEFAULT_SECONDS, Deadline
+from deid_hooks.backends.contract import Copy, LogBackend, Receipt, Statistics, find_copies
+from deid_hooks.deadline import DEFAULT_SECONDS, Deadline, hide_foreign_errors
 from deid_hooks.errors import (
     AppendUnknown,
     LogError,
@@ -18,7 +17,6 @@ from deid_hooks.errors import (
     NotAllowed,
     PluginError,
     SettingsError,
-    hide_foreign_errors,
 )
 from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
 from deid_hooks.query.conditions import Query

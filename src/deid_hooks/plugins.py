@@ -1,4 +1,4 @@
-"""Load, verify and call plugins; each call is bounded by ``plugin_timeout``.
+"""The hooks that a plugin may implement; loading, verifying and calling plugins in bounded time.
 
 In a log that must miss nothing, a plugin that silently doesn't run is an unlogged upload. So a
 plugin that can't be loaded, or would never be called, is an error that names it and its
@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from types import FunctionType
 from typing import Any
@@ -19,7 +19,68 @@ import pluggy
 
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import DeidHooksError, PluginError, SettingsError
-from deid_hooks.hookspecs import HOOKS, PROJECT_NAME, Hookspecs, PostDeid, PostUpload, PreUpload
+from deid_hooks.records.model import Entry
+
+PROJECT_NAME = "deid_hooks"
+HOOKS = ("post_deid", "pre_upload", "post_upload")
+
+hookimpl = pluggy.HookimplMarker(PROJECT_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class PostDeid:
+    """An acquisition was de-identified. ``entry`` holds originals and is hidden from ``repr``.
+
+    ``not_kept`` names what changed and is not in the log: pixel data, values too large to keep.
+    ``reused`` says that the log held this entry already, from an earlier attempt.
+    """
+
+    log_id: str
+    project: str
+    uploader: str
+    entry: Entry = field(repr=False)
+    not_kept: tuple[str, ...] = ()
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PreUpload:
+    """An acquisition is about to be sent to ``destination``."""
+
+    log_id: str
+    destination: str
+    uploader: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostUpload:
+    """An acquisition was sent: its outcome is ``uploaded``, ``partial`` or ``failed``.
+
+    ``missing`` holds the de-identified SOP Instance UIDs that were not delivered.
+    """
+
+    log_id: str
+    destination: str
+    uploader: str
+    outcome: str
+    missing: tuple[str, ...] = ()
+
+
+class Hookspecs:
+    """The three hooks of an upload."""
+
+    def post_deid(self, event: PostDeid) -> None:
+        """An acquisition was de-identified and its entry is durable. Raise to stop the upload."""
+
+    def pre_upload(self, event: PreUpload) -> str | None:
+        """An acquisition is about to be sent. Return a reason to refuse, or None.
+
+        Every reason is collected; anything but None refuses, and so does any exception.
+        """
+
+    def post_upload(self, event: PostUpload) -> None:
+        """An acquisition was sent. A notification: an exception is reported, never raised."""
+
 
 GROUP = "deid_hooks"
 BACKENDS = "deid_hooks.backends"

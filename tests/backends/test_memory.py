@@ -12,8 +12,7 @@ from deid_hooks.backends.contract import LogBackend
 from deid_hooks.testing import FAULTS, MemoryBackend, MemoryLog, memory_log
 from deid_hooks.testing.appending import Appending
 from deid_hooks.testing.erasing import Erasing
-from deid_hooks.testing.reading import Reading
-from deid_hooks.testing.searching import Searching
+from deid_hooks.testing.reading import Reading, Searching
 
 __all__ = ["memory_log"]
 

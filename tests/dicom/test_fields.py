@@ -9,7 +9,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from deid_hooks import capture, changes
-from deid_hooks.dicom.assemble import assemble
+from deid_hooks.dicom.difference import assemble
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.keys import SiteSecret
 from tests.hooks.series import read

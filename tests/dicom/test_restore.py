@@ -14,7 +14,7 @@ from pydicom import DataElement, Dataset, dcmread
 
 from deid_hooks import Changes, UnableToLog, UnusableDataset, capture, changes, restore
 from deid_hooks.dicom import encoding
-from deid_hooks.dicom.assemble import Policy, assemble, refuse_mixed_patients
+from deid_hooks.dicom.difference import Policy, assemble, refuse_mixed_patients
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import SiteSecret, write_canonical_json
 from deid_hooks.records.model import Entry, make_log_id

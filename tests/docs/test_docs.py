@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from deid_hooks.cli import app
-from deid_hooks.hookspecs import HOOKS
+from deid_hooks.plugins import HOOKS
 from deid_hooks.settings import KEYS
 from tests.docs.terminal import blocks, file_of, is_as_promised, run, steps
 

@@ -17,13 +17,12 @@ from pydicom.valuerep import VR
 from deid_hooks import restore
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.dicom.assemble import assemble
+from deid_hooks.dicom.difference import assemble
 from deid_hooks.errors import DeidHooksError, SettingsError, TermError
 from deid_hooks.query.parser import parse_terms, read_terms
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import Pseudonyms, SiteSecret
 from deid_hooks.records.model import Entry, make_log_id
-from deid_hooks.records.pseudonyms import Pseudonyms
 from deid_hooks.settings import load_settings
 from deid_hooks.testing.records import KEYWORDS, TEXTS, leave_unsealed, make_entry
 from deid_hooks.uploader.prepare import Preparer, Refused, Work, be_quiet_and_fast

@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import Seal
+from deid_hooks.backends.contract import LogBackend, Page, Seal
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import AppendUnknown, Forgotten, IdConflict, LogUnavailable
 from deid_hooks.records.model import Entry, Erasure, Record, Tombstone, UploadEvent

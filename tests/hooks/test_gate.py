@@ -445,7 +445,14 @@ def modules_around_the_gate() -> Iterator[tuple[str, ast.Module]]:
 
 MAY_IMPORT = {
     "deid_hooks.log": {"Log"},
-    "deid_hooks.plugins": {"mark_specs", "register"},
+    "deid_hooks.plugins": {
+        "HOOKS",
+        "mark_specs",
+        "register",
+        "PostDeid",
+        "PreUpload",
+        "PostUpload",
+    },
     "deid_hooks.gate": {"Gate", "make_pre_upload"},
 }
 

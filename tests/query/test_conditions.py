@@ -17,14 +17,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deid_hooks.dicom import dictionary
-from deid_hooks.dicom.names import fold, split_name_words
+from deid_hooks.dicom.names import split_name_words
 from deid_hooks.errors import TermError
 from deid_hooks.query import conditions as matching
-from deid_hooks.query.conditions import Between, Equal, Term, Wildcard, Words
+from deid_hooks.query.conditions import Between, Equal, Term, Wildcard, Words, make_comparable
 from deid_hooks.query.parser import parse_attribute, parse_terms, read_terms
-from deid_hooks.query.values import make_comparable
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
-from deid_hooks.records.model import Entry, Instance, make_log_id, make_readable
+from deid_hooks.records.model import Entry, Instance, fold, make_log_id, make_readable
 
 LOG_ID = "65774D086757457C9DCF96E762803606"
 SECRET = "Qzxjkvw"  # in values: no message may have it

@@ -11,7 +11,7 @@ from hypothesis import given
 from deid_hooks.query import json_codec
 from deid_hooks.query.conditions import Condition, Query
 from deid_hooks.query.json_codec import decode_query, encode_query
-from deid_hooks.testing.searching import queries
+from deid_hooks.testing.reading import queries
 
 
 @given(queries)

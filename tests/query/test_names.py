@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deid_hooks.backends.tables.rows import collect_words
-from deid_hooks.dicom.names import fold, has_words, simplify_words, split_name_words
+from deid_hooks.dicom.names import has_words, simplify_words, split_name_words
 from deid_hooks.query.conditions import Wildcard, meets
 from deid_hooks.query.parser import parse_terms
+from deid_hooks.records.model import fold
 from deid_hooks.testing.records import make_entry
 
 LATIN = "ÆæŒœÐðÞþĦħŁłØøĐđıßŊŋŒœſƒǢǽĲĳŉ"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deid_hooks.backends.rules import is_same
+from deid_hooks.backends.contract import is_same
 from deid_hooks.records.chain import commit_terms, erase_terms, find_breaks, seal_records
 from deid_hooks.records.model import AccessRow, UploadEvent
 

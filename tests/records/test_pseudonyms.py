@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.uid import UID
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.records.pseudonyms import Pseudonyms
+from deid_hooks.records.keys import Pseudonyms
 
 KEY = bytes(range(32))
 MADE_OF = Pseudonyms("TRIAL7", KEY)
@@ -29,7 +29,7 @@ def everything(pseudonyms: Pseudonyms) -> list[str]:
 
 def test_another_process_makes_the_same_pseudonyms() -> None:
     script = f"""
-from deid_hooks.records.pseudonyms import Pseudonyms
+from deid_hooks.records.keys import Pseudonyms
 p = Pseudonyms("TRIAL7", {KEY!r})
 print(p.uid("1.2.3"), p.label("4711", "CLINIC"), p.token("AccessionNumber", "A1", 12),
       p.seed("dicognito"))

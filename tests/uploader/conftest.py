@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom import dcmread
 
-from deid_hooks.records.pseudonyms import Pseudonyms
+from deid_hooks.records.keys import Pseudonyms
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from pydicom.uid import (
 
 from deid_hooks.engines import basic, dicognito
 from deid_hooks.errors import SettingsError
-from deid_hooks.records.pseudonyms import Pseudonyms
+from deid_hooks.records.keys import Pseudonyms
 
 Engine = Callable[[Dataset], None]
 Make = Callable[[str, Pseudonyms], Engine]
@@ -125,7 +125,7 @@ from pathlib import Path
 import warnings
 warnings.simplefilter("ignore")
 from tests.uploader.test_engines import digests
-from deid_hooks.records.pseudonyms import Pseudonyms
+from deid_hooks.records.keys import Pseudonyms
 paths = [Path(path) for path in json.load(sys.stdin)]
 print(json.dumps(digests(reversed(paths), Pseudonyms("TRIAL7", bytes(range(32))))))
 """

@@ -19,7 +19,7 @@ from deid_hooks import files
 from deid_hooks.destinations import DestinationError, Outgoing
 from deid_hooks.destinations.folder import Folder
 from deid_hooks.engines import basic
-from deid_hooks.records.pseudonyms import Pseudonyms
+from deid_hooks.records.keys import Pseudonyms
 
 STUDY, SERIES = "1.2", "1.2.1"
 

@@ -24,7 +24,7 @@ from deid_hooks import (
     restore,
 )
 from deid_hooks.records.model import Entry
-from deid_hooks_flywheel.engine import engine
+from deid_hooks_flywheel import engine
 from deid_hooks_flywheel.log import HooksDeIdLog
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"

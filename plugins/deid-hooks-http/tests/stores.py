@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deid_hooks.log import Log, make_backend
 from deid_hooks.records.keys import SiteSecret
+from deid_hooks_service.application import Application
 from deid_hooks_service.service import Service
-from deid_hooks_service.serving import Application
 from deid_hooks_service.tokens import Senders, Tokens
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deid_hooks.backends.rules import Seal
+from deid_hooks.backends.contract import Seal
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable

@@ -12,8 +12,8 @@ from running import packfile
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.log import Log
 from deid_hooks.records.keys import SiteSecret
+from deid_hooks_service.application import Application
 from deid_hooks_service.service import Service
-from deid_hooks_service.serving import Application
 from deid_hooks_service.tokens import Senders, Tokens
 
 

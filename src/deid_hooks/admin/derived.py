@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-from deid_hooks.admin.lookup import Directory, identify_person, merge_originals
+from deid_hooks.admin.search import Directory, identify_person, merge_originals
 from deid_hooks.dicom.dictionary import (
     join_name_groups,
     lookup_tag,

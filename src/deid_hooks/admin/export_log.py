@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from deid_hooks.admin.access import PAGE
-from deid_hooks.backends.rules import group_copies
+from deid_hooks.backends.contract import group_copies
 from deid_hooks.batches import split_batches
 from deid_hooks.log import Log
 from deid_hooks.records.fields import DEID_FIELDS

@@ -1,4 +1,4 @@
-"""Imports: a log's own export, and what other systems kept of their de-identification.
+"""Imports: a log's own export, and the histories that other systems keep.
 
 What was forgotten never comes back, and an import that is repeated adds nothing. So an entry made
 from the history of another system has an id that follows from its content, by a key of the site:
@@ -7,42 +7,42 @@ without the site secret nobody gets from the id to the content or the other way.
 
 from __future__ import annotations
 
+import csv
 import hmac
 import json
+import re
+import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from deid_hooks.admin.histories import (
-    IMPORTED_BY,
-    Pair,
-    UnreadableHistory,
-    convert_pair,
-    is_ctp,
-    read_ctp,
-    read_flywheel,
-    read_rsna,
-)
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+
 from deid_hooks.batches import split_batches
-from deid_hooks.dicom.assemble import assemble
-from deid_hooks.dicom.difference import Changes
-from deid_hooks.errors import Forgotten, IdConflict
+from deid_hooks.dicom.dictionary import SERIES_INSTANCE_UID, SOP_INSTANCE_UID, lookup_tag, lookup_vr
+from deid_hooks.dicom.difference import Changes, assemble, changes
+from deid_hooks.dicom.encoding import TEXT_VRS
+from deid_hooks.errors import DeidHooksError, Forgotten, IdConflict, UnusableDataset
 from deid_hooks.log import Log
 from deid_hooks.records.json_codec import decode_record
 from deid_hooks.records.keys import SiteSecret, compute_content_digest
 from deid_hooks.records.model import Entry, Record, Tombstone, make_log_id
 
 _AT_ONCE = 100
-_READERS: dict[str, Callable[[Path, Counter[str]], Iterable[list[Changes] | Pair]]] = {
-    "flywheel": read_flywheel,
-    "ctp": read_ctp,
-    "rsna": read_rsna,
-}
-
 Counts = Counter[str]
 """``imported``, ``there already``, ``forgotten``, ``other content`` and ``not understood``."""
+
+
+IMPORTED_BY = "import "
+"""The first word of the uploader of an entry that was imported from another system."""
+
+UNKNOWN_UID = "ReferencedSOPInstanceUID"
+"""The keyword of a UID of which nobody noted what it is the UID of."""
 
 
 def import_history(log: Log, path: Path, project: str, counts: Counts) -> str:
@@ -141,3 +141,232 @@ def _append(log: Log, records: list[Record], counts: Counts) -> None:
     else:
         counts["imported"] += sum(isinstance(record, Entry) for record in records)
         counts["other records"] += sum(not isinstance(record, Entry) for record in records)
+
+
+class UnreadableHistory(DeidHooksError):
+    """A file that can't be imported. Names the line, not what stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An original value and its replacement; whose instances they belong to is not known."""
+
+    keyword: str
+    original: str = field(repr=False)
+    deid: str
+
+    @property
+    def uids(self) -> tuple[tuple[str, str], ...]:
+        """The pair as an entry keeps UIDs, if it is one of UIDs; otherwise nothing."""
+        return ((self.deid, self.original),) if self.keyword == UNKNOWN_UID else ()
+
+
+def compare_values(before: Mapping[int, str], after: Mapping[int, str]) -> Changes:
+    """Return what differs between two instances of which some values are known, by tag.
+
+    Raises UnusableDataset where one of them has no SOPInstanceUID.
+    """
+    if not after.get(SOP_INSTANCE_UID):
+        raise UnusableDataset("the de-identified instance has no SOPInstanceUID")
+    return changes(_make_dataset(before), _make_dataset(after))
+
+
+def convert_pair(pair: Pair) -> Changes:
+    """Return a pair as the changes of an instance that has nothing else."""
+    tag = lookup_tag(pair.keyword) or 0
+    nameless = {SOP_INSTANCE_UID: "1.2"}
+    return compare_values({**nameless, tag: pair.original}, {**nameless, tag: pair.deid})
+
+
+def find_text_tag(name: str) -> int | None:
+    """Return the tag of a keyword or of eight hex digits; None unless its values are text."""
+    try:
+        tag = lookup_tag(name) or (int(name, 16) if len(name) == 8 else None)
+    except ValueError:
+        return None
+    return tag if tag is not None and lookup_vr(tag) in TEXT_VRS else None
+
+
+def _make_dataset(values: Mapping[int, str]) -> Dataset:
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    for tag, value in values.items():
+        element = DataElement(tag, lookup_vr(tag), value, validation_mode=config.IGNORE)
+        dataset[tag] = element
+    return dataset
+
+
+_CELL = re.compile(r'=\("(.*)"\)', re.DOTALL)
+_KINDS = (("uid", UNKNOWN_UID), ("accession", "AccessionNumber"), ("pat", "PatientID"))
+_PATIENT = re.compile(r"\bpt", re.IGNORECASE)
+
+
+def is_ctp(first_line: str) -> bool:
+    """Return whether a file that begins so is an IDMap."""
+    return _parse_titles(first_line) is not None
+
+
+def read_ctp(path: Path, counts: Counter[str]) -> Iterator[Pair]:
+    """Yield every pair of the file."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        titles = _parse_titles(file.readline().strip())
+        if titles is None:
+            raise UnreadableHistory("the first line names no kind of identifier")
+        keyword, place = titles
+        for row in csv.reader(file):
+            cells = [_strip_quotes(cell) for cell in row]
+            if len(cells) == 2 and all(cells):
+                yield Pair(keyword, cells[place], cells[1 - place])
+            elif row:
+                counts["not understood"] += 1
+
+
+def _parse_titles(line: str) -> tuple[str, int] | None:
+    """Return the keyword that the titles name, and the place of the column of originals."""
+    titles = [_strip_quotes(title).lower() for title in next(csv.reader([line]), [])]
+    originals = [place for place, title in enumerate(titles) if "orig" in title]
+    if len(titles) != 2 or len(originals) != 1:
+        return None
+    for word, keyword in _KINDS:
+        if word in titles[0]:
+            return keyword, originals[0]
+    return ("PatientID", originals[0]) if _PATIENT.search(titles[0]) else None
+
+
+def _strip_quotes(cell: str) -> str:
+    written = _CELL.fullmatch(cell.strip())
+    return written[1] if written else cell.strip()
+
+
+_MOST_WAITING = 10_000
+
+
+def read_flywheel(path: Path, counts: Counter[str]) -> Iterator[list[Changes]]:
+    """Yield the changes of each series, whose rows come together. Raises UnreadableHistory."""
+    gathered: list[Changes] = []
+    series = ""
+    for before, after in _read_pairs(path, counts):
+        try:
+            found = compare_values(before, after)
+        except UnusableDataset:
+            counts["not understood"] += 1
+            continue
+        if gathered and before.get(SERIES_INSTANCE_UID, "") != series:
+            yield gathered
+            gathered = []
+        series = before.get(SERIES_INSTANCE_UID, "")
+        gathered.append(found)
+    if gathered:
+        yield gathered
+
+
+def _read_pairs(
+    path: Path, counts: Counter[str]
+) -> Iterator[tuple[dict[int, str], dict[int, str]]]:
+    waiting: dict[str, dict[int, str]] = {}
+    for source, kind, values in _read_rows(path, counts):
+        if kind == "before":
+            counts["not understood"] += source in waiting
+            waiting[source] = values
+        elif (before := waiting.pop(source, None)) is not None:
+            yield before, values
+        else:
+            counts["not understood"] += 1
+        if len(waiting) > _MOST_WAITING:
+            raise UnreadableHistory("the rows before and after are too far from one another")
+    counts["not understood"] += len(waiting)
+
+
+def _read_rows(path: Path, counts: Counter[str]) -> Iterator[tuple[str, str, dict[int, str]]]:
+    """Yield the source, ``before`` or ``after``, and text values by tag, of each whole row."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header, *_ = next(csv.reader([file.readline()])), None
+        tags = [find_text_tag(name) for name in header]
+        counts["columns left out"] += sum(tag is None for tag in tags[2:])
+        for line in file:
+            row = _split_cells(line.rstrip("\r\n"))
+            if len(row) == len(header) and row[1] in ("before", "after"):
+                values = zip(tags, row, strict=True)
+                yield row[0], row[1], {tag: text for tag, text in values if tag is not None}
+            else:
+                counts["not understood"] += 1
+
+
+def _split_cells(line: str) -> list[str]:
+    """Return the cells of one line. An odd quote must not swallow the lines that follow."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+_BEFORE = (
+    *("SeriesInstanceUID", "Modality", "SeriesDescription"),
+    *("StudyInstanceUID", "StudyDate", "StudyDescription", "AccessionNumber"),
+    *("PatientID", "PatientName", "PatientSex", "PatientBirthDate"),
+)
+_AFTER = ("SeriesInstanceUID", "Modality", "StudyInstanceUID", "AccessionNumber", "PatientID")
+_SERIES_OF_RSNA = """
+    SELECT series.series_uid, series.modality, series.description,
+        studies.study_uid, studies.study_date, studies.description, studies.accession_number,
+        phi.patient_id, phi.patient_name, phi.sex, phi.dob,
+        series.anon_series_uid, series.modality, studies.anon_study_uid,
+        studies.anon_accession_number, phi.anon_patient_id
+    FROM series JOIN studies ON studies.study_uid = series.study_uid
+    LEFT JOIN phi ON phi.patient_id = studies.patient_id
+    ORDER BY series.series_uid
+"""
+_INSTANCES = """
+    SELECT sop_instance_uid, anon_sop_instance_uid FROM instances WHERE series_uid = ?
+    ORDER BY sop_instance_uid
+"""
+_OTHERS = """
+    SELECT phi_uid, anon_uid FROM UID_map
+    WHERE phi_uid NOT IN (SELECT study_uid FROM studies)
+        AND phi_uid NOT IN (SELECT series_uid FROM series)
+        AND phi_uid NOT IN (SELECT sop_instance_uid FROM instances)
+    ORDER BY phi_uid
+"""
+
+
+def read_rsna(path: Path, counts: Counter[str]) -> Iterator[list[Changes] | Pair]:
+    """Yield the changes of each series, then the other UIDs. Raises UnreadableHistory.
+
+    The database is only read; Anonymizer should not be running.
+    """
+    try:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            for row in connection.execute(_SERIES_OF_RSNA):
+                gathered = []
+                for uid, deid_uid in connection.execute(_INSTANCES, (row[0],)):
+                    try:
+                        gathered.append(_compare(row, uid, deid_uid))
+                    except UnusableDataset:
+                        counts["not understood"] += 1
+                if gathered:
+                    yield gathered
+            for uid, deid_uid in connection.execute(_OTHERS):
+                yield Pair(UNKNOWN_UID, str(uid), str(deid_uid))
+    except sqlite3.Error:
+        raise UnreadableHistory(
+            "this is a SQLite database, but not one of RSNA Anonymizer 19, or it is damaged"
+        ) from None
+
+
+def _compare(row: tuple[object, ...], uid: object, deid_uid: object) -> Changes:
+    """Return the changes of one instance of a series of RSNA Anonymizer."""
+    before = zip(("SOPInstanceUID", *_BEFORE), (uid, *row), strict=False)
+    after = zip(("SOPInstanceUID", *_AFTER), (deid_uid, *row[len(_BEFORE) :]), strict=True)
+    return compare_values(_index_by_tag(before), _index_by_tag(after))
+
+
+def _index_by_tag(values: Iterable[tuple[str, object]]) -> dict[int, str]:
+    return {lookup_tag(k) or 0: str(value) for k, value in values if value is not None}
+
+
+_READERS: dict[str, Callable[[Path, Counter[str]], Iterable[list[Changes] | Pair]]] = {
+    "flywheel": read_flywheel,
+    "ctp": read_ctp,
+    "rsna": read_rsna,
+}

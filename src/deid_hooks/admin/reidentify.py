@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 
 from deid_hooks.admin.access import AccessRecorder
 from deid_hooks.admin.derived import mark_identity_restored, restore_derived
-from deid_hooks.admin.histories import IMPORTED_BY
-from deid_hooks.admin.lookup import Directory, merge_originals
+from deid_hooks.admin.import_log import IMPORTED_BY
+from deid_hooks.admin.search import Directory, merge_originals
 from deid_hooks.dicom.difference import FINGERPRINT
 from deid_hooks.dicom.restore import restore
 from deid_hooks.errors import LogError, UnusableDataset

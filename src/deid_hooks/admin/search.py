@@ -1,10 +1,12 @@
-"""Search for administrators: columns beside the ids, sorted answers, and many values at once."""
+"""Search and report for administrators: columns, sorting, bulk, entries by UID, what left."""
 
 from __future__ import annotations
 
 import csv
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from itertools import chain, islice
@@ -12,13 +14,14 @@ from operator import itemgetter
 from typing import Any
 
 from deid_hooks.admin.access import PAGE, AccessRecorder
-from deid_hooks.admin.report import unwrap
+from deid_hooks.backends.contract import Copy, group_copies
 from deid_hooks.batches import split_batches
-from deid_hooks.errors import TermError
+from deid_hooks.errors import TermError, UnusableDataset
 from deid_hooks.log import Log
-from deid_hooks.query.conditions import Query, Term, collect_values, find_vr
+from deid_hooks.query.conditions import Equal, Query, Term, collect_values, find_vr
 from deid_hooks.query.parser import parse_attribute, parse_terms
-from deid_hooks.records.model import parse_log_id
+from deid_hooks.records.keys import compute_content_digest
+from deid_hooks.records.model import Entry, Instance, fold, make_readable, parse_log_id
 
 MOST_SORTED = 1_000_000
 _VALUES_A_ROW = 100  # of the access trail
@@ -205,3 +208,140 @@ def parse_selection(texts: Sequence[str]) -> Selection:
     if found and None in log_ids:
         raise TermError("name log ids, or give search terms (id=LOG_ID is one), not both")
     return Selection(found, None if found else parse_terms(texts), "\n".join(texts))
+
+
+_UIDS_AT_ONCE = 400
+_KEPT = 16
+_ANY_OTHER_UID = "FrameOfReferenceUID"  # stands for every UID that is not an instance's
+
+
+class Directory:
+    """Finds entries by the de-identified UIDs that they hold."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._kept: deque[dict[str, tuple[Entry, ...]]] = deque(maxlen=_KEPT)
+
+    def find_instance(self, uid: str) -> tuple[Entry, ...]:
+        """Return the entries that hold an instance with this de-identified SOP Instance UID.
+
+        Files of a series mostly come together, so the whole entry is kept for the next ones.
+        Raises UnusableDataset if an entry is not what was written.
+        """
+        for family in self._kept:
+            if uid in family:
+                return family[uid]
+        first = list(self.find_instances([uid]))
+        if not first:
+            return ()
+        uids = {instance.deid_uid for entry in first for instance in entry.instances}
+        family = {}
+        for entry in self.find_instances(uids):  # another entry may hold some of them, too
+            for deid_uid in uids.intersection(entry.deid_uids):
+                family[deid_uid] = (*family.get(deid_uid, ()), entry)
+        self._kept.append(family)
+        return family.get(uid, ())
+
+    def find_instances(self, uids: Iterable[str]) -> Iterator[Entry]:
+        """Yield the entries that hold one of these de-identified SOP Instance UIDs, once each."""
+        return self._find("SOPInstanceUID", uids)
+
+    def find_study(self, uid: str) -> Iterator[Entry]:
+        """Yield the entries whose de-identified images belong to this study."""
+        return self._find("StudyInstanceUID", [uid])
+
+    def find_other_uids(self, uids: Iterable[str]) -> Iterator[Entry]:
+        """Yield the entries in which one of these de-identified UIDs stands for another."""
+        return self._find(_ANY_OTHER_UID, uids)
+
+    def _find(self, keyword: str, uids: Iterable[str]) -> Iterator[Entry]:
+        seen: set[str] = set()
+        for some in split_batches(sorted({make_readable(uid) for uid in uids}), _UIDS_AT_ONCE):
+            query = Query((Term("deid", keyword, tuple(map(Equal, some))),))
+            for entry in self._log.entries(self._log.search(query)):
+                if entry.log_id not in seen:
+                    seen.add(entry.log_id)
+                    if compute_content_digest(entry, self._log.secret) != entry.digest:
+                        raise UnusableDataset(
+                            f"the entry {entry.log_id} is not what was written: it was altered in"
+                            " the store, or written with another site secret"
+                        )
+                    yield entry
+
+
+def identify_person(entry: Entry) -> Hashable | None:
+    """Return what tells the persons of two entries apart; None where nothing in the entry does.
+
+    PatientID and issuer, by their digest; without a PatientID the name and the date of birth.
+    """
+    if entry.patients:
+        return entry.patients
+    name = fold(entry.fields.get("PatientName", ("",))[0])
+    birth_date = entry.fields.get("PatientBirthDate", ("",))[0]
+    return (name, birth_date) if name or birth_date else None
+
+
+def merge_originals(entry: Entry, instance: Instance | None) -> dict[str, object]:
+    """Return the originals of one instance, or of all instances alike, by the path of each."""
+    own = json.loads(instance.originals) if instance else {}
+    return {**json.loads(entry.originals), **own}
+
+
+PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+COLUMNS = [
+    *("id", "project", *PATIENT),
+    *("subject", "blocked", "timestamp", "StudyDate", "Modality", "instances"),
+    *("destination", "outcome", "at", "withdrawn"),
+    *("deid_StudyInstanceUID", "deid_SeriesInstanceUID", "deid_SOPInstanceUID"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One acquisition at one destination. ``person`` is equal for one (PatientID, issuer)."""
+
+    log_id: str
+    person: Hashable
+    row: dict[str, Any]
+
+
+def report(log: Log, log_ids: Iterable[str]) -> Iterator[Line]:
+    """Yield the lines of these entries, in their order, some entries at a time."""
+    blocked: dict[tuple[tuple[str, ...], str], bool] = {}
+    for page in split_batches(log_ids, PAGE):
+        copies = group_copies(log.uploads(page))
+        for entry in log.entries(page):
+            key = entry.patients, entry.project
+            if key not in blocked:
+                if len(blocked) > PAGE:
+                    blocked.clear()
+                blocked[key] = log.blocked(*key)
+            person = (identify_person(entry), entry.project)
+            for copy in copies.get(entry.log_id) or [Copy(entry.log_id, "", "", "")]:
+                yield Line(entry.log_id, person, _make_row(entry, copy, blocked[key]))
+
+
+def _make_row(entry: Entry, copy: Copy, blocked: bool) -> dict[str, Any]:
+    return {
+        "id": entry.log_id,
+        "project": entry.project,
+        **{keyword: unwrap(entry.fields.get(keyword)) for keyword in PATIENT},
+        "subject": unwrap(entry.deid.get("PatientID")),
+        "blocked": blocked,
+        "timestamp": entry.timestamp,
+        "StudyDate": unwrap(entry.fields.get("StudyDate")),
+        "Modality": unwrap(entry.fields.get("Modality")),
+        "instances": len(entry.instances),
+        "destination": copy.destination or None,
+        "outcome": copy.outcome or None,
+        "at": copy.at or None,
+        "withdrawn": copy.withdrawn or None,
+        "deid_StudyInstanceUID": unwrap(entry.deid.get("StudyInstanceUID")),
+        "deid_SeriesInstanceUID": unwrap(entry.deid.get("SeriesInstanceUID")),
+        "deid_SOPInstanceUID": list(entry.deid_uids),
+    }
+
+
+def unwrap(values: Sequence[str] | None) -> str | list[str] | None:
+    """Return a single value itself, several as a list, and None for none."""
+    return None if not values else values[0] if len(values) == 1 else list(values)

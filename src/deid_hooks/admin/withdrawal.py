@@ -8,9 +8,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deid_hooks.admin.access import PAGE, AccessRecorder, get_user
-from deid_hooks.admin.lookup import identify_person
-from deid_hooks.admin.search import Selection
-from deid_hooks.backends.rules import group_copies
+from deid_hooks.admin.search import Selection, identify_person
+from deid_hooks.backends.contract import group_copies
 from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError
 from deid_hooks.log import Log

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from deid_hooks._lazy import load_name
 
 if TYPE_CHECKING:
-    from deid_hooks.backends.contract import LogBackend, Page, Receipt, Statistics
-    from deid_hooks.backends.rules import (
+    from deid_hooks.backends.contract import (
         Key,
+        LogBackend,
+        Page,
+        Receipt,
         Seal,
+        Statistics,
         count_fitting,
         estimate_size,
         get_id,
@@ -121,7 +124,6 @@ __all__ = [
 
 _MODULES = (
     "backends.contract",
-    "backends.rules",
     "deadline",
     "errors",
     "files",

@@ -27,7 +27,7 @@ from deid_hooks.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from deid_hooks.admin.report import Line
+    from deid_hooks.admin.search import Line
 
 _TABLE = ["id", "acquired", "Modality", "images", "destination", "outcome", "withdrawn"]
 _LINES_AT_ONCE = 5_000
@@ -48,8 +48,8 @@ def report(
     deid-hooks report @terms.txt
     deid-hooks report subject=SUBJ-007 project=TRIAL7 --format csv > report.csv
     """
-    from deid_hooks.admin.report import COLUMNS
-    from deid_hooks.admin.report import report as make_lines
+    from deid_hooks.admin.search import COLUMNS
+    from deid_hooks.admin.search import report as make_lines
     from deid_hooks.query.parser import parse_terms
 
     texts = read_term_texts(terms)
@@ -89,7 +89,7 @@ def _print_by_person(lines: Iterable[Line], persons: set[Hashable]) -> None:
 
 
 def _write_heading(row: dict[str, Any]) -> str:
-    from deid_hooks.admin.report import PATIENT
+    from deid_hooks.admin.search import PATIENT
 
     number, issuer, name, born, subject = (
         join_values(row[column]) for column in (*PATIENT, "subject")

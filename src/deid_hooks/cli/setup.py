@@ -133,11 +133,11 @@ def _find_failure(each: Found, group: str, own: Collection[str]) -> str:
     """Return what is wrong with a part; ``""`` if nothing is."""
     import pluggy
 
-    from deid_hooks.cli.installed import make_command
-    from deid_hooks.hookspecs import PROJECT_NAME
+    from deid_hooks.cli import make_command
     from deid_hooks.plugins import (
         COMMANDS,
         GROUP,
+        PROJECT_NAME,
         find_commands,
         find_installed,
         mark_specs,

@@ -35,8 +35,8 @@ from deid_hooks.dicom.encoding import (
     read_text,
     render_value,
 )
-from deid_hooks.dicom.names import fold
 from deid_hooks.errors import UnusableDataset
+from deid_hooks.records.model import fold
 
 _CACHED_BYTES = 1024
 

@@ -6,26 +6,11 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
-from deid_hooks.records.model import make_readable
+from deid_hooks.records.model import fold, make_readable
 
 _APOSTROPHES = "\u02bb\u02bc"  # letters to Unicode
 _TATWEEL = "\u0640"  # stretches an Arabic word and means nothing
 _VOICED = "\u3099\u309a"  # combining, but in kana they make another letter
-
-
-def fold(text: str) -> str:
-    """Return a person's name as it is compared: ``DOE ^ JOHN^^`` and ``Doe^John`` are one.
-
-    Case, spaces and what is empty at the end make no difference (PS3.5 6.2, PS3.4 C.2.2.2.1).
-    """
-    values = []
-    for value in make_readable(text).casefold().split("\\"):
-        groups = []
-        for group in value.split("="):
-            components = (" ".join(component.split()) for component in group.split("^"))
-            groups.append("^".join(components).rstrip("^"))
-        values.append("=".join(groups).rstrip("="))
-    return "\\".join(values)
 
 
 def split_name_forms(text: str) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from datetime import datetime
 from functools import cache
 
 from deid_hooks.dicom.dictionary import list_keywords, lookup_keyword
-from deid_hooks.dicom.names import fold, simplify_words
+from deid_hooks.dicom.names import simplify_words
 from deid_hooks.errors import TermError
 from deid_hooks.query.conditions import (
+    MOMENT,
     UNIVERSAL,
     Between,
     Condition,
@@ -22,10 +23,10 @@ from deid_hooks.query.conditions import (
     Wildcard,
     Words,
     find_vr,
+    make_comparable,
 )
-from deid_hooks.query.values import MOMENT, make_comparable
 from deid_hooks.records.fields import DEID_FIELDS, FLYWHEEL_KEYWORDS
-from deid_hooks.records.model import make_readable, parse_log_id
+from deid_hooks.records.model import fold, make_readable, parse_log_id
 
 ENTRY_FIELDS = ("id", "project", "subject", "created", "timestamp")
 TEXT_MOMENTS = ("created", "timestamp")  # ISO 8601 text, compared as it stands
@@ -65,7 +66,7 @@ def parse_terms(texts: Sequence[str]) -> Query:
     the log holds none; what is kept by length and digest only is neither.
 
     The values in the conditions are ready to compare: names folded, ends of ranges in the form of
-    :func:`~deid_hooks.query.values.make_comparable`, text as
+    :func:`~deid_hooks.query.conditions.make_comparable`, text as
     :func:`~deid_hooks.records.model.make_readable` has it.
 
     Raises TermError for a term that can't be understood, and for no terms.

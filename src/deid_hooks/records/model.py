@@ -1,4 +1,4 @@
-"""The records of the log: entries, upload events, access rows, tombstones and blocks.
+"""The records of the log: entries, upload events, access rows, tombstones, blocks; their text.
 
 Plain values without behaviour of a store. Everything that could identify a patient is hidden
 from ``repr``, so that no traceback and no log line shows it.
@@ -164,3 +164,18 @@ def make_readable(text: str) -> str:
     return (
         text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
+
+
+def fold(text: str) -> str:
+    """Return a person's name as it is compared: ``DOE ^ JOHN^^`` and ``Doe^John`` are one.
+
+    Case, spaces and what is empty at the end make no difference (PS3.5 6.2, PS3.4 C.2.2.2.1).
+    """
+    values = []
+    for value in make_readable(text).casefold().split("\\"):
+        groups = []
+        for group in value.split("="):
+            components = (" ".join(component.split()) for component in group.split("^"))
+            groups.append("^".join(components).rstrip("^"))
+        values.append("=".join(groups).rstrip("="))
+    return "\\".join(values)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deid_hooks._lazy import load_name
 
 if TYPE_CHECKING:
-    from deid_hooks.testing.conformance import BackendConformance
-    from deid_hooks.testing.fixtures import memory_log
+    from deid_hooks.testing.conformance import BackendConformance, memory_log
     from deid_hooks.testing.memory import FAULTS, Fault, MemoryBackend, MemoryLog
 
 __all__ = [
@@ -31,7 +30,7 @@ __all__ = [
     "memory_log",
 ]
 
-_MODULES = ("testing.memory", "testing.fixtures", "testing.conformance")
+_MODULES = ("testing.memory", "testing.conformance")
 
 
 def __getattr__(name: str) -> Any:

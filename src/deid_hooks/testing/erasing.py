@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deid_hooks.backends.contract import LogBackend
-from deid_hooks.backends.rules import get_id
+from deid_hooks.backends.contract import LogBackend, get_id
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import Forgotten, IdConflict, LogError
 from deid_hooks.query.parser import parse_terms

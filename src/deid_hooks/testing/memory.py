@@ -7,8 +7,16 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal, get_args
 
-from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import Key, Seal, get_key, make_tombstone, seal_new, select_new
+from deid_hooks.backends.contract import (
+    Key,
+    LogBackend,
+    Page,
+    Seal,
+    get_key,
+    make_tombstone,
+    seal_new,
+    select_new,
+)
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import AppendUnknown, LogUnavailable
 from deid_hooks.records.chain import erase_terms

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from deid_hooks.backends.rules import get_id
+from deid_hooks.backends.contract import get_id
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import (
     AccessRow,

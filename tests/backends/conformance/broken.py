@@ -18,8 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deid_hooks.backends.contract import LogBackend, Page
-from deid_hooks.backends.rules import Seal, get_key
+from deid_hooks.backends.contract import LogBackend, Page, Seal, get_key
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import (

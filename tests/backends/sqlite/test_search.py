@@ -8,21 +8,21 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from deid_hooks.backends.sqlite import SQLiteBackend, search
-from deid_hooks.backends.sqlite.search import SQLiteRenderer
+from deid_hooks.backends.sqlite import SQLiteBackend, reading
+from deid_hooks.backends.sqlite.reading import SQLiteRenderer
 from deid_hooks.backends.tables.conditions import is_indexed, translate
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import TermError
 from deid_hooks.query.conditions import UNIVERSAL, Equal, Query, Term, Words
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry
+from deid_hooks.testing.reading import SOME_VALUES, queries
 from deid_hooks.testing.records import (
     KEYWORDS,
     findable_entries,
     leave_unsealed,
     make_entry,
 )
-from deid_hooks.testing.searching import SOME_VALUES, queries
 
 from .conftest import NewStore
 
@@ -58,8 +58,8 @@ def test_search_finds_what_the_reference_finds(
 
 def without_index(store: SQLiteBackend, query: Query) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_find_by_index", lambda opened, query: None)
-        patch.setattr(search, "_ENTRIES_A_SCAN", 2)
+        patch.setattr(reading, "_find_by_index", lambda opened, query: None)
+        patch.setattr(reading, "_ENTRIES_A_SCAN", 2)
         return found(store, query)
 
 
@@ -143,8 +143,8 @@ def test_thousands_of_names_in_one_term_are_searched_for_at_once(store: SQLiteBa
 def test_more_than_an_index_should_give_at_once_comes_by_pages(
     store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "_MOST_BY_INDEX", 10)
-    monkeypatch.setattr(search, "_ENTRIES_A_SCAN", 7)
+    monkeypatch.setattr(reading, "_MOST_BY_INDEX", 10)
+    monkeypatch.setattr(reading, "_ENTRIES_A_SCAN", 7)
     entries = [make_entry() for _ in range(50)]
     store.append(entries, leave_unsealed, Deadline())
     query = parse_terms(["PatientID=4711"])

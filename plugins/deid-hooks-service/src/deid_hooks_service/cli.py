@@ -61,7 +61,7 @@ def serve(
     deid-hooks serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
     """
     from deid_hooks.settings import load_settings
-    from deid_hooks_service.serving import Listening, serve
+    from deid_hooks_service.application import Listening, serve
     from deid_hooks_service.tokens import default_path
 
     before = getattr(context.obj, "url", None)  # deid-hooks --url URL serve

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from deid_hooks.backends import LATER_FIELDS
-from deid_hooks_sql.rows import DIGESTED
+from deid_hooks_sql.schema import DIGESTED
 
 
 def make_script() -> str:

@@ -36,7 +36,7 @@ from deid_hooks.backends import (
     iterate_pages,
     iterate_uploads,
 )
-from deid_hooks_sql import reading, schema, search, writing
+from deid_hooks_sql import reading, schema, writing
 from deid_hooks_sql.database import NO_ANSWER, Database, Failed, Kind, make_unavailable
 from deid_hooks_sql.links import Link, Links
 from deid_hooks_sql.mysql import MySQL
@@ -107,7 +107,7 @@ class SQLBackend(LogBackend):
         return self._read(deadline, partial(reading.find_digest, digest=digest))
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
-        return search.search(query, partial(self._read_next, deadline), deadline)
+        return reading.search(query, partial(self._read_next, deadline), deadline)
 
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         return iterate_uploads(

@@ -38,7 +38,7 @@ from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.links import Link, Writing
 from deid_hooks_sql.reading import select_rows
-from deid_hooks_sql.rows import (
+from deid_hooks_sql.schema import (
     EntryRows,
     decode_texts,
     encode_texts,
@@ -46,9 +46,9 @@ from deid_hooks_sql.rows import (
     make_row,
     make_rows,
     read_record,
+    refuse_changed,
     shorten,
 )
-from deid_hooks_sql.schema import refuse_changed
 
 T = TypeVar("T")
 

@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-from deid_hooks.backends.contract import LogBackend, Page, Statistics
-from deid_hooks.backends.rules import Seal, iterate_entries, iterate_pages, iterate_uploads
-from deid_hooks.backends.sqlite import connection, reading, search, writing
-from deid_hooks.backends.sqlite.connection import Opened
+from deid_hooks.backends.contract import (
+    LogBackend,
+    Page,
+    Seal,
+    Statistics,
+    iterate_entries,
+    iterate_pages,
+    iterate_uploads,
+)
+from deid_hooks.backends.sqlite import connection, reading, writing
+from deid_hooks.backends.sqlite.connection import Opened, Replaced
 from deid_hooks.backends.sqlite.failures import DRIVER_ERRORS, make_unavailable
-from deid_hooks.backends.sqlite.open_files import Replaced
 from deid_hooks.deadline import Deadline, NoAnswer, Turn, Worker, call_store
 from deid_hooks.errors import AppendUnknown, Forgotten, ForkedProcess, IdConflict, LogUnavailable
 from deid_hooks.query.conditions import Query
@@ -109,10 +115,10 @@ class SQLiteBackend(LogBackend):
         return self._read(deadline, partial(reading.find_digest, digest=digest))
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
-        return search.search(query, partial(self._read_next, deadline))
+        return reading.search(query, partial(self._read_next, deadline))
 
     def explain(self, query: Query, deadline: Deadline) -> list[tuple[str, str]]:
-        return self._read(deadline, partial(search.explain, query=query))
+        return self._read(deadline, partial(reading.explain, query=query))
 
     def statistics(self, deadline: Deadline) -> Statistics:
         return self._read(deadline, reading.count)

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deid_hooks.backends.sqlite.connection import Opened, connect, writing
-from deid_hooks.backends.sqlite.open_files import real_path
+from deid_hooks.backends.sqlite.connection import Opened, connect, real_path, writing
 from deid_hooks.backends.sqlite.schema import list_columns, make_table, read_store
 from deid_hooks.backends.tables.columns import Column, Table, view_statements
 from deid_hooks.backends.tables.migrations import VERSION, Changes, refuse_newer, upgrade

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from deid_hooks.backends.rules import Seal, make_tombstone, seal_new, select_new
+from deid_hooks.backends.contract import Seal, make_tombstone, seal_new, select_new
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.connection import Opened, truncate_wal, wait_patiently, writing
 from deid_hooks.backends.sqlite.failures import make_unavailable
 from deid_hooks.backends.sqlite.migrations import find_copies
 from deid_hooks.backends.sqlite.reading import find_held
-from deid_hooks.backends.sqlite.rows import decode_cell, encode_cell, encode_cells, insert_entry
+from deid_hooks.backends.sqlite.schema import decode_cell, encode_cell, encode_cells, insert_entry
 from deid_hooks.backends.tables.columns import PARTS, insert_statement
 from deid_hooks.backends.tables.migrations import CHAINS, VERSION, refuse_other
 from deid_hooks.backends.tables.rows import RECORD_TABLES, list_cells

@@ -25,9 +25,9 @@ from deid_hooks.query.conditions import (
     Term,
     Wildcard,
     Words,
+    find_tag,
     find_vr,
 )
-from deid_hooks.query.values import find_tag
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import make_readable
 

@@ -11,9 +11,8 @@ from functools import lru_cache
 from typing import Any, assert_never
 
 from deid_hooks.backends.tables.columns import FIRST_FIELDS
-from deid_hooks.dicom.names import fold, split_name_words
-from deid_hooks.query.conditions import find_vr, split_forms
-from deid_hooks.query.values import make_comparable
+from deid_hooks.dicom.names import split_name_words
+from deid_hooks.query.conditions import find_vr, make_comparable, split_forms
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS, LATER_FIELDS
 from deid_hooks.records.model import (
     AccessRow,
@@ -23,6 +22,7 @@ from deid_hooks.records.model import (
     Instance,
     Tombstone,
     UploadEvent,
+    fold,
 )
 
 Small = UploadEvent | AccessRow | Tombstone | Block
