@@ -1,0 +1,1 @@
+"""A log of version 2 in each database; see README.md."""
