@@ -235,7 +235,6 @@ class Exchange:
             raise NotWhole from None
         finally:
             response.close()
-        request.end_attempt(unknown=False)
         return answer
 
     def _open(self, request: _Request) -> httpx.Response:
