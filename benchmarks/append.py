@@ -26,7 +26,7 @@ from deid_hooks.dicom.difference import assemble
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, make_log_id
-from deid_hooks.testing.records import leave_unsealed
+from deid_hooks.testing.records import chain_seals
 
 Rows = dict[str, list[tuple[object, ...]]]
 
@@ -43,7 +43,7 @@ def _compare(folder: Path, instances: int, acquisitions: int, rounds: int) -> No
     entries = [_entry(number, instances, engine) for number in range(acquisitions * rounds)]
     ours, model = _store(folder / "ours.db"), _store(folder / "model.db")
     for entry in entries:
-        model.append([entry], leave_unsealed, Deadline())
+        model.append([entry], chain_seals, Deadline())
     model.close()
     rows = _rows_of(folder / "model.db")
     _store(folder / "raw.db").close()
@@ -52,7 +52,7 @@ def _compare(folder: Path, instances: int, acquisitions: int, rounds: int) -> No
     for number, entry in enumerate(entries, 1):
         sides: list[tuple[str, Callable[[], None]]] = [
             ("raw", lambda part=rows[number]: _append(raw, part)),  # type: ignore[misc]
-            ("ours", lambda entry=entry: ours.append([entry], leave_unsealed, Deadline())),  # type: ignore[misc]
+            ("ours", lambda entry=entry: ours.append([entry], chain_seals, Deadline())),  # type: ignore[misc]
         ]
         for side, append in sides if number % 2 else reversed(sides):
             begun = time.perf_counter()

@@ -27,7 +27,7 @@ from deid_hooks.backends import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 
 sys.path.append(str(Path(__file__).parents[1] / "plugins" / "deid-hooks-sql" / "tests"))
 
@@ -61,7 +61,7 @@ def compare(name: str, first: str, second: str, entries: int, rounds: int) -> No
                 made = [entry(n, instances) for n in range(entries)]
                 begun = time.perf_counter()
                 for each in made:
-                    backend.append([each], leave_unsealed, Deadline())
+                    backend.append([each], chain_seals, Deadline())
                 ours.append(entries / (time.perf_counter() - begun))
                 columns, rows = _rows_of(reader, [each.log_id for each in made])
                 begun = time.perf_counter()

@@ -14,7 +14,8 @@ from pathlib import Path
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.backends.sqlite.schema import insert_entry
 from deid_hooks.deadline import Deadline
-from deid_hooks.records.keys import SiteSecret, compute_patient_digest
+from deid_hooks.records.chain import make_leaf
+from deid_hooks.records.keys import SiteSecret, compute_patient_digest, make_sealer
 from deid_hooks.records.model import Entry, Instance, UploadEvent
 
 SECRET = SiteSecret(b"\xab" * 32)
@@ -39,6 +40,7 @@ def fill(path: Path, entries: int) -> None:
     ).fetchall()
     for name, _ in indexes:
         connection.execute(f"DROP INDEX [{name}]")
+    sealer, head = make_sealer(SECRET), ""
     connection.execute("BEGIN")
     for number, entry in enumerate(entries_of(entries)):
         seq = 2 * number + 1
@@ -46,6 +48,9 @@ def fill(path: Path, entries: int) -> None:
         event = UploadEvent(entry.log_id, entry.created, "uploaded", "folder:/out", "benchmark")
         row = (event.log_id, event.at, event.event, event.destination, event.uploader)
         connection.execute("INSERT INTO deid_log_upload VALUES (?, ?, ?, ?, ?, ?)", (seq + 1, *row))
+        seals = sealer.seal(head, [make_leaf(entry), make_leaf(event)])
+        connection.executemany("INSERT INTO deid_log_chain VALUES (?, ?)", enumerate(seals, seq))
+        head = seals[-1]
         if number % _ROWS_A_COMMIT == 0:
             connection.execute("COMMIT")
             connection.execute("BEGIN")

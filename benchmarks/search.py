@@ -21,7 +21,7 @@ from pydicom import dcmread, dcmwrite
 from benchmarks.ct import write_series
 from benchmarks.filled import SECRET, fill, patient
 from deid_hooks import DeidHooks
-from deid_hooks.admin.access import AccessRecorder
+from deid_hooks.access import AccessRecorder
 from deid_hooks.admin.reidentify import Reidentifier
 from deid_hooks.admin.search import report
 from deid_hooks.log import Log
@@ -43,8 +43,8 @@ def main() -> None:
         os.environ["DEID_HOOKS_SECRET"] = SECRET.text()
         os.environ["DEID_HOOKS_URL"] = f"sqlite:///{log.resolve()}"
         with DeidHooks.load("benchmark") as hooks:
-            _search(hooks.open_log(), entries)
-            _report(hooks.open_log(), max(1, entries // 20))
+            _search(hooks.gate.open_log(), entries)
+            _report(hooks.gate.open_log(), max(1, entries // 20))
         _command("search", f"AccessionNumber=A{entries // 2:09}")
         _command("search", patient(3)[1].replace("^", " "))
         _command("report", f"PatientID={patient(max(1, entries // 20))[0]}")
@@ -131,7 +131,7 @@ def _reidentify(folder: Path) -> None:
         count = sum(1 for _ in _copied(folder / "out", folder / f"copy{turn}"))
         rates["read and write"].append(count / (time.perf_counter() - started))
         with DeidHooks.load("benchmark") as hooks:
-            access = AccessRecorder(hooks.open_log(), "reidentify", "")
+            access = AccessRecorder(hooks.gate.open_log(), "reidentify", "")
             started = time.perf_counter()
             back = Reidentifier(access, folder / f"back{turn}", derived=False)
             count = sum(1 for each in back.run([folder / "out"]) if each.status == "restored")

@@ -42,6 +42,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("engines", "destinations", "deid_hooks_flywheel"),
     ("", "install", "hooks", "upload", "acquisition"),
     ("gate",),
+    ("access",),
     ("log", "copy_log"),
     ("backends", "deid_hooks_sql", "deid_hooks_http", "deid_hooks_jsonl"),
     ("plugins", "settings"),

@@ -16,20 +16,22 @@ PUBLIC = {
     "deid_hooks": """
         Acquisition AppendUnknown Changes DeidHooks DeidHooksError Entry ForkedProcess Forgotten
         IdConflict Instance LogError LogUnavailable PluginError PostDeid PostUpload PreUpload
-        Pseudonyms Restored Settings SettingsError Snapshot Stamp TermError UnableToLog
+        Pseudonyms Reader Restored Settings SettingsError Snapshot Stamp TermError UnableToLog
         UnusableDataset Upload UploadRefused capture changes find_config_file find_installed
         hookimpl install
         normalise_identity restore reveals stamp unstamp
     """,
     "deid_hooks.backends": """
-        AccessRow AppendUnknown Block Deadline Entry Erasure ForkedProcess Forgotten IdConflict
+        AccessRow AppendUnknown Block BlocksPage Deadline Entry Erased Erasure ForkedProcess
+        Forgotten IdConflict
         Instance Key LATER_FIELDS LogBackend LogError LogUnavailable NoAnswer NotAllowed
         NotPrivate read_private
-        ObjectCodec Page Query Receipt Record Seal SettingsError Statistics Tombstone Turn
+        ObjectCodec OlderLog Page Query Receipt Record Seal SettingsError Statistics Tombstone Turn
         UploadEvent WRONG_FORM Worker call_store call_within count_fitting decode_query
-        decode_record decode_text encode_query encode_record encode_text erase_terms
+        decode_record decode_text encode_query encode_record encode_text erase_salt erase_terms
         estimate_size get_id get_key iterate_entries
-        iterate_pages iterate_uploads make_readable make_tombstone put_file seal_new select_new
+        iterate_pages iterate_uploads make_erased make_readable make_tombstone put_file seal_new
+        select_new
     """,
     "deid_hooks.destinations": """
         FINISH Delivery Destination DestinationError Outgoing find_known is_host open_destination

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deid_hooks._lazy import load_name
 
 if TYPE_CHECKING:
+    from deid_hooks.access import Reader
     from deid_hooks.acquisition import Acquisition, Upload
     from deid_hooks.dicom.capture import Snapshot, capture
     from deid_hooks.dicom.difference import Changes, changes
@@ -55,6 +56,7 @@ __all__ = [
     "PostUpload",
     "PreUpload",
     "Pseudonyms",
+    "Reader",
     "Restored",
     "Settings",
     "SettingsError",
@@ -85,6 +87,7 @@ _MODULES = (  # those that import pydicom come last
     "settings",
     "plugins",
     "hooks",
+    "access",
     "install_in_host",
     "acquisition",
     "dicom.capture",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from deid_hooks.errors import SettingsError
 from deid_hooks.gate import Gate, make_pre_upload
-from deid_hooks.log import Log
 from deid_hooks.plugins import PreUpload, register
 from deid_hooks.records.keys import Pseudonyms, compute_patient_digest, reveals
 from deid_hooks.records.model import parse_log_id
 from deid_hooks.settings import Settings, load_settings, mask_passwords
 
 if TYPE_CHECKING:
+    from deid_hooks.access import Reader
     from deid_hooks.acquisition import Acquisition, Upload
 
 
@@ -42,14 +43,18 @@ class DeidHooks:
             raise TypeError("load takes settings or single settings as arguments, not both")
         return cls(settings or load_settings(**arguments), uploader)
 
-    def open_log(self) -> Log:
-        """Open the log behind the hooks, and return it, for programs that search it.
+    def reading(self, reason: str = "") -> Reader:
+        """Return what reads the log for a program, with every access in the trail before.
 
-        On a machine where nothing was ever set up this makes a log and a site secret. Raises
-        SettingsError if there is no site secret, LogUnavailable if a first log can't be made,
-        ForkedProcess in a child of the process that loaded the hooks.
+        ``reason`` is kept there; SettingsError if the settings require one and there is none, or if
+        there is no site secret; LogUnavailable if a first log can't be made; ForkedProcess in a
+        child of the process that loaded the hooks.
         """
-        return self.gate.open_log()
+        from deid_hooks.access import Reader
+
+        if self.settings.require_reason and not reason.strip():
+            raise SettingsError("The settings require a reason: hooks.reading(reason=...)")
+        return Reader(self.gate.open_log(), reason)
 
     def init(self) -> None:
         """Make the site secret and the store where there are none. Changes nothing that exists.
@@ -72,7 +77,7 @@ class DeidHooks:
     def acquisition(self, project: str = "") -> Acquisition:
         """Open an acquisition; its ``log_id`` exists from here. A context manager.
 
-        Opens the log, and raises what :meth:`open_log` raises.
+        Opens the log, and raises what :meth:`reading` raises.
         """
         from deid_hooks.acquisition import Acquisition  # it imports pydicom
 
@@ -95,7 +100,7 @@ class DeidHooks:
         ``uploaded``, ``partial``, ``failed``, ``pending``, ``withdrawn`` (deleted there: not to be
         sent again unasked), or None if it was never cleared there. Raises LogUnavailable.
         """
-        return self.open_log().outcome(parse_log_id(log_id) or "", mask_passwords(destination))
+        return self.gate.open_log().outcome(parse_log_id(log_id) or "", mask_passwords(destination))
 
     def subject(self, project: str, patient_id: str, issuer: str = "") -> str | None:
         """Return the label that a patient has in this project, given on any machine of this log.
@@ -103,7 +108,7 @@ class DeidHooks:
         None if the log knows no label, or one that reveals the PatientID, as after an engine that
         kept it: nobody may be sent under that again. Raises LogUnavailable.
         """
-        log = self.open_log()
+        log = self.gate.open_log()
         label = log.subject(project, compute_patient_digest(patient_id, issuer, log.secret))
         return None if label is None or reveals(label, patient_id.strip("\0 ")) else label
 
@@ -114,7 +119,7 @@ class DeidHooks:
 
         ``labels`` maps (PatientID, IssuerOfPatientID) to labels that are given already.
         """
-        key = self.open_log().secret.derive(f"pseudonyms {project}")
+        key = self.gate.open_log().secret.derive(f"pseudonyms {project}")
         return Pseudonyms(project, key, labels or {})
 
     def close(self) -> None:

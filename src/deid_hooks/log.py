@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, suppress
 from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
-from deid_hooks.backends.contract import Copy, LogBackend, Receipt, Statistics, find_copies
+from deid_hooks.backends.contract import (
+    BlocksPage,
+    Copy,
+    LogBackend,
+    OlderLog,
+    Receipt,
+    Seal,
+    Statistics,
+    find_copies,
+)
 from deid_hooks.deadline import DEFAULT_SECONDS, Deadline, hide_foreign_errors
 from deid_hooks.errors import (
     AppendUnknown,
@@ -18,21 +31,50 @@ from deid_hooks.errors import (
     PluginError,
     SettingsError,
 )
+from deid_hooks.files import put_file
 from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
 from deid_hooks.query.conditions import Query
-from deid_hooks.records.chain import commit_terms, seal_records
+from deid_hooks.records.chain import (
+    Blocks,
+    Fault,
+    Head,
+    Leaf,
+    Verification,
+    commit_terms,
+    make_leaf,
+    parse_head,
+    parse_seal,
+)
 from deid_hooks.records.keys import (
     SiteSecret,
     compute_content_digest,
-    derive_trail_key,
     keep_secret,
+    make_sealer,
     make_secret,
     read_secret,
 )
-from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erasure,
+    Record,
+    Tombstone,
+    UploadEvent,
+    get_id,
+    read_clock,
+)
 from deid_hooks.settings import Settings, mask_passwords
 
 _SECONDS_TO_COUNT = 600.0
+_AFTER_ALL = 1 << 62
+_AT_ONCE = 100
+
+FOREIGN = "the log was written with another site secret than this machine has"
+FOREIGN_REMEDY = "copy the secret file from the machine that began the log"
+ALTERED_REMEDY = 'run deid-hooks verify, and read the page "The log was altered"'
+
+R = TypeVar("R", bound=Record)
 
 
 def _foreign_errors_as(kind: type[LogError]) -> ContextDecorator:
@@ -44,12 +86,25 @@ class Log:
     """The log as one site writes and reads it: a backend, the site secret, bounded waiting."""
 
     def __init__(
-        self, backend: LogBackend, secret: SiteSecret, seconds: float = DEFAULT_SECONDS
+        self,
+        backend: LogBackend,
+        secret: SiteSecret,
+        seconds: float = DEFAULT_SECONDS,
+        head_file: Path | None = None,
     ) -> None:
+        """``head_file`` keeps the newest head of the log, outside the store; None for nowhere."""
         self.backend = backend
         self.secret = secret
         self.seconds = seconds
-        self._trail_key = derive_trail_key(secret)
+        self.head_file = head_file
+        self.sealer = make_sealer(secret)
+        self.altered: dict[str, str] = {}
+        """What was read and is not what was written: what is wrong, by the id of the record."""
+        self._blocks = Blocks(self.sealer)
+        self._blocks_cursor = 0
+        self._older: bool | None = None
+        self._genesis = ""
+        self._lock = threading.Lock()
 
     @_foreign_errors_as(LogUnavailable)
     def create(self) -> None:
@@ -58,11 +113,36 @@ class Log:
         self.check()
 
     @_foreign_errors_as(LogUnavailable)
+    def upgrade(self, seconds: float) -> str:
+        """Bring a log of an older version to this one; return what was done, ``""`` for nothing.
+
+        Records that had no seal are sealed as they stand. Raises LogUnavailable, also for a log
+        that was written with another site secret.
+        """
+        seal = self.prepare_seals([])
+
+        def refuse_foreign(head: str, records: Sequence[Record]) -> Sequence[str]:
+            for record in records:
+                if isinstance(record, Entry):
+                    self._refuse_foreign(record)
+            return seal(head, records)
+
+        if not self.backend.exists():
+            return ""
+        return self.backend.upgrade(refuse_foreign, Deadline(seconds))
+
+    @_foreign_errors_as(LogUnavailable)
     def check(self) -> None:
-        """Return if the log is reachable, ours and writable; LogUnavailable otherwise."""
+        """Return if the log is reachable, ours and writable; LogUnavailable otherwise.
+
+        Also if it was written with another site secret, or ends before the head that was kept.
+        """
         deadline = self._deadline()
         self.backend.check(deadline)
         if not self.backend.records:
+            return
+        if not self.backend.seals:
+            self._compare_head(self.read_head())
             return
         with suppress(NotAllowed):  # who may not read can't tell, and is told when appending
             for record in self.backend.read(0, deadline).records:
@@ -74,12 +154,16 @@ class Log:
     def append(self, records: Sequence[Record]) -> None:
         """Write records durably. After an AppendUnknown, once more with the same ids."""
         deadline = self._deadline()
+        seal = self.prepare_seals(records)
         try:
-            self.backend.append(records, self._seal, deadline)
+            self.backend.append(records, seal, deadline)
         except AppendUnknown:
             if deadline.passed:
                 raise
-            self.backend.append(records, self._seal, deadline)
+            try:
+                self.backend.append(records, seal, deadline)
+            except LogUnavailable as error:  # this time nothing was written, the first time maybe
+                raise AppendUnknown(error.cause, error.remedy) from None
 
     @_foreign_errors_as(LogUnavailable)
     def find_equal(self, entry: Entry) -> str | None:
@@ -114,13 +198,39 @@ class Log:
     @_foreign_errors_as(LogUnavailable)
     def blocked(self, patients: Sequence[str], project: str) -> bool:
         """Return whether nothing of one of these patients may leave, in this project or in any."""
-        if not (self.backend.records and patients):
-            return False
         latest: dict[tuple[str, str], bool] = {}
-        for block in self.backend.blocks(patients, self._deadline()):
+        for block in self.find_blocks(patients):
             if block.project in ("", project):
                 latest[block.patient, block.project] = not block.lifted
         return any(latest.values())
+
+    @_foreign_errors_as(LogUnavailable)
+    def find_blocks(self, patients: Sequence[str]) -> list[Block]:
+        """Return the blocks of these patients, oldest first, if they are all that there ever were.
+
+        Raises LogUnavailable where a block was removed or changed, and for a log that was cut off
+        since this process looked at it before.
+        """
+        if not (self.backend.records and patients):
+            return []
+        if self.backend.seals:
+            return list(self.backend.blocks(patients, self._deadline()))
+        page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
+        with self._lock:
+            if self._take_blocks(page):  # or another thread was faster with later ones: once more
+                page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
+                if what := self._take_blocks(page):
+                    raise LogUnavailable(f"the log was altered: {what}", ALTERED_REMEDY)
+            return [block for block in self._blocks.found if block.patient in patients]
+
+    def _take_blocks(self, page: BlocksPage) -> str:
+        """Take in blocks that follow those of before; return what is wrong with them."""
+        if page.head and not self.sealer.recall(page.head):
+            self._refuse_foreign_head(page.head)
+        what = self._blocks.add(page.blocks, page.head)
+        if not what:
+            self._blocks_cursor = page.cursor
+        return what
 
     @_foreign_errors_as(LogUnavailable)
     def subject(self, project: str, patient: str) -> str | None:
@@ -151,21 +261,87 @@ class Log:
 
     def entries(self, log_ids: Iterable[str]) -> Iterator[Entry]:
         """Yield the entries with these ids, in that order, some at a time."""
+        return (entry for entry, _ in self.sealed_entries(log_ids))
+
+    def sealed_entries(self, log_ids: Iterable[str]) -> Iterator[tuple[Entry, str]]:
+        """Yield the entries with these ids and their seals, ``""`` behind a service, in that order.
+
+        One that is not what was written is yielded all the same, and named in ``altered``.
+        """
         ids = iter(log_ids)
-        while some := list(islice(ids, 100)):
-            yield from self.backend.entries(some, self._deadline())
+        while some := list(islice(ids, _AT_ONCE)):
+            if self.backend.seals:
+                yield from ((entry, "") for entry in self.backend.entries(some, self._deadline()))
+            else:
+                yield from self._check_each(self.backend.sealed_entries(some, self._deadline()))
 
-    def records(self) -> Iterator[Record]:
-        """Yield all that the log holds, in its order. The caller records the access."""
-        return self.backend.everything(self._deadline())
+    def chain(self) -> Iterator[tuple[Record, str]]:
+        """Yield all records with their seals, as far as the log goes now, in its order.
 
-    def uploads(self, log_ids: Iterable[str]) -> Iterator[UploadEvent]:
-        """Yield what became of these entries, oldest first."""
-        return self.backend.uploads(list(log_ids), self._deadline())
+        Nothing is checked. The caller records the access.
+        """
+        end = parse_seal(self.read_head())
+        for record, seal in self.backend.chain(self._deadline()) if end else ():
+            yield record, seal
+            found = parse_seal(seal)
+            if end is None or (found and found.n >= end.n):
+                return
+
+    def read_head(self) -> str:
+        """Return the last seal of the log, ``""`` of an empty one.
+
+        Raises LogUnavailable for a log of an older version, which has no such seals.
+        """
+        return self.backend.blocks_after(_AFTER_ALL, self._deadline()).head
+
+    def keep_head(self) -> None:
+        """Keep the newest head of the log in ``head_file``, unless it ends before the one there.
+
+        Raises LogUnavailable then, and OSError if it can't be written.
+        """
+        text = self.read_head()
+        self._compare_head(text)
+        seal = parse_seal(text)
+        if seal is None or self.head_file is None:
+            return
+        if not self._genesis:
+            first = parse_seal(self.backend.read(0, self._deadline()).seals[0])
+            self._genesis = first.genesis if first else ""
+        head = Head(self._genesis, seal.n, seal.link, seal.key, seal.tag, read_clock())
+        self.write_head(head)
+
+    def read_heads(self) -> list[Head]:
+        """Return the heads in ``head_file``; none if there is no such file."""
+        if self.head_file is None or not self.head_file.exists():
+            return []
+        lines = self.head_file.read_text(encoding="ascii", errors="replace").splitlines()
+        return [head for line in lines if (head := parse_head(line)) is not None]
+
+    def write_head(self, head: Head) -> None:
+        """Write a head to ``head_file``, in the place of the one before. Raises OSError."""
+        if self.head_file is not None:
+            put_file(self.head_file, f"{head}\n".encode("ascii"), os.replace)
+
+    def verify(self, verification: Verification) -> Iterator[Fault]:
+        """Read the whole log, and yield everything that is wrong with it."""
+        for record, seal in self.chain():
+            yield from verification.check(record, seal)
+        yield from verification.finish()
+
+    def uploads(self, log_ids: Iterable[str] | None) -> Iterator[UploadEvent]:
+        """Yield what became of these entries, or of all, oldest first."""
+        return (event for event, _ in self.sealed_uploads(log_ids))
+
+    def sealed_uploads(self, log_ids: Iterable[str] | None) -> Iterator[tuple[UploadEvent, str]]:
+        """Yield the same events with their seals, checked as entries are."""
+        ids, deadline = None if log_ids is None else list(log_ids), self._deadline()
+        if self.backend.seals:
+            return ((event, "") for event in self.backend.uploads(ids, deadline))
+        return self._check_each(self.backend.sealed_uploads(ids, deadline))
 
     def record_access(self, row: AccessRow) -> None:
         """Write a row of the access trail, durably, before anything is shown."""
-        self.append([commit_terms(row, self._trail_key)])
+        self.append([commit_terms(row)])
 
     @_foreign_errors_as(LogUnavailable)
     def tombstone(self, log_id: str) -> Tombstone | None:
@@ -179,7 +355,7 @@ class Log:
 
         Raises LogUnavailable if nothing was erased, LogError if traces may be left in the store.
         """
-        self.backend.erase(log_ids, erasure, Deadline(seconds))
+        self.backend.erase(log_ids, erasure, self.prepare_seals([]), Deadline(seconds))
 
     def trail(self) -> Iterator[tuple[AccessRow, str]]:
         """Yield the access trail with its seals, from its beginning. The caller records that."""
@@ -199,15 +375,64 @@ class Log:
     def _deadline(self) -> Deadline:
         return Deadline(self.seconds)
 
-    def _seal(self, head: str, new: Sequence[Record]) -> list[str]:
-        return seal_records(head, new, self._trail_key)
+    def prepare_seals(self, records: Sequence[Record]) -> Seal:
+        """Return what seals these records within an append, and others too.
+
+        What takes long is done now, before the store takes its lock.
+        """
+        leaves: dict[int, Leaf] = {}
+        if not self.backend.seals:
+            leaves = {id(record): make_leaf(record) for record in records}
+
+        def seal(head: str, new: Sequence[Record]) -> list[str]:
+            if head and not self.sealer.recall(head):
+                self._refuse_foreign_head(head)
+            return self.sealer.seal(head, (leaves.get(id(r)) or make_leaf(r) for r in new))
+
+        return seal
+
+    def _check_each(self, found: Iterable[tuple[R, str]]) -> Iterator[tuple[R, str]]:
+        """Yield records; keep in ``altered`` those that are not what their seals cover."""
+        for record, seal in found:
+            what = self.sealer.find_fault(record, seal)
+            if what and not self._is_older():
+                self.altered[get_id(record)] = what
+            yield record, seal
+
+    def _is_older(self) -> bool:
+        """Return whether the log is of the version before, which has not a seal for each record."""
+        if self._older is None:
+            try:
+                self.read_head()
+            except OlderLog:
+                self._older = True
+            else:
+                self._older = False
+        return self._older
+
+    def _compare_head(self, text: str) -> None:
+        """Raise LogUnavailable if the log's last seal is one from before a head that was kept."""
+        if text:
+            self._refuse_foreign_head(text)
+        seal = parse_seal(text)
+        for head in self.read_heads():
+            there = seal is not None and (
+                seal.n > head.n or (seal.n, seal.link) == (head.n, head.link)
+            )
+            if head.key == self.sealer.name and not there:
+                raise LogUnavailable(
+                    f"the log ends before record {head.n}, which it once had",
+                    f"{ALTERED_REMEDY}; if it was begun anew on purpose, delete {self.head_file}",
+                )
+
+    def _refuse_foreign_head(self, head: str) -> None:
+        seal = parse_seal(head)
+        if seal is not None and seal.key != self.sealer.name:
+            raise LogUnavailable(FOREIGN, FOREIGN_REMEDY)
 
     def _refuse_foreign(self, entry: Entry | Receipt) -> None:
         if entry.key != self.secret.name:
-            raise LogUnavailable(
-                "the log was written with another site secret than this machine has",
-                "copy the secret file from the machine that began the log",
-            )
+            raise LogUnavailable(FOREIGN, FOREIGN_REMEDY)
 
 
 log = logging.getLogger("deid_hooks")
@@ -244,7 +469,7 @@ def open_log(backend: LogBackend, settings: Settings) -> Log:
     """
     secret = read_secret(settings.secret_file)
     if secret is not None:
-        return Log(backend, secret, settings.deadline)
+        return Log(backend, secret, settings.deadline, _head_file(settings))
     untouched = all(settings.origins.get(key) == "default" for key in ("url", "secret_file"))
     if backend.records and not (untouched and not backend.exists()):
         raise SettingsError(
@@ -267,4 +492,10 @@ def begin_log(backend: LogBackend, settings: Settings) -> Log:
     """
     secret = read_secret(settings.secret_file) or make_secret()
     Log(backend, secret, settings.deadline).create()
-    return Log(backend, keep_secret(secret, settings.secret_file), settings.deadline)
+    kept = keep_secret(secret, settings.secret_file)
+    return Log(backend, kept, settings.deadline, _head_file(settings))
+
+
+def _head_file(settings: Settings) -> Path:
+    """Return where the newest head of the log is kept: beside the site secret."""
+    return settings.secret_file.with_suffix(".head")

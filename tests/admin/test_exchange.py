@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import sqlite3
@@ -30,7 +31,7 @@ def other(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 def entries(desk: Desk) -> dict[str, Entry]:
     with DeidHooks.load("test", url=desk.url) as hooks:
         ids = [log_id for (log_id,) in desk.sql("SELECT id FROM deid_log")]
-        return {entry.log_id: entry for entry in hooks.open_log().entries(ids)}
+        return {entry.log_id: entry for entry in hooks.gate.open_log().entries(ids)}
 
 
 def exported(desk: Desk, *words: str) -> Path:
@@ -58,8 +59,11 @@ def test_an_export_is_imported_into_another_log_without_loss(
 
 def test_an_export_of_some_has_those_and_what_became_of_them(delivered: Desk) -> None:
     records = [json.loads(line) for line in exported(delivered, "Modality=CT").open()]
+    *records, end = records
     assert [record["record"] for record in records] == ["entry", "upload", "upload"]
     assert len({record["log_id"] for record in records}) == 1
+    assert [len(record["seal"]) for record in records] == [10] * 3
+    assert list(end) == ["part"]
     assert delivered("access", "--format", "jsonl").rows[0]["action"] == "export"
     assert len(delivered("access").rows[0]["log_ids"]) == 1
 
@@ -91,15 +95,68 @@ def test_what_a_killed_export_or_reidentification_left_goes_with_the_next(delive
     assert not left.exists()
 
 
-def test_a_line_that_cannot_be_read_is_counted_and_the_others_are_imported(
+def test_an_export_that_is_broken_is_refused_and_gives_its_entries_on_request(
     delivered: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    delivered("block", "PatientID=77654033", "--reason", "r")
     path = exported(delivered)
-    path.write_bytes(b'{"odd": "\xff"}\n{"deep": ' + b"[" * 100_000 + b"\n" + path.read_bytes())
-    done = other(delivered, monkeypatch)("import", path)
+    whole = path.read_bytes()
+    another = other(delivered, monkeypatch)
+    lines = whole.splitlines(keepends=True)
+    for broken in (
+        b'{"odd": "\xff"}\n' + whole,
+        b'{"deep": ' + b"[" * 100_000 + b"\n" + whole,
+        b"".join(lines[:-1]),  # cut off
+        b"".join(lines[:-3]),
+        b"".join([*lines[1:]]),
+        whole + lines[0],
+        whole.replace(b'"uploaded"', b'"failed"', 1),
+        b"".join(line for line in lines if b'"record":"block"' not in line),
+    ):
+        path.write_bytes(broken)
+        refused = another("import", path)
+        assert refused.code == 1
+        assert "othing was imported" in refused.err
+        assert entries(another) == {}
+    path.write_bytes(b'{"odd": "\xff"}\n' + whole)
+    done = another("import", path, "--as-foreign-history")
     assert done.code == 3
-    assert "2 not understood" in done.err
-    assert "4 imported" in done.err
+    assert "1 not understood" in done.err
+    assert "left out" in done.err
+    assert len(entries(another)) == 4
+    assert another.sql("SELECT count(*) FROM deid_log_block") == [(0,)]
+
+
+def test_a_part_of_an_export_that_was_altered_or_cut_off_is_refused(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported(delivered, "Modality=CT")
+    whole = path.read_bytes()
+    another = other(delivered, monkeypatch)
+    for broken in (
+        whole.replace(b'"uploaded"', b'"failed"', 1),
+        b"".join(whole.splitlines(keepends=True)[:-1]),
+    ):
+        path.write_bytes(broken)
+        assert another("import", path).code == 1
+    path.write_bytes(whole)
+    assert another("import", path).code == 0
+    assert len(entries(another)) == 1
+
+
+def test_an_import_lifts_no_block_and_is_in_the_trail(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered("block", "PatientID=77654033", "--lift", "--reason", "r")
+    path = exported(delivered)
+    another = other(delivered, monkeypatch)
+    done = another("import", path, "--reason", "moved here")
+    assert done.code == 0
+    assert "1 lifts of blocks, left out" in done.err
+    assert another.sql("SELECT lifted FROM deid_log_block") == [(0,)]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert ("import", f"deid-hooks, SHA-256 {digest}", "moved here") in another.trail()
 
 
 def test_the_join_list_holds_no_identifier(delivered: Desk) -> None:

@@ -15,7 +15,7 @@ from tests.admin.conftest import Desk
 FULL = Path("/dev/full")
 COMMANDS = [
     *("--help", "show --help", "check", "config", "plugins", "init", "stats", "pending"),
-    *("stats --format table", "access", "access --format table", "access head"),
+    *("stats --format table", "access", "access --format table"),
     *("show ID", "show ID --format table", "show ID --format ids", "show ID --format csv"),
     *("report Doe", "report Doe --format table", "search Doe", "search Doe --format json"),
     *("search Doe --explain", "export", "export --join", "export --format csv"),

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deid_hooks.access import AccessRecorder
 from deid_hooks.admin import search as searching
-from deid_hooks.admin.access import AccessRecorder
 from deid_hooks.backends.sqlite import reading
 from deid_hooks.cli.context import complete_column, complete_term
 from deid_hooks.cli.output import disarm_cell
@@ -239,19 +239,19 @@ def test_a_very_long_answer_takes_bounded_memory(
     monkeypatch.setattr(reading, "_BYTES_A_PAGE", 100_000)
     desk.upload(SERIES / "77654033" / "CR1")
     with desk.hooks() as hooks:
-        [log_id] = hooks.open_log().search(parse_terms(["Doe"]))
-        [entry] = hooks.open_log().entries([log_id])
+        [log_id] = hooks.gate.open_log().search(parse_terms(["Doe"]))
+        [entry] = hooks.gate.open_log().entries([log_id])
         for start in range(0, 3_000, 500):
-            hooks.open_log().append(
+            hooks.gate.open_log().append(
                 [replace(entry, log_id=f"{n:032X}") for n in range(start, start + 500)]
             )
-        recorder = AccessRecorder(hooks.open_log(), "search", "")
+        recorder = AccessRecorder(hooks.gate.open_log(), "search", "")
 
         def consumed() -> int:
             tracemalloc.start()
-            ids: Iterator[str] = hooks.open_log().search(parse_terms(["Doe"]))
+            ids: Iterator[str] = hooks.gate.open_log().search(parse_terms(["Doe"]))
             found = recorder.record_ids(ids, "Doe")
-            count = sum(1 for _ in searching.make_rows(hooks.open_log(), found, {}))
+            count = sum(1 for _ in searching.make_rows(hooks.gate.open_log(), found, {}))
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert count == 3_001

@@ -14,9 +14,9 @@ def test_the_numbers_are_those_of_the_log(delivered: Desk, monkeypatch: pytest.M
     delivered("withdrawn", "folder:delivered", "Doe", "Modality=CR")
     delivered("forget", "PatientID=77654033", "Modality=CT", "--reason", "r", "--yes")
     with delivered.hooks() as hooks:
-        counted = hooks.open_log().statistics()
+        counted = hooks.gate.open_log().statistics()
         monkeypatch.delattr(SQLiteBackend, "statistics")
-        read = hooks.open_log().statistics()
+        read = hooks.gate.open_log().statistics()
     assert counted == read
     assert counted.counts["forgotten"] == counted.counts["blocked"] == 1
     assert counted.counts["patients"] == 2

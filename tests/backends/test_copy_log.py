@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deid_hooks import LogUnavailable
-from deid_hooks.backends import Deadline, LogBackend
+from deid_hooks.backends import Deadline, LogBackend, Seal
 from deid_hooks.backends.contract import Page
 from deid_hooks.copy_log import CopyFailed, compute_sum, copy_log
 from deid_hooks.log import make_backend
 from deid_hooks.records.model import AccessRow, Block, Entry, Erasure, Record, UploadEvent
-from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, make_entry
 
 ERASURE = Erasure("t", "who", "why")
 Make = Callable[[str], LogBackend]
@@ -49,15 +49,15 @@ def test_everything_arrives_in_its_order(make: Make, source: str, target: str) -
     old.append(records, chain_seals, Deadline())
     assert copied(old, new) == len(records)
     assert list(new.everything(Deadline())) == records
-    assert new.read(0, Deadline()).seals == tuple(chain_seals("", records))
+    assert list(new.chain(Deadline())) == list(old.chain(Deadline()))
 
 
-def test_a_target_whose_trail_goes_another_way_is_refused(make: Make) -> None:
+def test_a_target_whose_chain_goes_another_way_is_refused(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     rows = [AccessRow(fresh_id(), "t", "who", "host", "show", "", ()) for _ in range(2)]
     old.append(rows[:1], chain_seals, Deadline())
     new.append(rows[1:], chain_seals, Deadline())
-    with pytest.raises(CopyFailed, match="access trail"):
+    with pytest.raises(CopyFailed, match="another log"):
         copied(old, new)
     assert list(new.everything(Deadline())) == rows[1:]
 
@@ -65,8 +65,9 @@ def test_a_target_whose_trail_goes_another_way_is_refused(make: Make) -> None:
 def test_a_copy_that_was_interrupted_goes_on(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     records: list[Record] = [make_entry() for _ in range(500)]
-    old.append(records, leave_unsealed, Deadline())
-    new.append(records[:250], leave_unsealed, Deadline())
+    old.append(records, chain_seals, Deadline())
+    seals = [seal for _, seal in old.chain(Deadline())]
+    new.append(records[:250], lambda head, these: seals[:250], Deadline())
     heard: list[int] = []
     copy_log(old, new, 10, heard.append)
     assert list(new.everything(Deadline())) == records
@@ -76,22 +77,26 @@ def test_a_copy_that_was_interrupted_goes_on(make: Make) -> None:
 def test_a_copy_is_brought_up_to_date_with_what_came_and_what_was_forgotten(make: Make) -> None:
     old, new = make("sqlite"), make("jsonl")
     gone, left = make_entry(), make_entry()
-    old.append([gone, left], leave_unsealed, Deadline())
+    old.append([gone, left], chain_seals, Deadline())
     copied(old, new)
-    old.erase([gone.log_id], ERASURE, Deadline())
-    old.append([make_entry()], leave_unsealed, Deadline())
+    old.erase([gone.log_id], ERASURE, chain_seals, Deadline())
+    old.append([make_entry()], chain_seals, Deadline())
     copied(old, new)
     assert compute_sum(old, 10) == compute_sum(new, 10)
+    assert list(new.chain(Deadline())) == list(old.chain(Deadline()))
+    fresh = make("jsonl")
+    copied(old, fresh)
+    assert list(fresh.chain(Deadline())) == list(old.chain(Deadline()))
     assert new.resolve(gone.log_id, Deadline()) == old.resolve(gone.log_id, Deadline())
 
 
 def test_what_was_forgotten_at_the_target_is_not_brought_back(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     entry = make_entry()
-    old.append([entry], leave_unsealed, Deadline())
+    old.append([entry], chain_seals, Deadline())
     copied(old, new)
-    new.erase([entry.log_id], ERASURE, Deadline())
-    with pytest.raises(CopyFailed, match="forgotten"):
+    new.erase([entry.log_id], ERASURE, chain_seals, Deadline())
+    with pytest.raises(CopyFailed, match="does not hold what the source holds"):
         copied(old, new)
     assert new.resolve(entry.log_id, Deadline()) != entry
 
@@ -99,19 +104,19 @@ def test_what_was_forgotten_at_the_target_is_not_brought_back(make: Make) -> Non
 def test_a_target_that_holds_more_or_something_else_is_no_copy(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
     entry = make_entry()
-    old.append([entry], leave_unsealed, Deadline())
-    new.append([make_entry()], leave_unsealed, Deadline())
-    with pytest.raises(CopyFailed, match="does not hold what the source holds"):
+    old.append([entry], chain_seals, Deadline())
+    new.append([make_entry()], chain_seals, Deadline())
+    with pytest.raises(CopyFailed, match="another log"):
         copied(old, new)
     other = make("sqlite")
-    other.append([replace(entry, project="other")], leave_unsealed, Deadline())
+    other.append([replace(entry, project="other")], chain_seals, Deadline())
     with pytest.raises(CopyFailed, match="another log"):
         copied(old, other)
 
 
 def test_a_target_that_changes_what_it_is_given_is_found_out(make: Make) -> None:
     old, new = make("sqlite"), make("sqlite")
-    old.append([make_entry(originals="é")], leave_unsealed, Deadline())
+    old.append([make_entry(originals="é")], chain_seals, Deadline())
     write = new.append
     new.append = lambda records, seal, deadline: write(  # type: ignore[method-assign]
         [replace(r, originals="e") if isinstance(r, Entry) else r for r in records], seal, deadline
@@ -125,7 +130,7 @@ def test_a_source_that_goes_away_is_told_and_the_copy_goes_on_later(
 ) -> None:
     old, new = make("sqlite"), make("sqlite")
     records: list[Record] = [make_entry() for _ in range(450)]
-    old.append(records, leave_unsealed, Deadline())
+    old.append(records, chain_seals, Deadline())
     read, pages = old.read, 0
 
     def reads(after: int, deadline: Deadline) -> Page:
@@ -140,3 +145,22 @@ def test_a_source_that_goes_away_is_told_and_the_copy_goes_on_later(
         copied(old, new)
     copied(old, new)
     assert list(new.everything(Deadline())) == records
+
+
+def test_a_target_that_somebody_writes_to_meanwhile_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = make("sqlite"), make("sqlite")
+    old.append([make_entry() for _ in range(300)], chain_seals, Deadline())
+    write, calls = new.append, 0
+
+    def append(records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            write([make_entry()], chain_seals, deadline)
+        write(records, seal, deadline)
+
+    monkeypatch.setattr(new, "append", append)
+    with pytest.raises(CopyFailed, match="another log"):
+        copied(old, new)

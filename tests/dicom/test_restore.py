@@ -16,7 +16,8 @@ from deid_hooks import Changes, UnableToLog, UnusableDataset, capture, changes, 
 from deid_hooks.dicom import encoding
 from deid_hooks.dicom.difference import Policy, assemble, refuse_mixed_patients
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.keys import SiteSecret, write_canonical_json
+from deid_hooks.records.json_codec import write_canonical_json
+from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, make_log_id
 from tests.dicom.engines import ENGINES, Engine
 from tests.dicom.files import (

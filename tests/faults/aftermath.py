@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
+from hashlib import sha256
 from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,32 @@ def kept(scene: Scene, ran: Ran | None) -> Iterator[Problem]:
         yield Problem(LOST, "an entry of before the fault is gone")
 
 
+TABLES = ("deid_log", *(f"deid_log_{t}" for t in ("upload", "access", "tombstone", "block")))
+
+
+def chain(scene: Scene) -> Iterator[Problem]:
+    """Where the chain of the log is broken, or has not one seal for each record."""
+    before = ""
+    seals = [json.loads(text) for (text,) in scene.query("SELECT seal FROM deid_log_chain")]
+    for n, seal in enumerate(sorted(seals, key=itemgetter(0))):
+        at, kind, log_id, leaf, link, *_, genesis = seal
+        if at != n or link != _link(before or genesis, str(n), kind, log_id, leaf):
+            yield Problem(LOST, f"record {n} does not follow the one before it")
+        before = link
+    for number, table in enumerate(TABLES):
+        kind = ("entry", "upload", "access", "tombstone", "block")[number]
+        ((rows,),) = scene.query(f"SELECT count(*) FROM {table}")
+        sealed = [seal for seal in seals if seal[1] == kind]
+        erased = [seal for seal in sealed if kind == "entry" and not seal[8]]
+        if rows != len(sealed) - len(erased):
+            yield Problem(LOST, f"{rows} rows in {table}, and {len(sealed)} seals")
+
+
+def _link(*texts: str) -> str:
+    parts = [text.encode() for text in ("deid-hooks 1 link", *texts)]
+    return sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).hexdigest()
+
+
 def leaks(scene: Scene, *runs: Ran) -> Iterator[Problem]:
     """Where an identifying value is that is neither the source nor the log."""
     for ran in runs:
@@ -156,6 +185,7 @@ def completed(scene: Scene, run: Callable[[], Ran] | None = None) -> Iterator[Pr
         yield Problem(LOST, f"{entries} entries of {series} series")
     if left := list((scene.folder / "tmp").iterdir()):
         yield Problem(LOST, f"{len(left)} folders are left in the temporary folder")
+    yield from chain(scene)
     yield from out_there(scene)
     yield from leaks(scene, again)
 
@@ -164,7 +194,7 @@ def everything(
     scene: Scene, ran: Ran | None, run: Callable[[], Ran] | None = None
 ) -> list[Problem]:
     """All that must hold after a fault; ``run`` is how it is run again."""
-    problems = [*out_there(scene), *kept(scene, ran)]
+    problems = [*out_there(scene), *kept(scene, ran), *chain(scene)]
     if ran:
         complete = scene.files() == scene.stage.undisturbed
         problems += [*message(ran, complete), *leaks(scene, ran)]

@@ -24,7 +24,7 @@ from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.keys import Pseudonyms, SiteSecret
 from deid_hooks.records.model import Entry, make_log_id
 from deid_hooks.settings import load_settings
-from deid_hooks.testing.records import KEYWORDS, TEXTS, leave_unsealed, make_entry
+from deid_hooks.testing.records import KEYWORDS, TEXTS, chain_seals, make_entry
 from deid_hooks.uploader.prepare import Preparer, Refused, Work, be_quiet_and_fast
 from tests.dicom.files import Leaves, leaves, sent
 
@@ -115,7 +115,7 @@ def _entries() -> list[Entry]:
 def _store() -> SQLiteBackend:
     store = SQLiteBackend(f"sqlite:///{_FOLDER}/log.db")
     store.create(Deadline())
-    store.append(_entries(), leave_unsealed, Deadline())
+    store.append(_entries(), chain_seals, Deadline())
     return store
 
 

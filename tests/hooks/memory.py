@@ -47,6 +47,8 @@ _lock = threading.Lock()
 
 
 class MemoryBackend(LogBackend):
+    seals = True  # keeps none: what is tested here is who calls the store, and when
+
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._store = STORES.setdefault(url, Store())
@@ -82,7 +84,9 @@ class MemoryBackend(LogBackend):
         records = [self._store.altered(r) if isinstance(r, Entry) else r for r in found]
         return Page(tuple(records), ("",) * len(found), after + len(found))
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
         with _lock:
             for entry in self._store.entries:
                 if entry.log_id in log_ids:

@@ -15,9 +15,9 @@ OUT = "folder:/out"
 def block(
     hooks: DeidHooks, log_id: str, number: int, project: str = "", lift: bool = False
 ) -> None:
-    entry = hooks.open_log().resolve(log_id)
+    entry = hooks.gate.open_log().resolve(log_id)
     [patient] = entry.patients
-    hooks.open_log().append(
+    hooks.gate.open_log().append(
         [Block(f"{number:032x}", read_clock(), patient, project, "x", "consent", lift)]
     )
 
@@ -67,7 +67,7 @@ def test_after_a_block_was_lifted_the_patient_is_uploaded_again(hooks: DeidHooks
 
 def test_a_block_holds_a_keyed_digest_of_the_patient(hooks: DeidHooks, store: Store) -> None:
     log_id, _ = logged(hooks)
-    entry = hooks.open_log().resolve(log_id)
+    entry = hooks.gate.open_log().resolve(log_id)
     assert isinstance(entry, Entry)
     block(hooks, log_id, 1)
     assert entry.fields["PatientID"][0] not in str(store.records[-1])

@@ -70,7 +70,7 @@ class Uploader:
         self.hooks.register(make_plugin(hookimpl, hook, does), name)
 
     def block(self, log_id: str) -> None:
-        log = self.hooks.open_log()
+        log = self.hooks.gate.open_log()
         (patient,) = log.resolve(log_id).patients
         log.append([Block(f"{1:032x}", read_clock(), patient, "", "x", "consent")])
 

@@ -219,7 +219,7 @@ def test_an_entry_that_was_forgotten_since_is_logged_again_under_an_id_of_its_ow
         fill(acquisition, series())
         event = acquisition.event(reuse=True)
         erasure = Erasure("", "dpo", "asked for")
-        host.hooks.open_log().erase([first], erasure, 1)
+        host.hooks.gate.open_log().erase([first], erasure, 1)
         with pytest.raises(UnableToLog, match="was forgotten"):
             host.pm.hook.post_deid(event=event)
         host.pm.hook.post_deid(event=acquisition.event(reuse=True))

@@ -17,7 +17,9 @@ from deid_hooks import (
     UploadRefused,
     hookimpl,
 )
+from deid_hooks.deadline import Deadline
 from deid_hooks.records.model import Entry, Erasure
+from deid_hooks.testing.records import chain_seals
 from tests.hooks.conftest import Load
 from tests.hooks.memory import Store
 from tests.hooks.series import (
@@ -120,8 +122,10 @@ def test_a_forgotten_id_does_not_come_back(hooks: DeidHooks, store: Store) -> No
     with hooks.acquisition() as acquisition:
         fill(acquisition, series())
         acquisition.post_deid()
-        backend = hooks.open_log().backend
-        backend.erase([acquisition.log_id], Erasure("", "dpo", "asked for"), deadline=None)  # type: ignore[arg-type]
+        backend = hooks.gate.open_log().backend
+        backend.erase(
+            [acquisition.log_id], Erasure("", "dpo", "asked for"), chain_seals, Deadline()
+        )
         assert "was forgotten" in str(refused(acquisition))
     assert store.entries == []
 
@@ -150,7 +154,7 @@ def test_instances_of_two_patients_are_logged_where_the_site_wants_it(load: Load
     with hooks.acquisition() as acquisition:
         fill(acquisition, [*series(1), *series(1, patient="CANARY-OTHER")])
         acquisition.post_deid()
-    entry = hooks.open_log().resolve(acquisition.log_id)
+    entry = hooks.gate.open_log().resolve(acquisition.log_id)
     assert isinstance(entry, Entry)
     assert set(entry.fields["PatientID"]) == {CANARIES["PatientID"], "CANARY-OTHER"}
     assert len(entry.patients) == 2

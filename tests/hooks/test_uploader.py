@@ -98,7 +98,7 @@ def test_what_was_logged_brings_the_original_back(hooks: DeidHooks, store: Store
         with acquisition.deidentifying(dataset):
             engine(dataset)
         acquisition.post_deid()
-    entry = hooks.open_log().resolve(acquisition.log_id)
+    entry = hooks.gate.open_log().resolve(acquisition.log_id)
     assert isinstance(entry, Entry)
     restored = restore(dataset, entry)
     assert restored.dataset == original
@@ -288,7 +288,7 @@ def test_reuse_takes_no_entry_of_other_content_whatever_the_store_answers(
     with hooks.acquisition(project="TRIAL7") as acquisition:
         fill(acquisition, series())
         other = acquisition.post_deid()
-    monkeypatch.setattr(type(hooks.open_log().backend), "with_digest", lambda *_: other)
+    monkeypatch.setattr(type(hooks.gate.open_log().backend), "with_digest", lambda *_: other)
     with hooks.acquisition(project="TRIAL8") as acquisition:
         fill(acquisition, series())
         with pytest.raises(UnableToLog, match="and that is another entry"):

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from deid_hooks import DeidHooks, PostUpload, PreUpload, UploadRefused, hookimpl
+from deid_hooks.deadline import Deadline
 from deid_hooks.records.model import Entry, Erasure, make_log_id
+from deid_hooks.testing.records import chain_seals
 from tests.hooks.conftest import Load
 from tests.hooks.memory import SECRET_OF_THE_DRIVER, Store
 from tests.hooks.series import CANARIES, assert_hides_everything, engine, logged, series, shown
@@ -78,7 +80,7 @@ def test_a_lost_entry_is_refused(hooks: DeidHooks, store: Store) -> None:
 def test_a_forgotten_entry_is_refused(hooks: DeidHooks) -> None:
     log_id, _ = logged(hooks)
     erasure = Erasure("2026-01-01T00:00:00.000000Z", "dpo", "asked for")
-    hooks.open_log().backend.erase([log_id], erasure, deadline=None)  # type: ignore[arg-type]
+    hooks.gate.open_log().backend.erase([log_id], erasure, chain_seals, Deadline())
     assert "was forgotten" in str(refused(hooks, log_id))
 
 
@@ -254,7 +256,7 @@ def test_leaving_without_a_report_stays_pending(
         pass
     assert upload.outcome is None
     assert hooks.outcome(log_id, OUT) == "pending"
-    assert [event.log_id for event in hooks.open_log().pending()] == [log_id]
+    assert [event.log_id for event in hooks.gate.open_log().pending()] == [log_id]
     assert received == []
 
 
@@ -288,7 +290,7 @@ def test_an_upload_may_be_retried(hooks: DeidHooks, store: Store) -> None:
         assert hooks.outcome(log_id, OUT) == "pending"
         upload.sent_all()
     assert events(store) == ["cleared", "failed", "cleared", "uploaded"]
-    assert hooks.open_log().pending() == []
+    assert hooks.gate.open_log().pending() == []
 
 
 def test_two_instances_of_one_uid_are_two_deliveries(

@@ -66,7 +66,7 @@ def refused(site: Site, cause: str, remedy: str, *before: str) -> None:
         (empty, "is empty", "deid-hooks init"),
         (spoil, "is not a database", "restore it from a backup"),
         (exchange, "is a database, but not a de-id log", "Check the URL"),
-        (make_newer, "has version 99, this program knows 2", "Update deid-hooks"),
+        (make_newer, "has version 99, this program knows 3", "Update deid-hooks"),
     ],
 )
 def test_without_a_log_of_ours_nothing_is_uploaded(

@@ -78,7 +78,7 @@ def hooks(tmp_path: Path) -> Iterator[DeidHooks]:
 
 
 def logged(hooks: DeidHooks, log_id: str) -> Entry:
-    entry = hooks.open_log().resolve(log_id)
+    entry = hooks.gate.open_log().resolve(log_id)
     assert isinstance(entry, Entry)
     return entry
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -17,11 +18,11 @@ import pytest
 from running import Site, free_port
 from tests.needed import program
 
-from deid_hooks.deadline import Deadline
+from deid_hooks.deadline import Deadline, NoAnswer
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable, NotAllowed, SettingsError
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import AccessRow, Erasure, Tombstone, make_log_id
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 from deid_hooks_http import HTTPBackend
 
 
@@ -153,10 +154,28 @@ def test_an_access_is_recorded_by_the_service_under_the_name_of_the_token(
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("search"))
     asked = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", (), "why")
-    site.backend().append([asked], leave_unsealed, Deadline())
+    site.backend().append([asked], chain_seals, Deadline())
     *_, (row, _) = site.recorder.backend.trail(Deadline())
     assert (row.who, row.where) == (site.tokens.all()[-1].name, "127.0.0.1 (alice on ws12)")
     assert (row.action, row.asked, row.reason) == ("search", "PatientID=1", "why")
+
+
+def test_an_entry_that_was_altered_is_an_error_that_names_it_and_nothing_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("reidentify"))
+    entry = make_entry(key=site.recorder.secret.name)
+    site.recorder.append([entry])
+    assert list(site.backend().entries([entry.log_id], Deadline())) == [entry]
+    with sqlite3.connect(site.log) as plain:
+        plain.execute("UPDATE deid_log SET PatientName = 'Qxname' WHERE id = ?", (entry.log_id,))
+    for ask in (
+        lambda: site.backend().resolve(entry.log_id, Deadline()),
+        lambda: list(site.backend().entries([entry.log_id], Deadline())),
+    ):
+        with pytest.raises(LogError, match=f"409 Conflict: .*{entry.log_id}") as caught:
+            ask()
+        assert "Qxname" not in str(caught.value)
 
 
 @pytest.fixture
@@ -185,6 +204,21 @@ def serve() -> Iterator[Callable[[Callable[[socket.socket], None]], HTTPBackend]
     for server in servers:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
+
+
+def test_an_answer_that_is_read_after_the_deadline_leaves_the_append_unknown(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_late(deadline: Deadline, job: Callable[[], object]) -> object:
+        job()
+        raise NoAnswer
+
+    monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
+    monkeypatch.setattr("deid_hooks_http.exchange.call_within", answer_late)
+    entry = make_entry()
+    with pytest.raises(AppendUnknown):
+        site.backend().append([entry], chain_seals, Deadline())
+    assert site.recorder.backend.resolve(entry.log_id, Deadline()) == entry
 
 
 def _says(text: bytes) -> Callable[[socket.socket], None]:
@@ -222,7 +256,7 @@ def test_an_answer_that_does_not_say_it_leaves_the_append_unknown(
     row = AccessRow(make_log_id(), "t", "alice", "ws12", "search", "PatientID=1", ())
     for record in (make_entry(), row):
         with pytest.raises(AppendUnknown):
-            serve(_says(text)).append([record], leave_unsealed, Deadline(3))
+            serve(_says(text)).append([record], chain_seals, Deadline(3))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +272,7 @@ def test_a_refusal_of_something_else_is_unavailable_and_names_the_status(
     serve: Callable[[Callable[[socket.socket], None]], HTTPBackend], text: bytes
 ) -> None:
     with pytest.raises(LogUnavailable, match=text.split(b"\r\n")[0].decode()[9:]) as caught:
-        serve(_says(text)).append([make_entry()], leave_unsealed, Deadline(3))
+        serve(_says(text)).append([make_entry()], chain_seals, Deadline(3))
     assert "Qxname" not in str(caught.value)
 
 
@@ -257,7 +291,9 @@ def test_nothing_was_done_unless_a_service_of_the_log_says_so(
         lambda log: log.check(Deadline()),
         lambda log: log.read(0, Deadline()),
         lambda log: log.resolve(make_log_id(), Deadline()),
-        lambda log: log.erase([make_log_id()], Erasure("t", "alice", "asked to"), Deadline()),
+        lambda log: log.erase(
+            [make_log_id()], Erasure("t", "alice", "asked to"), chain_seals, Deadline()
+        ),
     ]
     for ask in asked:
         with pytest.raises(LogUnavailable, match="200 OK: the answer of the service"):
@@ -281,7 +317,7 @@ def test_an_answer_that_comes_by_drops_ends_at_the_deadline(
     backend = serve(drip)
     deadline = Deadline(0.5)
     with pytest.raises(AppendUnknown):
-        backend.append([make_entry()], leave_unsealed, deadline)
+        backend.append([make_entry()], chain_seals, deadline)
     with pytest.raises(LogUnavailable):
         list(backend.search(parse_terms(["PatientID=1"]), Deadline(0.5)))
     assert gone.wait(5), "the thread that read it goes on for ever"
@@ -342,7 +378,7 @@ def test_a_lost_reply_is_asked_for_again_and_the_entry_is_there_once(
     backend = serve(relay)
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
     entry = make_entry()
-    backend.append([entry], leave_unsealed, Deadline())
+    backend.append([entry], chain_seals, Deadline())
     assert site.recorder.backend.resolve(entry.log_id, Deadline()) == entry
 
 
@@ -378,10 +414,10 @@ def test_a_proxy_that_keeps_answers_vouches_for_no_entry(
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("admin"))
     entry = make_entry()
-    site.backend().append([entry], leave_unsealed, Deadline())
+    site.backend().append([entry], chain_seals, Deadline())
     through = HTTPBackend(caching)
     assert through.resolve(entry.log_id, Deadline()) == entry
-    site.backend().erase([entry.log_id], Erasure("t", "alice", "asked to"), Deadline())
+    site.backend().erase([entry.log_id], Erasure("t", "alice", "asked to"), chain_seals, Deadline())
     assert isinstance(through.resolve(entry.log_id, Deadline()), Tombstone)
 
 
@@ -390,7 +426,7 @@ def test_nobody_there_is_unavailable_at_once(monkeypatch: pytest.MonkeyPatch) ->
     backend = HTTPBackend(f"deidlog+http://127.0.0.1:{free_port()}")
     deadline = Deadline(30)
     with pytest.raises(LogError, match="can't be reached"):
-        backend.append([make_entry()], leave_unsealed, deadline)
+        backend.append([make_entry()], chain_seals, deadline)
     assert deadline.left() > 20
 
 

@@ -44,8 +44,6 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class TestBehindTheService(BackendConformance):
-    store_seals = True
-
     @pytest.fixture
     def url(self, stores: str) -> str:
         return f"{stores}/{os.urandom(8).hex()}"

@@ -19,7 +19,7 @@ from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
 from deid_hooks.log import Log
 from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, Erasure, Record
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import make_entry
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.flywheel import make_records
 
@@ -88,7 +88,7 @@ def test_what_comes_at_once_shares_transactions(store: Store) -> None:
 
 def test_one_bad_entry_fails_no_other(store: Store) -> None:
     known = make_entry()
-    store.append([known], leave_unsealed, Deadline())
+    Log(store, SECRET).append([known])
     good = [make_entry() for _ in range(10)]
     bad = replace(known, project="other")
     answers = run(store, at_once(*[[entry] for entry in good[:5]], [bad], *[[e] for e in good[5:]]))
@@ -148,7 +148,7 @@ def test_what_was_in_doubt_and_then_forgotten_is_logged_anew(store: Store) -> No
         with pytest.raises(AppendUnknown):
             await committer.write(first, Deadline(), reuse=True)
         store.after = lambda: None
-        store.erase([log_id], Erasure("2026-01-01", "alice", "asked to"), Deadline())
+        Log(store, SECRET).erase([log_id], Erasure("2026-01-01", "alice", "asked to"), 30)
         return await committer.write(packfile(), Deadline(), reuse=True)
 
     assert run(store, writes) != [log_id]

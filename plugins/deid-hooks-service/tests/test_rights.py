@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +15,19 @@ from running import Site, lines, packfile
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import find_breaks
+from deid_hooks.records.chain import Verification
 from deid_hooks.records.json_codec import encode_record
-from deid_hooks.records.keys import compute_content_digest, compute_patient_digest, derive_trail_key
-from deid_hooks.records.model import AccessRow, Block, Entry, Tombstone, UploadEvent, make_log_id
+from deid_hooks.records.keys import compute_content_digest, compute_patient_digest, make_sealer
+from deid_hooks.records.model import (
+    AccessRow,
+    Block,
+    Entry,
+    Erased,
+    Erasure,
+    Tombstone,
+    UploadEvent,
+    make_log_id,
+)
 from deid_hooks.testing.records import make_entry
 
 CANARY = "Zyxwvut^Canary"
@@ -51,6 +62,15 @@ def read_trail(site: Site) -> list[tuple[AccessRow, str]]:
 
 def rows(site: Site) -> list[AccessRow]:
     return [row for row, _ in read_trail(site)]
+
+
+def find_faults(site: Site) -> list[str]:
+    """What is wrong with the log of a site."""
+    log = site.recorder
+    verification = Verification(make_sealer(log.secret))
+    for record, seal in log.backend.chain(Deadline()):
+        assert not list(verification.check(record, seal)), record
+    return [fault.what for fault in verification.finish()]
 
 
 EVERYTHING: list[tuple[str, str, Any]] = [
@@ -170,7 +190,7 @@ def test_who_asked_and_why_is_in_the_trail_before_the_answer(site: Site) -> None
     assert (resolve.action, resolve.log_ids) == ("show", (entry.log_id,))
     assert (nothing.action, nothing.log_ids) == ("search", ())
     assert {(row.who, row.where) for row in rows(site)[before:]} == {(name, "127.0.0.1")}
-    assert list(find_breaks(read_trail(site), derive_trail_key(site.recorder.secret))) == []
+    assert find_faults(site) == []
 
 
 def test_an_administrator_who_reads_the_log_is_in_the_trail_and_comes_to_its_end(
@@ -201,7 +221,7 @@ def test_nobody_writes_access_rows_but_who_keeps_the_trail(site: Site) -> None:
     assert rows(site) == before
     keeper = site.client(site.tokens.add("keeper of the trail", "admin", keeps_trail=True))
     assert append(keeper, *before).status_code == 200
-    assert list(find_breaks(read_trail(site), derive_trail_key(site.recorder.secret))) == []
+    assert find_faults(site) == []
 
 
 def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
@@ -227,19 +247,108 @@ def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
     assert isinstance(site.recorder.resolve(other.log_id), Entry)
 
 
+def test_the_place_of_an_erased_entry_is_taken_from_who_keeps_the_trail_alone(site: Site) -> None:
+    place, entry = Erased("entry", make_log_id()), an_entry(site)
+    for role in ("upload", "admin"):
+        refused = append(site.client(site.token(role)), entry, place)
+        assert (refused.status_code, refused.json()["kind"]) == (403, "NotAllowed")
+    keeper = site.client(site.token("admin", keeps_trail=True))
+    assert append(keeper, entry, place).json() == {"log_ids": [entry.log_id]}
+    assert find_faults(site) == [], "the service seals itself, and has no such place"
+
+
+def test_who_and_when_of_a_block_are_the_services_own_and_a_retry_changes_nothing(
+    site: Site,
+) -> None:
+    client = site.client(site.token("admin"))
+    name = site.tokens.all()[-1].name
+    block = Block(make_log_id(), "1999", "a" * 64, "", "Dr. Who", CANARY)
+    before = len(rows(site))
+    assert append(client, block).status_code == 200
+    [written] = site.recorder.backend.blocks(["a" * 64], Deadline())
+    assert (written.who, written.at > "2026") == (name, True)
+    assert replace(written, at="1999", who="Dr. Who") == block
+    assert append(client, replace(block, at="2000", who="another")).status_code == 200
+    assert list(site.recorder.backend.blocks(["a" * 64], Deadline())) == [written]
+    lift = replace(block, id=make_log_id(), lifted=True)
+    assert append(client, lift).status_code == 200
+    assert [(row.action, row.who, row.where, row.reason) for row in rows(site)[before:]] == [
+        ("block", name, "127.0.0.1 (Dr. Who)", CANARY),
+        ("block", name, "127.0.0.1 (another)", CANARY),
+        ("lift", name, "127.0.0.1 (Dr. Who)", CANARY),
+    ]
+    order = [type(each) for each in site.recorder.backend.everything(Deadline())][-5:]
+    assert order == [AccessRow, Block, AccessRow, AccessRow, Block]
+    assert append(client, replace(block, reason="")).json()["kind"] == "IdConflict"
+
+
+def test_a_tombstone_that_is_sent_is_in_the_name_of_the_token(site: Site) -> None:
+    client = site.client(site.token("admin"))
+    name = site.tokens.all()[-1].name
+    stone = Tombstone(make_log_id(), "t", (), Erasure("1999", "Dr. Who", "asked to"))
+    for _ in range(2):
+        assert append(client, stone).status_code == 200
+    found = site.recorder.backend.resolve(stone.log_id, Deadline())
+    assert isinstance(found, Tombstone)
+    assert (found.erasure.who, found.erasure.at > "2026") == (name, True)
+    assert rows(site)[-1].log_ids == (stone.log_id,)
+    assert find_faults(site) == []
+
+
+def test_who_keeps_the_trail_copies_blocks_and_erasures_as_they_are(site: Site) -> None:
+    entry, block = an_entry(site), Block(make_log_id(), "1999", "b" * 64, "", "Dr. Who")
+    site.recorder.append([entry])
+    before = rows(site)
+    keeper = site.client(site.token("admin", keeps_trail=True))
+    assert append(keeper, block).status_code == 200
+    assert list(site.recorder.backend.blocks(["b" * 64], Deadline())) == [block]
+    body = {"log_ids": [entry.log_id], "at": "1999", "who": "Dr. Who", "reason": "r"}
+    assert keeper.post("/v1/erasures", json=body).status_code == 200
+    stone = site.recorder.backend.resolve(entry.log_id, Deadline())
+    assert isinstance(stone, Tombstone)
+    assert stone.erasure == Erasure("1999", "Dr. Who", "r")
+    assert rows(site) == before
+
+
+def test_an_erasure_that_fails_is_in_the_trail(site_of_its_own: Callable[..., Site]) -> None:
+    site = site_of_its_own().start()
+    entry = an_entry(site)
+    site.recorder.append([entry])
+    with sqlite3.connect(site.log) as plain:
+        plain.execute(
+            "CREATE TRIGGER no BEFORE DELETE ON deid_log BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+    body = {"log_ids": [entry.log_id], "at": "t", "who": "alice", "reason": "asked to"}
+    assert site.client(site.token("admin")).post("/v1/erasures", json=body).status_code >= 400
+    [row] = rows(site)
+    assert (row.action, row.who, row.where) == ("erase", "admin-0", "127.0.0.1 (alice)")
+    assert (row.asked, row.log_ids, row.reason) == (entry.log_id, (entry.log_id,), "asked to")
+
+
 def test_an_erasure_names_the_token_and_leaves_a_tombstone(site: Site) -> None:
     entry = an_entry(site)
     site.recorder.append([entry])
     client = site.client(site.token("admin"))
     name = site.tokens.all()[-1].name
-    body = {"log_ids": [entry.log_id], "at": "t", "who": "alice", "reason": CANARY}
+    body = {
+        "log_ids": [entry.log_id, make_log_id()],
+        "at": "1999",
+        "who": "alice",
+        "reason": CANARY,
+    }
     assert client.post("/v1/erasures", json=body).status_code == 200
+    row = rows(site)[-1]
+    assert (row.action, row.who, row.where) == ("erase", name, "127.0.0.1 (alice)")
+    *_, last, _ = site.recorder.backend.everything(Deadline())
+    assert last == row, "the row is there before the erasure takes effect"
+    assert find_faults(site) == []
     stone = client.get(f"/v1/entries/{entry.log_id}").json()["record"]
     assert (stone["record"], stone["who"], stone["reason"]) == (
         "tombstone",
-        f"{name} (alice)",
+        name,
         CANARY,
     )
+    assert stone["at"] > "2026"
     seen = site.client(site.token("upload")).get(f"/v1/entries/{entry.log_id}").json()["record"]
     assert (seen["who"], seen["reason"]) == ("", "")
     assert append(client, entry).json()["kind"] == "Forgotten"

@@ -18,7 +18,7 @@ from tests.whole.site import Site, rows
 
 from deid_hooks import AppendUnknown, LogUnavailable
 from deid_hooks.backends import Deadline
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 from deid_hooks_sql import PostgreSQLBackend
 
 pytestmark = pytest.mark.ci
@@ -80,12 +80,12 @@ def _delivered(site: Site) -> set[str]:
 def test_a_standby_is_refused_as_not_writable(standby: PostgreSQLServer, url: str) -> None:
     with_both = PostgreSQLBackend(url)
     with_both.create(Deadline())
-    with_both.append([make_entry()], leave_unsealed, Deadline())
+    with_both.append([make_entry()], chain_seals, Deadline())
     with_both.close()
     alone = PostgreSQLBackend(standby.url(url.rpartition("/")[2]))
     for call in (
         alone.check,
-        lambda deadline: alone.append([make_entry()], leave_unsealed, deadline),
+        lambda deadline: alone.append([make_entry()], chain_seals, deadline),
     ):
         with pytest.raises(LogUnavailable, match="is a standby, not writable"):
             call(Deadline())
@@ -102,14 +102,14 @@ def test_what_did_not_reach_the_standby_is_not_acknowledged_not_even_when_it_is_
         cancel = threading.Thread(target=_cancel_a_wait, args=(primary,))
         cancel.start()
         with pytest.raises(AppendUnknown, match="not to its standby"):
-            backend.append([entry], leave_unsealed, Deadline())
+            backend.append([entry], chain_seals, Deadline())
         cancel.join()
         assert backend.resolve(entry.log_id, Deadline()) == entry  # on the primary alone
         with pytest.raises(AppendUnknown):
-            backend.append([entry], leave_unsealed, Deadline(0.7))
+            backend.append([entry], chain_seals, Deadline(0.7))
     finally:
         standby.send(signal.SIGCONT)
-    backend.append([entry], leave_unsealed, Deadline())
+    backend.append([entry], chain_seals, Deadline())
     backend.close()
 
 

@@ -11,7 +11,7 @@ from deid_hooks.backends import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.testing import BackendConformance
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 from deid_hooks_sql import SQLBackend
 
 
@@ -43,7 +43,7 @@ def test_a_value_longer_than_an_index_takes_is_found_by_its_end(log: SQLBackend,
     long = "x" * 600 + "end"
     fields = {"PatientID": (long,), "PatientName": (f"Doe^{long}z",), "StudyID": (long,)}
     entry = make_entry(fields=fields)
-    log.append([make_entry(), entry], leave_unsealed, Deadline())
+    log.append([make_entry(), entry], chain_seals, Deadline())
     assert list(log.search(parse_terms([term]), Deadline())) == [entry.log_id]
 
 
@@ -55,7 +55,7 @@ def test_the_statements_that_administrators_know_work_as_they_stand(
     database = log.url.rpartition("/")[2]
     fields = {"PatientName": ("John Doe",), "SeriesInstanceUID": ("1.2.3",), "PatientID": ("47",)}
     entry = make_entry(fields=fields)
-    log.append([entry, make_entry(timestamp="2007-01-01T00:00:00")], leave_unsealed, Deadline())
+    log.append([entry, make_entry(timestamp="2007-01-01T00:00:00")], chain_seals, Deadline())
 
     def answer(sql: str) -> list[tuple[object, ...]]:
         return server.do(sql, database=database)

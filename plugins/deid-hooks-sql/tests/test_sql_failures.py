@@ -24,8 +24,9 @@ from tests.whole.disks import remount, small_disk
 from deid_hooks import AppendUnknown, LogUnavailable
 from deid_hooks.backends import Deadline
 from deid_hooks.errors import LogError
+from deid_hooks.records.chain import parse_seal
 from deid_hooks.records.model import Entry, Erasure
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 from deid_hooks_sql import MySQLBackend, PostgreSQLBackend, SQLBackend
 
 _CANARY = "Zyxwvut^Canary"
@@ -123,7 +124,7 @@ def test_a_wrong_password_is_refused_without_being_shown(place: Place) -> None:
 def test_a_database_without_our_tables_is_no_log(place: Place) -> None:
     backend = place.backend()
     assert "deid-hooks init" in _said(
-        lambda: backend.append([make_entry()], leave_unsealed, Deadline())
+        lambda: backend.append([make_entry()], chain_seals, Deadline())
     )
 
 
@@ -131,7 +132,7 @@ def test_a_log_of_a_newer_version_is_left_alone(place: Place, log: SQLBackend) -
     place.do("UPDATE deid_log_store SET version = 99")
     for backend in (log, place.backend()):  # one that was open before, and one that opens it now
         assert "has version 99, this program knows" in _said(
-            partial(backend.append, [make_entry()], leave_unsealed, Deadline())
+            partial(backend.append, [make_entry()], chain_seals, Deadline())
         )
     assert place.do("SELECT count(*) FROM deid_log") == [(0,)]
 
@@ -148,7 +149,7 @@ def test_a_user_who_may_only_read_can_not_write(place: Place, log: SQLBackend) -
     backend = place.as_user("reader")
     assert "this user may not do that" in _said(lambda: backend.check(Deadline()))
     assert "this user may not do that" in _said(
-        lambda: backend.append([make_entry()], leave_unsealed, Deadline())
+        lambda: backend.append([make_entry()], chain_seals, Deadline())
     )
     assert backend.read(0, Deadline()).records == ()
     if isinstance(place.server, PostgreSQLServer):
@@ -162,9 +163,9 @@ def test_a_connection_cut_before_the_commit_wrote_nothing(
     word = b"START" if word == b"BEGIN" and isinstance(place.server, MariaDBServer) else word
     backend, entry = place.by(proxy.port), make_entry()
     proxy.when(word, "before")
-    assert "lost" in _said(lambda: backend.append([entry], leave_unsealed, Deadline()))
+    assert "lost" in _said(lambda: backend.append([entry], chain_seals, Deadline()))
     assert log.resolve(entry.log_id, Deadline()) is None
-    backend.append([entry], leave_unsealed, Deadline())
+    backend.append([entry], chain_seals, Deadline())
     assert log.resolve(entry.log_id, Deadline()) == entry
     backend.close()
 
@@ -175,10 +176,10 @@ def test_a_connection_cut_at_the_commit_leaves_it_unknown(
 ) -> None:
     backend, entry = place.by(proxy.port), make_entry()
     proxy.when(place.commit, how)
-    said = _said(lambda: backend.append([entry], leave_unsealed, Deadline()), AppendUnknown)
+    said = _said(lambda: backend.append([entry], chain_seals, Deadline()), AppendUnknown)
     assert "is unknown" in said
     assert log.resolve(entry.log_id, Deadline()) == (entry if how == "after" else None)
-    backend.append([entry], leave_unsealed, Deadline())
+    backend.append([entry], chain_seals, Deadline())
     assert list(log.everything(Deadline())) == [entry]
     backend.close()
 
@@ -190,10 +191,8 @@ def test_packets_that_are_dropped_keep_nobody_waiting(
     backend, entry = place.by(proxy.port), make_entry()
     backend.check(Deadline())
     proxy.when(word or place.commit, "hold")
-    assert "no answer" in _said(
-        lambda: backend.append([entry], leave_unsealed, Deadline(0.5)), kind
-    )
-    backend.append([entry], leave_unsealed, Deadline())
+    assert "no answer" in _said(lambda: backend.append([entry], chain_seals, Deadline(0.5)), kind)
+    backend.append([entry], chain_seals, Deadline())
     assert list(log.everything(Deadline())) == [entry]
     backend.close()
 
@@ -204,7 +203,7 @@ def test_a_connection_that_was_cut_while_nobody_used_it_is_made_again(
     backend, entry = place.by(proxy.port), make_entry()
     backend.check(Deadline())
     proxy.when(b"deid_log_store", "before")
-    backend.append([entry], leave_unsealed, Deadline())
+    backend.append([entry], chain_seals, Deadline())
     assert log.resolve(entry.log_id, Deadline()) == entry
     backend.close()
 
@@ -214,7 +213,7 @@ def test_a_server_that_accepts_and_never_answers_keeps_nobody_waiting(place: Pla
         backend = place.by(silent.getsockname()[1])
         begun = time.monotonic()
         assert "no answer" in _said(
-            lambda: backend.append([make_entry()], leave_unsealed, Deadline(0.5))
+            lambda: backend.append([make_entry()], chain_seals, Deadline(0.5))
         )
         assert "no answer" in _said(lambda: backend.resolve("A" * 32, Deadline(0.5)))
         assert time.monotonic() - begun < 5
@@ -237,18 +236,18 @@ def test_a_server_that_is_stopped_keeps_nobody_waiting_and_goes_on_later(
     place: Place, log: SQLBackend
 ) -> None:
     entries = [make_entry() for _ in range(3)]
-    log.append(entries[:1], leave_unsealed, Deadline())
+    log.append(entries[:1], chain_seals, Deadline())
     place.server.send(signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        said = _said(lambda: log.append(entries[1:2], leave_unsealed, Deadline(0.5)))
+        said = _said(lambda: log.append(entries[1:2], chain_seals, Deadline(0.5)))
         assert "no answer within 0.5 seconds" in said
         assert "no answer" in _said(lambda: log.check(Deadline(0.5)))
         assert "no answer" in _said(lambda: log.resolve(entries[0].log_id, Deadline(0.5)))
         assert time.monotonic() - begun < 5
     finally:
         place.server.send(signal.SIGCONT)
-    log.append(entries[2:], leave_unsealed, Deadline())
+    log.append(entries[2:], chain_seals, Deadline())
     assert list(log.everything(Deadline())) == [entries[0], entries[2]]
 
 
@@ -264,11 +263,11 @@ def test_somebody_who_holds_the_lock_keeps_nobody_waiting(place: Place, log: SQL
     with closing(holder):
         holder.cursor().execute(begin)
         entry = make_entry()
-        _said(lambda: log.append([entry], leave_unsealed, Deadline(0.5)))
+        _said(lambda: log.append([entry], chain_seals, Deadline(0.5)))
         holder.rollback()
         time.sleep(0.2)
         assert log.resolve(entry.log_id, Deadline()) is None
-    log.append([entry], leave_unsealed, Deadline())
+    log.append([entry], chain_seals, Deadline())
     assert log.resolve(entry.log_id, Deadline()) == entry
 
 
@@ -290,11 +289,11 @@ def test_a_full_disk_of_the_server_is_said_to_be_full_and_nothing_is_half_writte
         with pytest.raises(LogUnavailable, match=r"the disk of .* is full"):
             for _ in range(40):
                 entry = make_entry(large={"d": os.urandom(1_000_000)})
-                log.append([make_entry(), entry], leave_unsealed, Deadline())
+                log.append([make_entry(), entry], chain_seals, Deadline())
                 written.append(entry)
         remount(folder, "size=60000k")  # PostgreSQL may want room to read, too
         assert [r for r in log.everything(Deadline(30)) if isinstance(r, Entry)][1::2] == written
-        log.append([entry], leave_unsealed, Deadline())
+        log.append([entry], chain_seals, Deadline())
         assert log.resolve(entry.log_id, Deadline()) == entry
         log.close()
 
@@ -303,26 +302,24 @@ def test_an_entry_that_mariadb_takes_in_no_packet_is_said_to_be_too_large(mariad
     with closing(MySQLBackend(mariadb_url)) as backend:
         backend.create(Deadline())
         large = {"digest": _CANARY.encode() * 1_500_000}
-        said = _said(
-            lambda: backend.append([make_entry(large=large)], leave_unsealed, Deadline(30))
-        )
+        said = _said(lambda: backend.append([make_entry(large=large)], chain_seals, Deadline(30)))
         assert said.startswith("a value is too large for the log")
-        backend.append([make_entry()], leave_unsealed, Deadline())
+        backend.append([make_entry()], chain_seals, Deadline())
 
 
 def test_an_erasure_whose_traces_can_not_be_removed_says_so(postgresql_url: str) -> None:
     # On MariaDB a table is made anew beside those who read it.
     log, entry = PostgreSQLBackend(postgresql_url), make_entry()
     log.create(Deadline())
-    log.append([entry], leave_unsealed, Deadline())
+    log.append([entry], chain_seals, Deadline())
     erasure = Erasure("t", "who", "why")
     with psycopg.connect(postgresql_url) as reader:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT 1 FROM pg_class LIMIT 1")
-        said = _said(lambda: log.erase([entry.log_id], erasure, Deadline()), LogError)
+        said = _said(lambda: log.erase([entry.log_id], erasure, chain_seals, Deadline()), LogError)
         assert "traces may be left" in said
     assert list(log.entries([entry.log_id], Deadline())) == []
-    log.erase([entry.log_id], erasure, Deadline())
+    log.erase([entry.log_id], erasure, chain_seals, Deadline())
     log.close()
 
 
@@ -338,13 +335,18 @@ def test_nothing_of_what_was_erased_is_left_in_the_files_of_the_tables(
         )
         for _ in range(20)
     ]
-    log.append(entries, leave_unsealed, Deadline())
-    log.append([make_entry()], leave_unsealed, Deadline())
+    log.append(entries, chain_seals, Deadline())
+    log.append([make_entry()], chain_seals, Deadline())
+    sealed = map(parse_seal, log.read(0, Deadline()).seals[: len(entries)])
+    salts = [seal.salt for seal in sealed if seal]
     _flush(place)
-    assert _canary_in_tables(place)
-    log.erase([entry.log_id for entry in entries], Erasure("t", "who", "why"), Deadline(30))
+    assert _find_in_tables(place, _CANARY)
+    assert all(_find_in_tables(place, salt) for salt in salts) and len(salts) == len(entries)
+    log.erase(
+        [entry.log_id for entry in entries], Erasure("t", "who", "why"), chain_seals, Deadline(30)
+    )
     _flush(place)
-    assert not _canary_in_tables(place)
+    assert not any(_find_in_tables(place, text) for text in (_CANARY, *salts))
 
 
 def _flush(place: Place) -> None:
@@ -352,11 +354,11 @@ def _flush(place: Place) -> None:
         place.do("CHECKPOINT")
     else:
         place.do("SET GLOBAL innodb_max_dirty_pages_pct = 0")
-        place.do("FLUSH TABLES deid_log FOR EXPORT", "UNLOCK TABLES")
+        place.do("FLUSH TABLES deid_log, deid_log_chain FOR EXPORT", "UNLOCK TABLES")
 
 
-def _canary_in_tables(place: Place) -> list[str]:
-    """Files of the database's own folder that hold the canary."""
+def _find_in_tables(place: Place, text: str) -> list[str]:
+    """Return the files of the database's own folder that hold a text."""
     folder = place.server.folder / "data"
     if isinstance(place.server, PostgreSQLServer):
         [(number,)] = place.do("SELECT oid FROM pg_database WHERE datname = current_database()")
@@ -364,4 +366,4 @@ def _canary_in_tables(place: Place) -> list[str]:
     else:
         folder = folder / place.url.rpartition("/")[2]
     files = (path for path in folder.iterdir() if path.is_file())
-    return [path.name for path in files if _CANARY.encode() in path.read_bytes()]
+    return [path.name for path in files if text.encode() in path.read_bytes()]

@@ -1,4 +1,4 @@
-"""An older log on a server is read, never written, and upgraded by init --upgrade only."""
+"""A log of the version before is read, an older one is not; init --upgrade upgrades both."""
 
 from __future__ import annotations
 
@@ -6,80 +6,103 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import psycopg
 import pytest
 from sql_servers import MariaDBServer, PostgreSQLServer
-from tests.backends.version_1 import FOUND_BY_NAME, SECRET, read, read_records
+from tests.backends.upgrading import (
+    FOREIGN,
+    NEW_FIELD,
+    OLDER,
+    ROOT,
+    SECRET,
+    VERSION_1,
+    VERSION_2,
+    OldLog,
+    assert_found,
+    assert_one_waits,
+    assert_upgraded,
+    find_faults,
+    read_all,
+    record_accesses,
+    start_upgrade,
+    upgrade,
+    write_again,
+)
 
 from deid_hooks import LogUnavailable
-from deid_hooks.backends.contract import LogBackend, Receipt
+from deid_hooks.backends.contract import Receipt
 from deid_hooks.backends.tables.columns import TABLES
 from deid_hooks.backends.tables.migrations import UPGRADING, VERSION
 from deid_hooks.deadline import Deadline
-from deid_hooks.log import make_backend
+from deid_hooks.log import Log, make_backend
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import commit_terms, find_breaks, seal_records
-from deid_hooks.records.keys import derive_trail_key
-from deid_hooks.records.model import AccessRow, Entry, Erasure
-from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
+from deid_hooks.records.model import Block, Erasure, UploadEvent
+from deid_hooks.testing.records import chain_seals, make_entry
 from deid_hooks_sql import PostgreSQLBackend, SQLBackend
 from deid_hooks_sql.roles import make_script
 
-RECORDS = read_records()
-ENTRIES = [record for record, _ in RECORDS if isinstance(record, Entry)]
+MODULE = "deid_hooks_sql.migrations"
+ERASURE = Erasure("t", "who", "why")
 
 
-def load_postgresql(url: str) -> None:
+def load_postgresql(old: OldLog, url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(read("postgresql.sql").encode())
+        connection.execute(old.read("postgresql.sql").encode())
 
 
-def load_mariadb(server: MariaDBServer, url: str) -> None:
-    statements = [each for each in read("mariadb.sql").split(";\n") if each.strip()]
+def load_mariadb(old: OldLog, server: MariaDBServer, url: str) -> None:
+    statements = [each for each in old.read("mariadb.sql").split(";\n") if each.strip()]
     server.do(*statements, database=url.rpartition("/")[2])
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
-def old(request: pytest.FixtureRequest) -> Iterator[SQLBackend]:
-    """A log of version 1."""
-    url = request.getfixturevalue(f"{request.param}_url")
-    if request.param == "postgresql":
-        load_postgresql(url)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, kind: str) -> PostgreSQLServer | MariaDBServer:
+    found: PostgreSQLServer | MariaDBServer = request.getfixturevalue(kind)
+    return found
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, kind: str) -> str:
+    return str(request.getfixturevalue(f"{kind}_url"))
+
+
+@pytest.fixture(params=OLDER, ids=repr)
+def old(request: pytest.FixtureRequest) -> OldLog:
+    """Each older version."""
+    found: OldLog = request.param
+    return found
+
+
+def load(old: OldLog, server: PostgreSQLServer | MariaDBServer, url: str) -> SQLBackend:
+    if isinstance(server, PostgreSQLServer):
+        load_postgresql(old, url)
     else:
-        load_mariadb(request.getfixturevalue("mariadb"), url)
+        load_mariadb(old, server, url)
     made = make_backend(url)
     assert isinstance(made, SQLBackend)
+    return made
+
+
+@pytest.fixture
+def log(old: OldLog, server: PostgreSQLServer | MariaDBServer, url: str) -> Iterator[SQLBackend]:
+    """A log of an older version."""
+    made = load(old, server, url)
     yield made
     made.close()
 
 
-def read_all(store: LogBackend) -> list[tuple[object, str]]:
-    page = store.read(0, Deadline())
-    found: list[tuple[object, str]] = []
-    while page.records:
-        found += zip(page.records, page.seals, strict=True)
-        page = store.read(page.cursor, Deadline())
-    return found
-
-
-def assert_whole(store: LogBackend) -> None:
-    """Everything that version 1 held is read back equal, and found."""
-    assert read_all(store) == RECORDS
-    assert [store.resolve(entry.log_id, Deadline()) for entry in ENTRIES] == ENTRIES
-    trail = list(store.trail(Deadline()))
-    assert len(trail) == 6
-    assert list(find_breaks(trail, derive_trail_key(SECRET), trail[-1][1])) == []
-    for term, name in FOUND_BY_NAME.items():
-        wanted = [e.log_id for e in ENTRIES if name in e.fields.get("PatientName", ())]
-        assert wanted
-        assert list(store.search(parse_terms([term]), Deadline())) == wanted
-    for entry in ENTRIES:
-        terms = [f"{k}=={v[0]}" for k, v in entry.fields.items() if v and v[0].isascii()]
-        for query in (parse_terms([term]) for term in terms):
-            wanted = [e.log_id for e in ENTRIES if query.matches(e)]
-            assert list(store.search(query, Deadline())) == wanted
+@pytest.fixture
+def readable(server: PostgreSQLServer | MariaDBServer, url: str) -> Iterator[SQLBackend]:
+    """A log of the version before."""
+    made = load(VERSION_2, server, url)
+    yield made
+    made.close()
 
 
 def describe(server: PostgreSQLServer | MariaDBServer, url: str) -> list[object]:
@@ -110,229 +133,245 @@ def describe(server: PostgreSQLServer | MariaDBServer, url: str) -> list[object]
     queries += [
         "SELECT id, word FROM deid_word JOIN deid_log ON seq = entry",
         "SELECT id, odd, rows_digest FROM deid_log",
-        "SELECT id, exact FROM deid_log_access",
+        "SELECT id, salt, commitment, exact FROM deid_log_access",
+        "SELECT seal FROM deid_log_chain",
         "SELECT name FROM deid_log_migration",
         "SELECT version FROM deid_log_store",
     ]
     return [sorted(map(repr, server.do(query, database=database))) for query in queries]
 
 
-def test_an_older_log_is_read(old: SQLBackend) -> None:
-    assert_whole(old)
+def read_tables(server: PostgreSQLServer | MariaDBServer, url: str) -> dict[str, list[str]]:
+    """Return all that the tables hold."""
+    database = url.rpartition("/")[2]
+    schema = "'public'" if isinstance(server, PostgreSQLServer) else "DATABASE()"
+    names = server.do(
+        f"SELECT table_name FROM information_schema.tables WHERE table_schema = {schema}",
+        database=database,
+    )
+    return {
+        name: sorted(map(repr, server.do(f"SELECT * FROM {name}", database=database)))
+        for (name,) in names
+    }
 
 
-def test_an_older_log_is_not_written(old: SQLBackend) -> None:
-    calls: list[Callable[[Deadline], object]] = [
-        partial(old.append, [make_entry()], leave_unsealed),
-        partial(old.erase, [ENTRIES[0].log_id], Erasure("t", "who", "why")),
-        old.check,
-        old.create,
+def test_the_log_of_the_version_before_is_read(readable: SQLBackend) -> None:
+    assert read_all(readable) == VERSION_2.records
+    assert_found(readable, VERSION_2.entries)
+    sealed = [(record, seal) for record, seal in VERSION_2.records if seal]
+    assert list(readable.trail(Deadline())) == sealed
+
+
+def test_who_reads_it_is_recorded_in_its_trail(readable: SQLBackend) -> None:
+    rows = record_accesses(readable)
+    found = read_all(readable)
+    assert [record for record, _ in found] == [*(r for r, _ in VERSION_2.records), *rows]
+    assert all(seal for _, seal in list(readable.trail(Deadline()))[-3:])
+    upgrade(readable)
+    assert [row.asked for row, _ in list(readable.trail(Deadline()))[-3:]] == [
+        r.asked for r in rows
     ]
-    for call in calls[:3]:
+    assert find_faults(readable) == []
+
+
+def test_nothing_else_is_written_to_it(readable: SQLBackend) -> None:
+    event = UploadEvent("a", "t", "cleared", "d", "u")
+    calls: list[Callable[[Deadline], object]] = [
+        partial(readable.append, [make_entry()], chain_seals),
+        partial(readable.append, [event], chain_seals),
+        partial(readable.append, [Block("a", "t", "p", "", "who")], chain_seals),
+        partial(readable.append, [], chain_seals),
+        partial(readable.erase, [VERSION_2.entries[0].log_id], ERASURE, chain_seals),
+        partial(readable.blocks_after, 0),
+        readable.check,
+    ]
+    for call in calls:
+        with pytest.raises(LogUnavailable, match=r"has version 2.*deid-hooks init --upgrade"):
+            call(Deadline())
+    readable.create(Deadline())  # leaves a log that is there as it is
+    assert read_all(readable) == VERSION_2.records
+
+
+def test_an_older_log_is_neither_read_nor_written(
+    server: PostgreSQLServer | MariaDBServer, url: str
+) -> None:
+    log = load(VERSION_1, server, url)
+    before = read_tables(server, url)
+    entry = VERSION_1.entries[0]
+    calls: list[Callable[[Deadline], object]] = [
+        partial(log.read, 0),
+        partial(log.resolve, entry.log_id),
+        lambda deadline: list(log.search(parse_terms(["Aero"]), deadline)),
+        lambda deadline: list(log.trail(deadline)),
+        lambda deadline: record_accesses(log),
+        partial(log.append, [make_entry()], chain_seals),
+        partial(log.erase, [entry.log_id], ERASURE, chain_seals),
+        log.create,
+        log.check,
+    ]
+    for call in calls:
         with pytest.raises(LogUnavailable, match=r"has version 1.*deid-hooks init --upgrade"):
             call(Deadline())
-    calls[3](Deadline())  # leaves a log that is there as it is
-    assert read_all(old) == RECORDS
-
-
-def test_who_reads_an_older_log_is_recorded_in_its_trail(old: SQLBackend) -> None:
-    key = derive_trail_key(SECRET)
-    rows = [
-        commit_terms(AccessRow(fresh_id(), "t", "who", "host", "show", asked, ()), key)
-        for asked in ("PatientID=4711", "PatientName=\ud800\0", "x")
-    ]
-    old.append(rows[:2], partial(seal_records, key=key), Deadline())
-    old.append(rows, partial(seal_records, key=key), Deadline())
-    for _ in range(2):
-        trail = list(old.trail(Deadline()))
-        assert [row for row, _ in trail[-3:]] == rows
-        assert list(find_breaks(trail, key)) == []
-        old.upgrade(Deadline(60))
-    old.check(Deadline())
+    log.close()
+    assert read_tables(server, url) == before
 
 
 def test_an_upgraded_log_holds_the_same_and_is_like_a_fresh_one(
-    request: pytest.FixtureRequest, old: SQLBackend
+    server: PostgreSQLServer | MariaDBServer, log: SQLBackend, old: OldLog
 ) -> None:
-    kind = "postgresql" if old.url.startswith("postgresql") else "mariadb"
-    server = request.getfixturevalue(kind)
-    assert old.upgrade(Deadline(60)) == "to version 2"
-    assert_whole(old)
-    old.check(Deadline())
-    entry = make_entry()
-    old.append([entry], leave_unsealed, Deadline())
-    old.append([*ENTRIES, entry], leave_unsealed, Deadline())
-    assert old.upgrade(Deadline()) == ""
-    server.do("CREATE DATABASE fresh" + (" TEMPLATE template0" if kind == "postgresql" else ""))
+    assert upgrade(log) == f"to version {VERSION}"
+    assert_upgraded(log, old)
+    record_accesses(log)
+    assert find_faults(log) == []
+    assert upgrade(log) == ""
+    sealed = read_all(log)
+    is_postgresql = isinstance(server, PostgreSQLServer)
+    server.do("CREATE DATABASE fresh" + (" TEMPLATE template0" if is_postgresql else ""))
     try:
         fresh = make_backend(server.url("fresh"))
-        fresh.create(Deadline(60))
-        for record, seal in [*RECORDS, (entry, "")]:
-            fresh.append([record], lambda head, new, seal=seal: [seal], Deadline())  # type: ignore[misc]
+        write_again(fresh, sealed)
+        assert read_all(fresh) == sealed
         fresh.close()
-        assert describe(server, old.url) == describe(server, server.url("fresh"))
+        assert describe(server, log.url) == describe(server, server.url("fresh"))
     finally:
-        server.do("DROP DATABASE fresh" + (" WITH (FORCE)" if kind == "postgresql" else ""))
+        server.do("DROP DATABASE fresh" + (" WITH (FORCE)" if is_postgresql else ""))
 
 
-KILLED = """
-import os, signal, sys
-from deid_hooks.deadline import Deadline
-from deid_hooks.log import make_backend
-from deid_hooks_sql import migrations
-
-left = int(sys.argv[2])
-run = migrations.ServerChanges.run
-
-def run_or_die(self, sql, *values):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run(self, sql, *values)
-
-migrations.ServerChanges.run = run_or_die
-backend = make_backend(sys.argv[1])
-print(backend.upgrade(Deadline(60)))
-backend.close()
-"""
+def test_a_log_of_another_site_secret_is_not_upgraded(
+    server: PostgreSQLServer | MariaDBServer, log: SQLBackend, old: OldLog
+) -> None:
+    before = read_tables(server, log.url)
+    with pytest.raises(LogUnavailable, match="another site secret"):
+        upgrade(log, FOREIGN)
+    log.close()
+    assert read_tables(server, log.url) == before
+    assert upgrade(log)
+    assert_upgraded(log, old)
 
 
-def test_an_upgrade_that_is_killed_again_and_again_ends_whole(old: SQLBackend) -> None:
-    for statements in (*range(12), 16, 24, 100):
-        command = [sys.executable, "-c", KILLED, old.url, str(statements)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
+def test_an_upgrade_that_is_killed_again_and_again_ends_whole(log: SQLBackend, old: OldLog) -> None:
+    for changes in (*range(0, 30, 2), 40, 60, 1000):
+        if start_upgrade(log, MODULE, changes).wait() == 0:
             break
         with pytest.raises(LogUnavailable, match="init --upgrade"):
-            old.check(Deadline())
-    assert "to version 2" in done.stdout
-    assert_whole(old)
-    old.check(Deadline())
+            log.check(Deadline())
+    assert_upgraded(log, old)
 
 
-def test_of_two_upgrades_at_once_one_waits(old: SQLBackend) -> None:
-    command = [sys.executable, "-c", KILLED, old.url, "1000"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert sorted(each.communicate()[0].strip() for each in both) == ["", "to version 2"]
-    assert [each.returncode for each in both] == [0, 0]
-    assert_whole(old)
+def test_of_two_upgrades_at_once_one_waits(log: SQLBackend, old: OldLog) -> None:
+    assert_one_waits(log, MODULE, old)
+
+
+def test_who_had_the_log_open_before_its_upgrade_goes_on(readable: SQLBackend) -> None:
+    other = make_backend(readable.url)
+    for _ in range(20):  # by statements that the server has prepared
+        assert list(other.trail(Deadline())) and other.read(0, Deadline()).records
+    upgrade(readable)
+    record_accesses(other)
+    assert other.read(0, Deadline()).records
+    Log(other, SECRET).append([VERSION_2.entries[0]])
+    assert find_faults(other) == []
+    other.close()
 
 
 @pytest.mark.parametrize(
     ("version", "words"),
-    [(VERSION + 1, f"version {VERSION + 1}, .* knows 2"), (UPGRADING, "being")],
+    [(VERSION + 1, f"version {VERSION + 1}, .* knows {VERSION}"), (UPGRADING, "being")],
 )
 def test_a_newer_log_is_neither_read_nor_written(
-    request: pytest.FixtureRequest, old: SQLBackend, version: int, words: str
+    server: PostgreSQLServer | MariaDBServer, readable: SQLBackend, version: int, words: str
 ) -> None:
-    server = request.getfixturevalue(
-        "postgresql" if old.url.startswith("postgresql") else "mariadb"
-    )
     update = f"UPDATE deid_log_store SET version = {version}"
-    server.do(update, database=old.url.rpartition("/")[2])
+    server.do(update, database=readable.url.rpartition("/")[2])
     calls: list[Callable[[Deadline], object]] = [
-        partial(old.append, [make_entry()], leave_unsealed),
-        old.check,
-        partial(old.read, 0),
+        partial(readable.append, [make_entry()], chain_seals),
+        readable.check,
+        partial(readable.read, 0),
     ]
-    for call in calls if version == UPGRADING else [*calls, old.upgrade]:
+    if version != UPGRADING:
+        calls.append(partial(readable.upgrade, chain_seals))
+    for call in calls:
         with pytest.raises(LogUnavailable, match=words):
             call(Deadline())
 
 
 def test_check_names_a_column_that_is_missing_or_too_much(
-    request: pytest.FixtureRequest, old: SQLBackend
+    server: PostgreSQLServer | MariaDBServer, readable: SQLBackend
 ) -> None:
-    server = request.getfixturevalue(
-        "postgresql" if old.url.startswith("postgresql") else "mariadb"
-    )
-    old.upgrade(Deadline(60))
-    database = old.url.rpartition("/")[2]
+    upgrade(readable)
+    database = readable.url.rpartition("/")[2]
     server.do("ALTER TABLE deid_log ADD COLUMN Later text", database=database)
     with pytest.raises(LogUnavailable, match="deid_log has a column later"):
-        old.check(Deadline())
+        readable.check(Deadline())
     server.do("ALTER TABLE deid_log DROP COLUMN Later", database=database)
     server.do("ALTER TABLE deid_log_block DROP COLUMN reason", database=database)
     with pytest.raises(LogUnavailable, match="deid_log_block has no column reason"):
-        old.check(Deadline())
+        readable.check(Deadline())
 
 
 def test_the_roles_are_those_of_the_tables_after_the_script_ran_again(
-    postgresql: PostgreSQLServer, postgresql_url: str
+    postgresql: PostgreSQLServer, postgresql_url: str, old: OldLog
 ) -> None:
-    load_postgresql(postgresql_url)
+    load_postgresql(old, postgresql_url)
     database = postgresql_url.rpartition("/")[2]
     owner = PostgreSQLBackend(postgresql_url)
-    owner.upgrade(Deadline(60))
     try:
+        if old is VERSION_2:  # whose tables this version of the script knows
+            postgresql.do(make_script(), database=database)
+        upgrade(owner)
         for _ in range(2):
             postgresql.do(make_script(), database=database)
-        postgresql.do("CREATE ROLE its_upload LOGIN IN ROLE deid_upload", database=database)
+        for name in ("upload", "search"):
+            postgresql.do(f"CREATE ROLE its_{name} LOGIN IN ROLE deid_{name}", database=database)
         uploader = PostgreSQLBackend(postgresql_url.replace("postgres@", "its_upload@"))
         uploader.check(Deadline())
-        for entry in ENTRIES:
+        for entry in old.entries:
             assert isinstance(uploader.resolve(entry.log_id, Deadline()), Receipt)
-        uploader.append([make_entry()], leave_unsealed, Deadline())
+        Log(uploader, SECRET).append([make_entry()])
+        assert Log(uploader, SECRET).find_blocks(["p" * 64]) == [
+            record
+            for record, _ in old.records
+            if isinstance(record, Block) and record.patient == "p" * 64
+        ]
         uploader.close()
+        searcher = PostgreSQLBackend(postgresql_url.replace("postgres@", "its_search@"))
+        record_accesses(searcher)
+        assert find_faults(searcher) == []
+        searcher.close()
     finally:
         owner.close()
-        for role in ("its_upload", "deid_upload", "deid_search"):
+        for role in ("its_upload", "its_search", "deid_upload", "deid_search"):
             postgresql.do(f"DROP OWNED BY {role}", f"DROP ROLE {role}", database=database)
 
 
-FIELD = """
+PROGRAM = """
 import sys
-from deid_hooks.records import fields
-
-fields.LATER_FIELDS = ("BodyPartExamined",)
-fields.INDEXED_FIELDS = (*fields.INDEXED_FIELDS, "BodyPartExamined")
-
-from deid_hooks.backends.tables import migrations
-from deid_hooks.backends.tables.columns import Column
-
-migrations.STEPS["3: BodyPartExamined"] = lambda changes: changes.add_column(
-    "deid_log", Column("BodyPartExamined")
-)
-
-from deid_hooks.deadline import Deadline
 from deid_hooks.log import make_backend
-from deid_hooks.query.parser import parse_terms
-from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
 from deid_hooks_sql.roles import make_script
-from test_sql_migrations import ENTRIES, assert_whole
 
 log = make_backend(sys.argv[1])
-log.upgrade(Deadline(60))
-assert_whole(log)
-log.check(Deadline())
-log.append(ENTRIES, leave_unsealed, Deadline())
-entry = make_entry(fields={"BodyPartExamined": ("CHEST", "LUNG")})
-log.append([entry], leave_unsealed, Deadline())
-assert log.resolve(entry.log_id, Deadline()) == entry
-for value in ("CHEST", "LUNG"):
-    found = log.search(parse_terms([f"BodyPartExamined={value}"]), Deadline())
-    assert list(found) == [entry.log_id]
+upgrade(log)
+assert_upgraded(log, OldLog(int(sys.argv[2])))
+use_new_field(log)
+log.close()
 print(make_script())
 """
 
 
 def test_an_indexed_field_is_added_in_one_place_and_by_one_step(
-    request: pytest.FixtureRequest, old: SQLBackend
+    server: PostgreSQLServer | MariaDBServer, log: SQLBackend, old: OldLog
 ) -> None:
-    command = [sys.executable, "-c", FIELD, old.url]
-    here = Path(__file__).parent
-    environment = {"PYTHONPATH": f"{here}:{here.parents[2]}", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", NEW_FIELD + PROGRAM, log.url, str(old.version)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    if not old.url.startswith("postgresql"):
+    if not isinstance(server, PostgreSQLServer):
         return
-    server, database = request.getfixturevalue("postgresql"), old.url.rpartition("/")[2]
+    database = log.url.rpartition("/")[2]
     try:  # the owner's function vouches for entries with a value there, and without
         server.do(done.stdout, database=database)
         asked = "SELECT whole FROM deid_log, deid_log_receipt(id)"
         assert set(server.do(asked, database=database)) == {(True,)}
-        assert len(server.do(asked, database=database)) == len(ENTRIES) + 1
+        assert len(server.do(asked, database=database)) == len(old.entries) + 1
     finally:
         for role in ("deid_upload", "deid_search"):
             server.do(f"DROP OWNED BY {role}", f"DROP ROLE {role}", database=database)

@@ -16,7 +16,7 @@ from deid_hooks.backends import Deadline
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import Forgotten, IdConflict, NotAllowed
 from deid_hooks.records.model import Block, Entry, Erasure, Tombstone, UploadEvent
-from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, make_entry
 from deid_hooks_sql import PostgreSQLBackend
 from deid_hooks_sql.roles import make_script
 
@@ -54,8 +54,8 @@ def test_who_uploads_appends_and_learns_that_it_is_there_whole(
 ) -> None:
     uploader.check(Deadline())
     event = UploadEvent(entry.log_id, "t", "cleared", "folder:/x", "sender/1")
-    uploader.append([entry, event], leave_unsealed, Deadline())
-    uploader.append([entry, event], leave_unsealed, Deadline())
+    uploader.append([entry, event], chain_seals, Deadline())
+    uploader.append([entry, event], chain_seals, Deadline())
     assert owner.resolve(entry.log_id, Deadline()) == entry
     assert uploader.resolve(entry.log_id, Deadline()) == Receipt(
         *(entry.log_id, entry.project, entry.digest, entry.key, entry.patients, entry.deid_uids)
@@ -64,7 +64,7 @@ def test_who_uploads_appends_and_learns_that_it_is_there_whole(
     assert list(uploader.uploads([entry.log_id], Deadline())) == [event]
     other = make_entry(log_id=entry.log_id, project="other")
     with pytest.raises(IdConflict):
-        uploader.append([other], leave_unsealed, Deadline())
+        uploader.append([other], chain_seals, Deadline())
 
 
 def test_who_uploads_is_told_of_blocks_labels_and_what_was_forgotten(
@@ -72,19 +72,19 @@ def test_who_uploads_is_told_of_blocks_labels_and_what_was_forgotten(
 ) -> None:
     entry = make_entry(patients=("p",))
     block = Block(fresh_id(), "t", "p", "", "who", "why")
-    owner.append([entry, block], leave_unsealed, Deadline())
+    owner.append([entry, block], chain_seals, Deadline())
     assert list(uploader.blocks(["p"], Deadline())) == [block]
     assert uploader.subject("TRIAL7", "p", Deadline()) == "SUBJ-007"
-    owner.erase([entry.log_id], Erasure("t", "who", "why"), Deadline())
+    owner.erase([entry.log_id], Erasure("t", "who", "why"), chain_seals, Deadline())
     assert isinstance(uploader.resolve(entry.log_id, Deadline()), Tombstone)
     with pytest.raises(Forgotten):
-        uploader.append([entry], leave_unsealed, Deadline())
+        uploader.append([entry], chain_seals, Deadline())
 
 
 def test_who_uploads_can_not_read_what_identifies(
     owner: PostgreSQLBackend, uploader: PostgreSQLBackend
 ) -> None:
-    owner.append(_ENTRIES, leave_unsealed, Deadline())
+    owner.append(_ENTRIES, chain_seals, Deadline())
     for call in (
         lambda: uploader.read(0, Deadline()),
         lambda: list(uploader.entries([_ENTRIES[0].log_id], Deadline())),
@@ -126,7 +126,7 @@ def test_who_uploads_can_not_read_what_identifies(
 def test_an_entry_that_was_altered_is_not_vouched_for(
     owner: PostgreSQLBackend, uploader: PostgreSQLBackend, damage: str
 ) -> None:
-    owner.append(_ENTRIES[:1], leave_unsealed, Deadline())
+    owner.append(_ENTRIES[:1], chain_seals, Deadline())
     with psycopg.connect(owner.url, autocommit=True) as connection:
         connection.execute(damage)
     with pytest.raises(LogUnavailable, match="altered"):
@@ -138,14 +138,14 @@ def test_who_searches_reads_and_adds_to_the_trail_and_nothing_else(
 ) -> None:
     from deid_hooks.records.model import AccessRow
 
-    owner.append(_ENTRIES, leave_unsealed, Deadline())
+    owner.append(_ENTRIES, chain_seals, Deadline())
     searcher = PostgreSQLBackend(owner.url.replace("postgres@", "its_search@"))
     row = AccessRow(fresh_id(), "t", "who", "host", "show", "", (), "")
     searcher.append([row], chain_seals, Deadline())
     assert len(list(owner.trail(Deadline()))) == 1
     assert list(searcher.everything(Deadline())) == list(owner.everything(Deadline()))
     with pytest.raises(LogUnavailable):
-        searcher.append([make_entry()], leave_unsealed, Deadline())
+        searcher.append([make_entry()], chain_seals, Deadline())
     with psycopg.connect(searcher.url, autocommit=True) as connection:
         for sql in ("DELETE FROM deid_log_access", "UPDATE deid_log_access SET who = ''"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import Any
 
-from deid_hooks.admin.access import PAGE
+from deid_hooks.access import PAGE, AccessRecorder
 from deid_hooks.backends.contract import group_copies
 from deid_hooks.batches import split_batches
 from deid_hooks.log import Log
+from deid_hooks.records.chain import Verification
 from deid_hooks.records.fields import DEID_FIELDS
-from deid_hooks.records.model import AccessRow, Entry, Record
+from deid_hooks.records.json_codec import encode_record
+from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.model import Entry, Record, read_clock
 
 JOIN_COLUMNS = [
     *("log_id", "subject", "project"),
@@ -20,21 +26,59 @@ ENTRY_COLUMNS = ["id", "created", "project", "uploader", "timestamp"]
 _SHEET = ["id", "created", "uploader", "project", "timestamp", "instances"]
 
 
-def read_records(log: Log) -> Iterator[Record]:
-    """Yield all records but the access trail, which has an export of its own."""
-    return (record for record in log.records() if not isinstance(record, AccessRow))
+def write_whole(log: Log, access: AccessRecorder, asked: str) -> Iterator[str]:
+    """Yield the lines of an export of the whole log: all records with their seals, and the head.
+
+    Places of erased entries are among them. What is wrong with the log is added to ``log.altered``.
+    The last line has a digest of the file, which finds damage, and stops nobody who forges.
+    """
+    verification, digest = Verification(log.sealer), sha256()
+    records = access.record_each(log.chain(), asked, lambda pair: list_shown(pair[0]))
+    for record, seal in records:
+        for fault in verification.check(record, seal):
+            log.altered[fault.id] = fault.what
+        line = _write_line(record, seal)
+        digest.update(f"{line}\n".encode())
+        yield line
+    for fault in verification.finish():
+        log.altered[fault.id] = fault.what
+    head = verification.make_head(read_clock())
+    if head is not None:
+        digest.update(str(head).encode())
+        yield _write_json({"head": str(head), "sha256": digest.hexdigest()})
 
 
-def read_entries(log: Log, log_ids: Iterable[str]) -> Iterator[Record]:
-    """Yield these entries, and what became of them."""
+def write_part(log: Log, log_ids: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of an export of these entries and of what became of them, with their seals.
+
+    The last line has a keyed digest of all lines before it: a file without it was cut off.
+    """
+    digest = hmac.new(derive_export_key(log.secret), digestmod="sha256")
     for page in split_batches(log_ids, PAGE):
-        yield from log.entries(page)
-        yield from log.uploads(page)
+        records: list[tuple[Record, str]] = [*log.sealed_entries(page), *log.sealed_uploads(page)]
+        for record, seal in records:
+            line = _write_line(record, seal)
+            digest.update(f"{line}\n".encode())
+            yield line
+    yield _write_json({"part": digest.hexdigest()})
 
 
-def list_shown_ids(record: Record) -> Sequence[str]:
+def derive_export_key(secret: SiteSecret) -> bytes:
+    """Return the key of the digest that closes an export of a part of the log."""
+    return secret.derive("export")
+
+
+def list_shown(record: Record) -> Sequence[str]:
     """Return the id of the entry that a record shows, for the access trail."""
     return [record.log_id] if isinstance(record, Entry) else []
+
+
+def _write_line(record: Record, seal: str) -> str:
+    return _write_json({**encode_record(record), "seal": json.loads(seal) if seal else None})
+
+
+def _write_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
 
 def list_columns(fields: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ without the site secret nobody gets from the id to the content or the other way.
 from __future__ import annotations
 
 import csv
+import hashlib
 import hmac
 import json
 import re
@@ -18,20 +19,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from deid_hooks.access import AccessRecorder
+from deid_hooks.admin.export_log import derive_export_key
 from deid_hooks.batches import split_batches
 from deid_hooks.dicom.dictionary import SERIES_INSTANCE_UID, SOP_INSTANCE_UID, lookup_tag, lookup_vr
 from deid_hooks.dicom.difference import Changes, assemble, changes
 from deid_hooks.dicom.encoding import TEXT_VRS
 from deid_hooks.errors import DeidHooksError, Forgotten, IdConflict, UnusableDataset
 from deid_hooks.log import Log
-from deid_hooks.records.json_codec import decode_record
+from deid_hooks.records.chain import Verification, parse_head
+from deid_hooks.records.json_codec import decode_record, write_canonical_json
 from deid_hooks.records.keys import SiteSecret, compute_content_digest
-from deid_hooks.records.model import Entry, Record, Tombstone, make_log_id
+from deid_hooks.records.model import AccessRow, Block, Entry, Erased, Record, Tombstone, make_log_id
 
 _AT_ONCE = 100
 Counts = Counter[str]
@@ -45,15 +50,24 @@ UNKNOWN_UID = "ReferencedSOPInstanceUID"
 """The keyword of a UID of which nobody noted what it is the UID of."""
 
 
-def import_history(log: Log, path: Path, project: str, counts: Counts) -> str:
+def import_history(
+    access: AccessRecorder, path: Path, project: str, counts: Counts, foreign: bool = False
+) -> str:
     """Write what a file holds into the log, count on the way, and return what kind of file it is.
 
-    Raises UnreadableHistory for a file of no known kind, LogError if the log can't be written:
-    what was imported till then stays, and the import can be repeated.
+    The access trail has a row of it before. Our own export is checked whole before anything of it
+    is written; as ``foreign`` history it is not, and gives entries only. Raises UnreadableHistory
+    for a file of no known kind, or for an export that was cut off or altered; LogError if the log
+    can't be written: what was imported till then stays, and the import can be repeated.
     """
-    kind = find_kind(path)
+    kind, log = find_kind(path), access.log
+    if kind == "deid-hooks" and not foreign:
+        _verify_export(log, path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    access.record(f"{kind}, SHA-256 {digest}", ())
     if kind == "deid-hooks":
-        records: Iterable[Record] = _read_records(log, path, counts)
+        records: Iterable[Record] = _read_records(log, path, counts, foreign)
     else:
         records = _make_entries(log, _READERS[kind](path, counts), project, kind, counts)
     for some in split_batches(records, _AT_ONCE):
@@ -105,26 +119,91 @@ def _derive_log_id(digest: str, secret: SiteSecret) -> str:
     return uuid.UUID(bytes=keyed[:16], version=4).hex.upper()
 
 
-def _read_records(log: Log, path: Path, counts: Counts) -> Iterator[Record]:
-    secret = log.secret
+def _verify_export(log: Log, path: Path) -> None:
+    """Raise UnreadableHistory unless an export is whole, and all of it is what was sealed."""
+    verification = Verification(log.sealer)
+    digest = hmac.new(derive_export_key(log.secret), digestmod="sha256")
+    faults: list[str] = []
+    end: dict[str, Any] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
+            document = _parse_line(line)
+            if end or document is None:
+                raise UnreadableHistory(f"line {number} {_NO_LINE}")
+            if _is_end(document):
+                end = document
+                continue
+            record, seal = _parse_record(document, number)
+            _refuse_altered(log, record, number)
+            digest.update(line)
+            faults += (f"line {number}: {f.what}" for f in verification.check(record, seal))
+    faults += (fault.what for fault in verification.finish())
+    head, last = parse_head(str(end.get("head", ""))), verification.last
+    if "part" in end:
+        whole = hmac.compare_digest(str(end["part"]).encode(), digest.hexdigest().encode())
+        faults = [] if whole else ["it is not what was exported"]
+    elif head is None:
+        faults = ["its last line is missing: it was cut off, or it is of an older version"]
+    elif last is None or (head.n, head.link) != (last.n, last.link):
+        faults.append("its last line is that of another export")
+    if faults:
+        raise UnreadableHistory(f"the export was altered or cut off: {faults[0]}. {_FOREIGN}")
+
+
+_NO_LINE = "is none of an export of deid-hooks, and nothing was imported"
+_FOREIGN = "Nothing was imported; --as-foreign-history takes its entries alone, unchecked"
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _is_end(document: dict[str, Any]) -> bool:
+    return "record" not in document and bool(document.keys() & {"head", "part"})
+
+
+def _parse_record(document: dict[str, Any], number: int) -> tuple[Record, str]:
+    """Return the record of a line, and its seal; raise UnreadableHistory for none."""
+    seal = document.pop("seal", None)
+    try:
+        return decode_record(document), write_canonical_json(seal) if seal else ""
+    except ValueError:
+        raise UnreadableHistory(f"line {number} {_NO_LINE}") from None
+
+
+def _refuse_altered(log: Log, record: Record, number: int) -> None:
+    if isinstance(record, Entry) and compute_content_digest(record, log.secret) != record.digest:
+        raise UnreadableHistory(
+            f"line {number} holds an entry that was altered, or written with another site"
+            " secret than this machine has"
+        )
+
+
+def _read_records(log: Log, path: Path, counts: Counts, foreign: bool) -> Iterator[Record]:
+    """Yield what is to be written of an export: no access rows, and no lifted block."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            document = _parse_line(line) if line.strip() else {"head": ""}
+            if document is not None and _is_end(document):
                 continue
             try:
-                record = decode_record(json.loads(line))
-            except (ValueError, RecursionError):  # no UTF-8, no JSON, or nested without end
+                record, _ = _parse_record(document or {}, number)
+            except UnreadableHistory:
                 counts["not understood"] += 1
                 continue
-            if (
-                isinstance(record, Entry)
-                and compute_content_digest(record, secret) != record.digest
+            if isinstance(record, AccessRow | Erased) or (
+                isinstance(record, Block) and record.lifted
             ):
-                raise UnreadableHistory(
-                    f"line {number} holds an entry that was altered, or written with another site"
-                    " secret than this machine has"
-                )
-            yield record
+                counts["lifts of blocks, left out"] += isinstance(record, Block)
+            elif foreign and not isinstance(record, Entry):
+                counts["left out"] += 1
+            else:
+                _refuse_altered(log, record, number)
+                yield record
 
 
 def _append(log: Log, records: list[Record], counts: Counts) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
-from deid_hooks.admin.access import AccessRecorder
+from deid_hooks.access import AccessRecorder
 from deid_hooks.admin.derived import mark_identity_restored, restore_derived
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals

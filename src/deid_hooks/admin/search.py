@@ -13,7 +13,7 @@ from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
-from deid_hooks.admin.access import PAGE, AccessRecorder
+from deid_hooks.access import PAGE, AccessRecorder
 from deid_hooks.backends.contract import Copy, group_copies
 from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError, UnusableDataset
@@ -261,7 +261,8 @@ class Directory:
             for entry in self._log.entries(self._log.search(query)):
                 if entry.log_id not in seen:
                     seen.add(entry.log_id)
-                    if compute_content_digest(entry, self._log.secret) != entry.digest:
+                    digest = compute_content_digest(entry, self._log.secret)
+                    if digest != entry.digest or entry.log_id in self._log.altered:
                         raise UnusableDataset(
                             f"the entry {entry.log_id} is not what was written: it was altered in"
                             " the store, or written with another site secret"

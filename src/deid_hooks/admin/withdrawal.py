@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from deid_hooks.admin.access import PAGE, AccessRecorder, get_user
+from deid_hooks.access import PAGE, AccessRecorder, identify_user
 from deid_hooks.admin.search import Selection, identify_person
 from deid_hooks.backends.contract import group_copies
 from deid_hooks.batches import split_batches
@@ -63,7 +63,7 @@ def block(log: Log, patients: Iterable[str], project: str, reason: str, lift: bo
     Returns how many patients. It is durable then.
     """
     blocks = [
-        Block(uuid.uuid4().hex, read_clock(), patient, project, get_user(), reason, lift)
+        Block(uuid.uuid4().hex, read_clock(), patient, project, identify_user(), reason, lift)
         for patient in dict.fromkeys(patients)
     ]
     log.append(blocks)
@@ -148,7 +148,7 @@ def forget(access: AccessRecorder, log_ids: Sequence[str], reason: str) -> None:
 
     Raises LogUnavailable if nothing was erased, LogError if it isn't finished.
     """
-    access.log.erase(log_ids, Erasure(read_clock(), get_user(), reason), _SECONDS)
+    access.log.erase(log_ids, Erasure(read_clock(), identify_user(), reason), _SECONDS)
 
 
 def _sort_named(made: Plan, log: Log, log_ids: Sequence[str]) -> None:

@@ -13,15 +13,16 @@ from deid_hooks._lazy import load_name
 
 if TYPE_CHECKING:
     from deid_hooks.backends.contract import (
+        BlocksPage,
         Key,
         LogBackend,
+        OlderLog,
         Page,
         Receipt,
         Seal,
         Statistics,
         count_fitting,
         estimate_size,
-        get_id,
         get_key,
         iterate_entries,
         iterate_pages,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from deid_hooks.files import NotPrivate, put_file, read_private
     from deid_hooks.query.conditions import Query
     from deid_hooks.query.json_codec import decode_query, encode_query
-    from deid_hooks.records.chain import erase_terms
+    from deid_hooks.records.chain import erase_salt, erase_terms, make_erased
     from deid_hooks.records.fields import LATER_FIELDS
     from deid_hooks.records.json_codec import (
         WRONG_FORM,
@@ -58,11 +59,13 @@ if TYPE_CHECKING:
         AccessRow,
         Block,
         Entry,
+        Erased,
         Erasure,
         Instance,
         Record,
         Tombstone,
         UploadEvent,
+        get_id,
         make_readable,
     )
 
@@ -72,8 +75,10 @@ __all__ = [
     "AccessRow",
     "AppendUnknown",
     "Block",
+    "BlocksPage",
     "Deadline",
     "Entry",
+    "Erased",
     "Erasure",
     "Forgotten",
     "ForkedProcess",
@@ -87,6 +92,7 @@ __all__ = [
     "NotAllowed",
     "NotPrivate",
     "ObjectCodec",
+    "OlderLog",
     "Page",
     "Query",
     "Receipt",
@@ -107,6 +113,7 @@ __all__ = [
     "encode_query",
     "encode_record",
     "encode_text",
+    "erase_salt",
     "erase_terms",
     "estimate_size",
     "get_id",
@@ -114,6 +121,7 @@ __all__ = [
     "iterate_entries",
     "iterate_pages",
     "iterate_uploads",
+    "make_erased",
     "make_readable",
     "make_tombstone",
     "put_file",

@@ -23,10 +23,12 @@ from deid_hooks.records.model import (
     AccessRow,
     Block,
     Entry,
+    Erased,
     Erasure,
     Record,
     Tombstone,
     UploadEvent,
+    get_id,
 )
 
 if TYPE_CHECKING:
@@ -39,19 +41,35 @@ IDS_AT_ONCE = 500
 """Ids that a store is asked for in one statement."""
 
 Seal = Callable[[str, Sequence[Record]], Sequence[str]]
-"""Returns one seal for each new record, given the last seal of the store; ``""`` for no seal."""
+"""Returns one seal for each new record, given the last seal of the store, ``""`` for none."""
 
 Key = tuple[type[Record], str] | UploadEvent
 """What a store finds a record by: its kind and id; an upload event has none but itself."""
 
 
+class OlderLog(LogUnavailable):
+    """The log is of the version before: it is read, without seals, and must be upgraded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records in the order of the store, the seal of each, and the cursor to go on from."""
+    """Some records in the order of the store, the seal of each, and the cursor to go on from.
+
+    The seal of an entry that was erased is still there: an ``Erased`` stands in its place.
+    """
 
     records: tuple[Record, ...]
     seals: tuple[str, ...]
     cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksPage:
+    """Blocks after a cursor with their seals, the next cursor, and the last seal of the log."""
+
+    blocks: tuple[tuple[Block, str], ...]
+    cursor: int
+    head: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,9 @@ class LogBackend(ABC):
     records: bool = True
     """False for the backend that keeps nothing (``none:``), which users are warned of."""
 
+    seals: bool = False
+    """True for a backend whose other side seals what it appends, and checks what it shows."""
+
     def __init__(self, url: str) -> None:
         self.url = url
 
@@ -117,10 +138,11 @@ class LogBackend(ABC):
         """
         return
 
-    def upgrade(self, deadline: Deadline) -> str:
+    def upgrade(self, seal: Seal, deadline: Deadline) -> str:
         """Bring a store of an older version to this one; return what was done, ``""`` for nothing.
 
-        May be repeated after a kill; of two at once one waits. Raises LogUnavailable.
+        ``seal`` seals the records of a version that had no seals for all of them. May be repeated
+        after a kill; of two at once one waits. Raises LogUnavailable.
         """
         return ""
 
@@ -143,16 +165,18 @@ class LogBackend(ABC):
 
         A record that the store holds already is left as it is, so that an append can be repeated;
         the others of the call are written all the same. Held already means: an entry of the same
-        id and the same content (``created`` and ``uploader`` aside); an equal upload event, block
-        or tombstone; an equal access row, or the same one erased since. IdConflict if the id is
+        id and the same content, or such a block or tombstone; an equal upload event; an equal
+        access row, or the same one erased since. When and by whom an entry, a block or a tombstone
+        was written is no content: the first one stands as it is. IdConflict if the id is
         known with other content, and for a tombstone of an entry that stands; Forgotten for an
         entry whose id was erased. After either nothing was written. These rules are
         :func:`~deid_hooks.backends.contract.select_new`.
 
         While the store holds its order, it calls ``seal(head, new)`` once, with the last seal that
         it keeps (``""`` before the first) and the records that are new, in their order; not at all
-        if none is. It returns one seal for each, ``""`` for a record that has none, which the store
-        keeps with the record. If ``seal`` raises, nothing is written and that error is raised.
+        if none is. It returns one seal for each, which the store keeps with the record. If ``seal``
+        raises, nothing is written and that error is raised. Of an ``Erased``, which a copy of a log
+        appends, there is only the seal to keep.
         """
 
     @abstractmethod
@@ -166,14 +190,17 @@ class LogBackend(ABC):
         """
 
     @abstractmethod
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        """Make the identifying values of these entries unreadable; leave a tombstone for each.
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        """Make the identifying values of these entries unreadable; append a tombstone for each.
 
-        ``chain.erase_terms`` takes the place of access rows that returned one of the ids; their
-        seals stay. Destinations of a tombstone are those of the entry's upload events, in order,
-        once each; the events stay. Ids that the log does not know, or that were erased already,
-        are passed over. Once it returns no value can be read from the store's files either;
-        LogError, not LogUnavailable, if the entries are gone but traces may be left.
+        Of an entry the seal stays, as ``chain.erase_salt`` returns it; tombstones are sealed as
+        ``append`` says. ``chain.erase_terms`` takes the place of access rows that returned one of
+        the ids; their seals stay. Destinations of a tombstone are those of the entry's upload
+        events, in order, once each; the events stay. Ids that the log does not know, or that were
+        erased already, are passed over. Once it returns no value can be read from the store's files
+        either; LogError, not LogUnavailable, if the entries are gone but traces may be left.
         """
 
     @abstractmethod
@@ -183,8 +210,17 @@ class LogBackend(ABC):
     # What follows is right on any store, and slow on a large one.
 
     def everything(self, deadline: Deadline) -> Iterator[Record]:
-        """Yield all records in the order of the store, page by page."""
-        return (record for record, _ in self._sealed(deadline))
+        """Yield all records that are there, in the order of the store, page by page."""
+        return (record for record, _ in self.chain(deadline) if not isinstance(record, Erased))
+
+    def chain(self, deadline: Deadline) -> Iterator[tuple[Record, str]]:
+        """Yield all records with their seals, page by page; an Erased for each that was erased."""
+
+        def fetch(cursor: int) -> tuple[list[tuple[Record, str]], int]:
+            page = self.read(cursor, Deadline(deadline.seconds))
+            return list(zip(page.records, page.seals, strict=True)), page.cursor
+
+        return iterate_pages(fetch)
 
     def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
         """Return what the store itself, not a cache, holds under this id.
@@ -199,9 +235,20 @@ class LogBackend(ABC):
 
     def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
         """Yield the entries with these ids, in the order asked for, without unknown ids."""
+        return (entry for entry, _ in self.sealed_entries(log_ids, deadline))
+
+    def sealed_entries(
+        self, log_ids: Iterable[str], deadline: Deadline
+    ) -> Iterator[tuple[Entry, str]]:
+        """Yield the entries with these ids, and the seal of each, in the order asked for."""
         for log_id in log_ids:
-            found = self.resolve(log_id, deadline)
-            if isinstance(found, Entry):
+            found: tuple[Entry, str] | None = None
+            for record, seal in self.chain(deadline):
+                if isinstance(record, Entry) and record.log_id == log_id:
+                    found = record, seal
+                elif isinstance(record, Tombstone) and record.log_id == log_id:
+                    found = None
+            if found:
                 yield found
 
     def with_digest(self, digest: str, deadline: Deadline) -> str | None:
@@ -224,16 +271,36 @@ class LogBackend(ABC):
 
     def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
         """Yield upload events, oldest first: of these entries, or of all."""
+        return (event for event, _ in self.sealed_uploads(log_ids, deadline))
+
+    def sealed_uploads(
+        self, log_ids: Iterable[str] | None, deadline: Deadline
+    ) -> Iterator[tuple[UploadEvent, str]]:
+        """Yield upload events with their seals, oldest first: of these entries, or of all."""
         wanted = None if log_ids is None else set(log_ids)
-        for record in self.everything(deadline):
+        for record, seal in self.chain(deadline):
             if isinstance(record, UploadEvent) and (wanted is None or record.log_id in wanted):
-                yield record
+                yield record, seal
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
         """Yield blocks of these patients, by their keyed digests, oldest first."""
         for record in self.everything(deadline):
             if isinstance(record, Block) and record.patient in patients:
                 yield record
+
+    def blocks_after(self, after: int, deadline: Deadline) -> BlocksPage:
+        """Return all blocks after the cursor, 0 for the beginning, and the last seal of the log.
+
+        Of one state of the log: the last seal tells whether these are all blocks. Raises OlderLog
+        for a log of a version that has not a seal for each record.
+        """
+        found: list[tuple[Block, str]] = []
+        head = ""
+        for record, seal in self.chain(deadline):
+            head = seal
+            if isinstance(record, Block):
+                found.append((record, seal))
+        return BlocksPage(tuple(found[after:]), len(found), head)
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
         """Return the label of a patient, by the keyed digest, within a project; None without one.
@@ -249,7 +316,7 @@ class LogBackend(ABC):
 
     def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
         """Yield the rows of the access trail with their seals, from its beginning."""
-        for record, seal in self._sealed(deadline):
+        for record, seal in self.chain(deadline):
             if isinstance(record, AccessRow):
                 yield record, seal
 
@@ -287,13 +354,6 @@ class LogBackend(ABC):
             created[-1] if created else "",
         )
 
-    def _sealed(self, deadline: Deadline) -> Iterator[tuple[Record, str]]:
-        def fetch(cursor: int) -> tuple[list[tuple[Record, str]], int]:
-            page = self.read(cursor, Deadline(deadline.seconds))
-            return list(zip(page.records, page.seals, strict=True)), page.cursor
-
-        return iterate_pages(fetch)
-
     def _entries_left(self, deadline: Deadline) -> Iterator[Entry]:
         erased = {r.log_id for r in self.everything(deadline) if isinstance(r, Tombstone)}
         for record in self.everything(deadline):
@@ -315,16 +375,13 @@ class NoLog(LogBackend):
     def read(self, after: int, deadline: Deadline) -> Page:
         raise LogUnavailable("logging is switched off (url none:), there is nothing to read")
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
         raise LogUnavailable("logging is switched off (url none:), there is nothing to erase")
 
     def close(self) -> None:
         return None
-
-
-def get_id(record: Record) -> str:
-    """Return the id of a record, the log id for what belongs to one entry."""
-    return record.id if isinstance(record, AccessRow | Block) else record.log_id
 
 
 def get_key(record: Record) -> Key:
@@ -348,6 +405,11 @@ def select_new(records: Iterable[Record], find: Callable[[Key], Record | None]) 
             raise Forgotten(record.log_id)
         if isinstance(record, Tombstone) and find_held((Entry, record.log_id)):
             raise IdConflict(record.log_id)  # appending never takes an entry away
+        if isinstance(record, Erased):
+            if find_held((Entry, record.id)):
+                raise IdConflict(record.id)
+            new[Erased, f"{len(new)}"] = record  # a place that is there once for every copy
+            continue
         key = get_key(record)
         held = find_held(key)
         if held is None:
@@ -360,14 +422,21 @@ def select_new(records: Iterable[Record], find: Callable[[Key], Record | None]) 
 def is_same(held: Record, record: Record) -> bool:
     """Return whether the store holds ``record`` already as ``held``.
 
-    When and by whom an entry was written is a stamp, not content. An access row may have been
-    erased since it was written.
+    When and by whom an entry, a block or a tombstone was written is a stamp, not content. An
+    access row may have been erased since it was written.
     """
-    if isinstance(held, Entry) and isinstance(record, Entry):
-        return held == replace(record, created=held.created, uploader=held.uploader)
-    if isinstance(held, AccessRow) and isinstance(record, AccessRow):
-        return held in (record, erase_terms(record))
-    return held == record
+    match held, record:
+        case Entry(), Entry():
+            return held == replace(record, created=held.created, uploader=held.uploader)
+        case Block(), Block():
+            return held == replace(record, at=held.at, who=held.who)
+        case Tombstone(), Tombstone():
+            stamped = replace(record.erasure, at=held.erasure.at, who=held.erasure.who)
+            return held == replace(record, erasure=stamped)
+        case AccessRow(), AccessRow():
+            return held in (record, erase_terms(record))
+        case _:
+            return held == record
 
 
 def seal_new(seal: Seal, head: str, new: Sequence[Record]) -> list[str]:
@@ -402,9 +471,13 @@ def iterate_pages(fetch: Callable[[int], tuple[Sequence[T], int]]) -> Iterator[T
 
 
 def iterate_entries(
-    read: Callable[[Sequence[str]], tuple[Sequence[Entry], int]], log_ids: Iterable[str]
-) -> Iterator[Entry]:
-    """Yield the entries of these ids: ``read`` returns some, and how many of the ids that took."""
+    read: Callable[[Sequence[str]], tuple[Sequence[tuple[Entry, str]], int]],
+    log_ids: Iterable[str],
+) -> Iterator[tuple[Entry, str]]:
+    """Yield the entries of these ids with their seals.
+
+    ``read`` returns some, and how many of the ids that took.
+    """
     ids = iter(log_ids)
     while some := list(islice(ids, IDS_AT_ONCE)):
         while some:
@@ -414,10 +487,12 @@ def iterate_entries(
 
 
 def iterate_uploads(
-    read: Callable[[int, Sequence[str] | None], tuple[Sequence[UploadEvent], int]],
+    read: Callable[[int, Sequence[str] | None], tuple[Sequence[tuple[UploadEvent, str]], int]],
     log_ids: Iterable[str] | None,
-) -> Iterator[UploadEvent]:
-    """Yield the upload events of these entries, or of all: ``read`` returns a page of them.
+) -> Iterator[tuple[UploadEvent, str]]:
+    """Yield the upload events of these entries, or of all, with their seals.
+
+    ``read`` returns a page of them.
 
     It is given a cursor and few log ids, or None for the events of all entries.
     """
@@ -425,9 +500,9 @@ def iterate_uploads(
     if wanted is not None and not wanted:
         return
     few = sorted(wanted) if wanted is not None and len(wanted) <= IDS_AT_ONCE else None
-    for event in iterate_pages(lambda cursor: read(cursor, few)):
+    for event, seal in iterate_pages(lambda cursor: read(cursor, few)):
         if wanted is None or event.log_id in wanted:
-            yield event
+            yield event, seal
 
 
 def estimate_size(entry: Entry) -> int:

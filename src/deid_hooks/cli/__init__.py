@@ -123,11 +123,12 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "copy": exchange.copy,
     "plugins": setup.plugins,
     "config": setup.config,
+    "access": access.access,
+    "verify": access.verify,
     "init": setup.init,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
-app.add_typer(access.app, name="access")
 
 
 def main() -> None:

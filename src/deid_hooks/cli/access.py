@@ -1,15 +1,21 @@
-"""The commands ``access``, ``access verify`` and ``access head``, for the access trail."""
+"""The commands ``access``, for the access trail, and ``verify``, for the chain of the log."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deid_hooks.cli.context import FAILED, ReasonOption, open_access, open_hooks, stop_without
+from deid_hooks.cli.context import (
+    FAILED,
+    ReasonOption,
+    open_access,
+    open_hooks,
+    read_arguments,
+    stop_without,
+)
 from deid_hooks.cli.output import Format, FormatOption, choose_format, put, say, write_rows
 
 if TYPE_CHECKING:
@@ -21,10 +27,7 @@ _WHOLE = [
     *("salt", "commitment", "seal"),
 ]
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
-
-@app.callback()
 def access(
     context: typer.Context,
     at: Annotated[
@@ -37,15 +40,13 @@ def access(
 ) -> None:
     """List who accessed the log: from where, when, what was asked, what was found, and why.
 
-    Reading the trail is in the trail, too. csv, json and jsonl have all that `verify` needs.
+    Reading the trail is in the trail, too. csv, json and jsonl have all that there is of a row.
 
     \b
     deid-hooks access --at 2026-11 --who jane
     deid-hooks access --entry 65774D086757457C9DCF96E762803606
     deid-hooks access --format csv > trail.csv
     """
-    if context.invoked_subcommand is not None:
-        return
     is_wanted = _make_filter(at, who, entry)
     asked = " ".join(f"{k}={v}" for k, v in (("at", at), ("who", who), ("entry", entry)) if v)
     with open_access(context, "access", reason) as recorder:
@@ -60,51 +61,55 @@ def access(
         stop_without("No access is recorded.")
 
 
-@app.command()
 def verify(
     context: typer.Context,
     head: Annotated[
-        str, typer.Option(metavar="SEAL", help="What `access head` printed before.")
+        str, typer.Option(metavar="LINE", help="What --print-head printed before; @FILE.")
     ] = "",
+    print_head: Annotated[
+        bool, typer.Option("--print-head", help="Print the end of the log, to be kept elsewhere.")
+    ] = False,
     form: FormatOption = None,
 ) -> None:
-    """Verify that nobody changed the trail without the site secret. Exit code 1 if somebody did.
+    """Verify that nobody without the key changed, moved or removed anything. Exit code 1 otherwise.
 
-    Rows that were cut off at the end are noticed only with a head that was kept elsewhere.
+    That the end was cut off is noticed with a head that was kept elsewhere. The head of the last
+    time is kept beside the site secret, and compared.
 
     \b
-    deid-hooks access verify --head @head.txt
+    deid-hooks verify
+    deid-hooks verify --print-head > head.txt
+    deid-hooks verify --head @head.txt
     """
-    from deid_hooks.cli.context import read_arguments
-    from deid_hooks.records.chain import find_breaks
-    from deid_hooks.records.keys import derive_trail_key
+    from deid_hooks.records.chain import Verification, parse_head
+    from deid_hooks.records.model import read_clock
 
-    kept = head and "".join(read_arguments([head])).strip()
-    count = 0
+    given = parse_head("".join(read_arguments([head])).strip()) if head else None
+    if head and given is None:
+        raise typer.BadParameter("--head takes the line that `verify --print-head` printed")
     with open_hooks(context) as hooks:
-
-        def read_trail() -> Iterator[tuple[AccessRow, str]]:
-            nonlocal count
-            for pair in hooks.open_log().trail():
-                count += 1
-                yield pair
-
-        found = find_breaks(read_trail(), derive_trail_key(hooks.open_log().secret), kept or None)
-        rows = ({"row": each.row_id or "(the end)", "what": each.what} for each in found)
-        if write_rows(rows, ["row", "what"], form, "row"):
+        log = hooks.gate.open_log()
+        verification = Verification(log.sealer, {*log.read_heads(), *([given] if given else [])})
+        rows = ({"n": f.n, "record": f.id, "what": f.what} for f in log.verify(verification))
+        if print_head:
+            faults = sum(1 for _ in rows)
+        else:
+            faults = write_rows(rows, ["n", "record", "what"], form, "n")
+        end = verification.make_head(read_clock())
+        if faults or end is None:
+            say('Read the page "The log was altered".' if faults else NO_RECORDS)
             raise typer.Exit(FAILED)
-        say(f"The trail is whole: {count} records.")
+        try:
+            log.write_head(end)
+        except OSError as error:
+            say(f"The head could not be kept in {log.head_file}: {error.strerror}.")
+    if print_head:
+        put(str(end))
+    span = f"{verification.first_time[:19]} to {verification.last_time[:19]}"
+    say(f"The log is whole: {verification.count} records, {span}.")
 
 
-@app.command()
-def head(context: typer.Context) -> None:
-    """Print the seal of the last row of the trail. Keep it elsewhere, for `access verify --head`.
-
-    \b
-    deid-hooks access head > head.txt
-    """
-    with open_hooks(context) as hooks:
-        put(next(iter(deque((seal for _, seal in hooks.open_log().trail()), maxlen=1)), ""))
+NO_RECORDS = "The log has no records, so nothing can be said of it."
 
 
 def _make_filter(at: str, who: str, entry: str) -> Callable[[AccessRow], bool]:

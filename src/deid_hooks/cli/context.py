@@ -25,7 +25,7 @@ from deid_hooks.errors import (
 )
 
 if TYPE_CHECKING:
-    from deid_hooks.admin.access import AccessRecorder
+    from deid_hooks.access import AccessRecorder
     from deid_hooks.hooks import DeidHooks
 
 UPLOADER = "deid-hooks"
@@ -35,6 +35,11 @@ FAILED = 1
 WRONG_USE = 2
 SOME_REFUSED = 3
 LOG_UNAVAILABLE = 69
+
+ALTERED = (
+    "Somebody altered the log: what is named here is not what was written. Run deid-hooks verify,"
+    ' and read the page "The log was altered".'
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,15 @@ def open_access(context: typer.Context, action: str, reason: str) -> Iterator[Ac
 
     Raises BadParameter without a reason, where the settings require one.
     """
-    from deid_hooks.admin.access import AccessRecorder
+    from deid_hooks.access import AccessRecorder
 
     with open_hooks(context) as hooks:
         refuse_without_reason(hooks, reason)
-        yield AccessRecorder(hooks.open_log(), action, reason)
+        log = hooks.gate.open_log()
+        yield AccessRecorder(log, action, reason)
+        if log.altered:
+            say(*(f"ALTERED: {id_}: {what}" for id_, what in log.altered.items()), ALTERED)
+            raise typer.Exit(SOME_REFUSED)
 
 
 def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
@@ -62,7 +61,6 @@ def export(
     """
     from deid_hooks.admin import export_log as exporting
     from deid_hooks.query.parser import parse_terms
-    from deid_hooks.records.json_codec import encode_record
     from deid_hooks.settings import load_settings
 
     texts = read_term_texts(terms or ())
@@ -72,12 +70,7 @@ def export(
     with open_access(context, "export", reason) as access, _write_to(output):
         log = access.log
         shape = Format(form.value)
-        if query is None and not join and form is ExportFormat.JSONL:
-            records = exporting.read_records(log)
-            records = access.record_each(records, asked, exporting.list_shown_ids)
-        else:
-            ids = access.record_ids(log.search(query or parse_terms(["id=*"])), asked)
-            records = exporting.read_entries(log, ids)
+        ids = access.record_ids(log.search(query or parse_terms(["id=*"])), asked)
         if join:
             rows = exporting.make_join_list(log.entries(ids), lambda: blank.update(["left out"]))
             write_rows(rows, exporting.JOIN_COLUMNS, shape, "log_id")
@@ -85,8 +78,12 @@ def export(
             columns = exporting.list_columns(load_settings(url=context.obj.url).fields)
             write_rows(exporting.make_sheet(log, ids), columns, shape, "id")
         else:
-            for record in records:
-                put(json.dumps(encode_record(record), ensure_ascii=False))
+            for line in (
+                exporting.write_part(log, ids)
+                if query
+                else exporting.write_whole(log, access, asked)
+            ):
+                put(line)
     if blank:
         say(f"{blank.total()} values left as they were, would identify, and are left out.")
 
@@ -95,11 +92,19 @@ def import_(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What to import.")],
     project: Annotated[str, typer.Option(help="To which it belongs; not for our own export.")] = "",
+    foreign: Annotated[
+        bool,
+        typer.Option(
+            "--as-foreign-history", help="Take the entries of a broken export, unchecked."
+        ),
+    ] = False,
+    reason: ReasonOption = "",
 ) -> None:
     """Bring in an export, or the history of another system. Repeat it without harm.
 
     Known are exports of deid-hooks (jsonl), the CSV of Flywheel's --save-deid-logs, IDMap CSVs of
-    RSNA CTP, and the database of RSNA Anonymizer. What was forgotten does not come back.
+    RSNA CTP, and the database of RSNA Anonymizer. What was forgotten does not come back. An export
+    of deid-hooks is checked before anything of it is written. It lifts no block.
 
     \b
     deid-hooks import anonymizer.db --project TRIAL7
@@ -107,10 +112,10 @@ def import_(
     from deid_hooks.admin.import_log import import_history
 
     counts: Counter[str] = Counter()
-    with open_hooks(context) as hooks:
-        hooks.check()
+    with open_access(context, "import", reason) as access:
+        access.log.check()
         try:
-            kind = import_history(hooks.open_log(), file, project, counts)
+            kind = import_history(access, file, project, counts, foreign)
         except OSError as error:
             raise typer.BadParameter(f"{file} can't be read: {error.strerror}") from None
         finally:
@@ -179,7 +184,7 @@ def copy(
     \b
     deid-hooks copy sqlite:////srv/deid/log.db @url-of-the-database.txt
     """
-    from deid_hooks.admin.access import make_access_row
+    from deid_hooks.access import make_access_row
     from deid_hooks.copy_log import copy_log
     from deid_hooks.deadline import Deadline
     from deid_hooks.log import make_backend
@@ -192,11 +197,11 @@ def copy(
         into = make_backend(target)
         try:
             into.create(Deadline(hooks.settings.deadline))
-            hooks.open_log().record_access(
+            hooks.gate.open_log().record_access(
                 make_access_row("copy", f"to {mask_passwords(target)}", (), reason)
             )
             held = copy_log(
-                hooks.open_log().backend, into, hooks.settings.deadline, _make_counter()
+                hooks.gate.open_log().backend, into, hooks.settings.deadline, _make_counter()
             )
         finally:
             into.close()

@@ -21,7 +21,7 @@ from deid_hooks.cli.context import (
 from deid_hooks.cli.output import Format, FormatOption, choose_format, write_rows
 
 if TYPE_CHECKING:
-    from deid_hooks.admin.access import AccessRecorder
+    from deid_hooks.access import AccessRecorder
     from deid_hooks.query.conditions import Query, Term
 
     Row = dict[str, Any]
@@ -144,5 +144,7 @@ def _write_found(rows: Iterable[Row], columns: list[str], form: Format | None) -
 def _explain(context: typer.Context, query: Query, form: Format | None) -> None:
     """Write which index serves each term, and search nothing."""
     with open_hooks(context) as hooks:
-        rows = [{"term": term, "served by": how} for term, how in hooks.open_log().explain(query)]
+        rows = [
+            {"term": term, "served by": how} for term, how in hooks.gate.open_log().explain(query)
+        ]
     write_rows(rows, ["term", "served by"], form, "term")

@@ -14,6 +14,7 @@ from deid_hooks.cli.output import Format, FormatOption, choose_format, put, writ
 from deid_hooks.errors import DeidHooksError
 
 if TYPE_CHECKING:
+    from deid_hooks.hooks import DeidHooks
     from deid_hooks.plugins import Found
 
 _STATES = ["uploaded", "partial", "failed", "pending", "withdrawn"]
@@ -51,22 +52,15 @@ def init(
 
     with open_hooks(context) as hooks:
         if upgrade:
-            _upgrade(hooks.settings.url)
+            _upgrade(hooks)
         hooks.init()
         secret = hooks.settings.secret_file
         put(f"log     {mask_passwords(hooks.settings.url)}")
         put(f"secret  {f'of the variable {VARIABLE}' if os.environ.get(VARIABLE) else secret}")
 
 
-def _upgrade(url: str) -> None:
-    from deid_hooks.deadline import Deadline
-    from deid_hooks.log import make_backend
-
-    backend = make_backend(url)
-    try:
-        done = backend.upgrade(Deadline(_SECONDS_TO_UPGRADE)) if backend.exists() else ""
-    finally:
-        backend.close()
+def _upgrade(hooks: DeidHooks) -> None:
+    done = hooks.gate.open_log().upgrade(_SECONDS_TO_UPGRADE)
     put(f"upgraded {done}" if done else "There is nothing to upgrade.")
 
 
@@ -168,7 +162,7 @@ def stats(context: typer.Context, form: FormatOption = None) -> None:
     """
 
     with open_hooks(context) as hooks:
-        found = hooks.open_log().statistics()
+        found = hooks.gate.open_log().statistics()
     numbers: list[dict[str, Any]] = [
         *({"what": name, "count": count} for name, count in found.counts.items()),
         {"what": "first entry", "count": found.first[:10]},

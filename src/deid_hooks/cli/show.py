@@ -79,7 +79,7 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
                 "destination": event.destination,
                 "uploader": event.uploader,
             }
-            for event in hooks.open_log().pending()
+            for event in hooks.gate.open_log().pending()
         ]
     if write_rows(rows, ["id", "cleared", "destination", "uploader"], form, "id") == 0:
         say("Nothing is pending.")
@@ -138,10 +138,13 @@ def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
     def documents() -> Iterator[dict[str, Any]]:
         for entry in log.entries(log_ids):
             shown.append(entry.log_id)
-            yield _make_document(entry, uploads.get(entry.log_id, []))
+            document = _make_document(entry, uploads.get(entry.log_id, []))
+            yield {**document, "altered": log.altered.get(entry.log_id)}
 
     if form is Format.TABLE:
         for document in documents():
+            if document["altered"]:
+                put(f"ALTERED: {document['altered']}")
             _print_readable(document, ENTRY_COLUMNS)
     elif form is Format.CSV:
         nested = ["fields", "deid", "uploads"]  # as JSON in their cell
@@ -149,9 +152,9 @@ def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
             {**each, **{name: json.dumps(each[name], ensure_ascii=False) for name in nested}}
             for each in documents()
         )
-        write_rows(rows, [*ENTRY_COLUMNS, *nested], form, "id")
+        write_rows(rows, [*ENTRY_COLUMNS, *nested, "altered"], form, "id")
     else:
-        nested = ["fields", "deid", "originals", "instances", "uids", "uploads"]
+        nested = ["fields", "deid", "originals", "instances", "uids", "uploads", "altered"]
         write_rows(documents(), [*ENTRY_COLUMNS, *nested], form, "id")
     return shown
 

@@ -35,7 +35,7 @@ from deid_hooks.dicom.encoding import (
     encode_plain,
     encode_value,
 )
-from deid_hooks.records.keys import write_canonical_json
+from deid_hooks.records.json_codec import write_canonical_json
 
 LARGE = 64 * 1024
 """Bytes above which a value is kept once per digest, beside the originals."""

@@ -43,12 +43,8 @@ from deid_hooks.dicom.dictionary import (
 from deid_hooks.dicom.encoding import encode_value
 from deid_hooks.errors import UnableToLog, UnusableDataset
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
-from deid_hooks.records.keys import (
-    SiteSecret,
-    compute_content_digest,
-    compute_patient_digest,
-    write_canonical_json,
-)
+from deid_hooks.records.json_codec import write_canonical_json
+from deid_hooks.records.keys import SiteSecret, compute_content_digest, compute_patient_digest
 from deid_hooks.records.model import Entry, Instance, make_readable, read_clock
 
 PREAMBLE = "preamble"

@@ -9,6 +9,7 @@ A string that Unicode has no encoding for, because of lone surrogates, is writte
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -16,7 +17,7 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
+from deid_hooks.records.model import AccessRow, Block, Entry, Erased, Record, Tombstone, UploadEvent
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -27,6 +28,7 @@ KINDS: dict[str, type[Record]] = {
     "access": AccessRow,
     "tombstone": Tombstone,
     "block": Block,
+    "erased": Erased,
 }
 """The kinds of record, by the word for each in JSON."""
 
@@ -257,7 +259,7 @@ _FORMS: dict[Any, Form] = {
     ),
     Mapping[str, bytes]: Form(
         lambda large: [
-            [encode_text(key), b64encode(value).decode()] for key, value in large.items()
+            [encode_text(key), b64encode(value).decode()] for key, value in sorted(large.items())
         ],
         lambda rows: {
             decode_text(key): b64decode(value, validate=True) for key, value in _decode_list(rows)
@@ -278,3 +280,13 @@ _BY_KIND: dict[str, ObjectCodec[Any]] = {
     kind: ObjectCodec(made, record=kind) for kind, made in KINDS.items()
 }
 _BY_CLASS = {made: _BY_KIND[kind] for kind, made in KINDS.items()}
+
+
+def write_canonical_json(value: object) -> str:
+    """Return canonical JSON: sorted keys, no spaces, ASCII."""
+    return _write_canonical(value)
+
+
+_write_canonical = json.JSONEncoder(  # made once: json.dumps makes one at each call
+    sort_keys=True, separators=(",", ":"), allow_nan=False
+).encode

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from deid_hooks.errors import SettingsError
 from deid_hooks.files import NotPrivate, fsync_folder, put_file, read_private
-from deid_hooks.records.chain import _PURPOSE
+from deid_hooks.records.chain import Sealer
+from deid_hooks.records.json_codec import write_canonical_json
 from deid_hooks.records.model import Entry
 
 VARIABLE = "DEID_HOOKS_SECRET"
@@ -136,20 +137,15 @@ def compute_content_digest(entry: Entry, secret: SiteSecret) -> str:
     return secret.digest(write_canonical_json(content).encode("ascii"))
 
 
-def write_canonical_json(value: object) -> str:
-    """Canonical JSON: sorted keys, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def compute_patient_digest(patient_id: str, issuer: str, secret: SiteSecret) -> str:
     """Return the keyed digest of a patient's identity, as in :attr:`Entry.patients`."""
     identity = normalise_identity(patient_id, issuer)
     return secret.digest(json.dumps(["patient", *identity]).encode("ascii"))
 
 
-def derive_trail_key(secret: SiteSecret) -> bytes:
-    """Derive the key of the trail from the site secret."""
-    return secret.derive(_PURPOSE)
+def make_sealer(secret: SiteSecret) -> Sealer:
+    """Return what seals the records of the log, with a key derived from the site secret."""
+    return Sealer(secret.derive("seal"), secret.name)
 
 
 def normalise_identity(patient_id: str, issuer: str) -> tuple[str, str]:

@@ -135,7 +135,15 @@ class Block:
     lifted: bool = False
 
 
-Record = Entry | UploadEvent | AccessRow | Tombstone | Block
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The place of a record that was erased: of its content only the seal is left."""
+
+    kind: str
+    id: str
+
+
+Record = Entry | UploadEvent | AccessRow | Tombstone | Block | Erased
 
 
 def make_log_id() -> str:
@@ -179,3 +187,8 @@ def fold(text: str) -> str:
             groups.append("^".join(components).rstrip("^"))
         values.append("=".join(groups).rstrip("="))
     return "\\".join(values)
+
+
+def get_id(record: Record) -> str:
+    """Return the id of a record, the log id for what belongs to one entry."""
+    return record.id if isinstance(record, AccessRow | Block | Erased) else record.log_id

@@ -21,7 +21,7 @@ from deid_hooks.records.model import (
     Tombstone,
     UploadEvent,
 )
-from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, make_entry
 from deid_hooks.testing.stores import Conformance, Open, Writer
 
 _STONE = Erasure("2026-01-01T00:00:00.000000Z", "who", "why")
@@ -45,7 +45,7 @@ class Appending(Conformance):
     """All or nothing, and ids."""
 
     def test_an_append_of_nothing_writes_nothing(self, backend: LogBackend) -> None:
-        backend.append([], leave_unsealed, Deadline())
+        backend.append([], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == []
 
     def test_hundreds_of_records_of_every_kind_are_written_in_their_order(
@@ -56,50 +56,53 @@ class Appending(Conformance):
             entry = make_entry()
             event = UploadEvent(entry.log_id, f"t{number}", "cleared", "folder:/x", "sender/1")
             records += [entry, event, Tombstone(fresh_id(), "t", ("folder:/x",), _STONE)]
-        backend.append(records, leave_unsealed, Deadline(60))
+        backend.append(records, chain_seals, Deadline(60))
         assert list(backend.everything(Deadline(60))) == records
 
     def test_an_entry_that_is_repeated_stands_once_and_the_others_are_written(
         self, backend: LogBackend
     ) -> None:
         known, new = make_entry(), make_entry()
-        backend.append([known], leave_unsealed, Deadline())
-        backend.append([known], leave_unsealed, Deadline())
-        backend.append([known, new, known], leave_unsealed, Deadline())
+        backend.append([known], chain_seals, Deadline())
+        backend.append([known], chain_seals, Deadline())
+        backend.append([known, new, known], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [known, new]
 
-    def test_when_and_by_whom_it_was_written_does_not_make_an_entry_another(
+    def test_when_and_by_whom_it_was_written_does_not_make_a_record_another(
         self, backend: LogBackend
     ) -> None:
-        known = make_entry()
-        backend.append([known], leave_unsealed, Deadline())
-        backend.append(
-            [replace(known, created="later", uploader="another")], leave_unsealed, Deadline()
-        )
-        assert list(backend.everything(Deadline())) == [known]
+        entry, block = make_entry(), Block(fresh_id(), "t", "p", "", "who", "why")
+        stone = Tombstone(fresh_id(), "t", ("d",), _STONE)
+        known: list[Record] = [entry, block, stone]
+        backend.append(known, chain_seals, Deadline())
+        again: list[Record] = [
+            replace(entry, created="later", uploader="another"),
+            replace(block, at="later", who="another"),
+            replace(stone, erasure=replace(_STONE, at="later", who="another")),
+        ]
+        backend.append(again, chain_seals, Deadline())
+        assert list(backend.everything(Deadline())) == known
 
     @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
     def test_other_content_under_a_known_id_is_a_conflict_whatever_its_digest(
         self, backend: LogBackend, change: dict[str, Any]
     ) -> None:
         known = make_entry()
-        backend.append([known], leave_unsealed, Deadline())
+        backend.append([known], chain_seals, Deadline())
         with pytest.raises(IdConflict):
-            backend.append([replace(known, **change)], leave_unsealed, Deadline())
+            backend.append([replace(known, **change)], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [known]
 
     def test_nothing_of_an_append_is_written_if_one_of_it_is_a_conflict(
         self, backend: LogBackend
     ) -> None:
         known = make_entry()
-        backend.append([known], leave_unsealed, Deadline())
+        backend.append([known], chain_seals, Deadline())
         first, last = make_entry(), make_entry()
         with pytest.raises(IdConflict):
-            backend.append(
-                [first, replace(known, project="other"), last], leave_unsealed, Deadline()
-            )
+            backend.append([first, replace(known, project="other"), last], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [known]
-        backend.append([first, last], leave_unsealed, Deadline())
+        backend.append([first, last], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [known, first, last]
 
     def test_two_of_one_id_in_one_append_are_a_conflict_if_they_differ(
@@ -107,7 +110,7 @@ class Appending(Conformance):
     ) -> None:
         entry = make_entry()
         with pytest.raises(IdConflict):
-            backend.append([entry, replace(entry, project="other")], leave_unsealed, Deadline())
+            backend.append([entry, replace(entry, project="other")], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == []
 
     def test_events_blocks_and_tombstones_that_are_repeated_stand_once(
@@ -118,8 +121,8 @@ class Appending(Conformance):
             Block(fresh_id(), "t", "p", "", "who", "why"),
             Tombstone(fresh_id(), "t", ("d",), _STONE),
         ]
-        backend.append([*records, *records], leave_unsealed, Deadline())
-        backend.append(records, leave_unsealed, Deadline())
+        backend.append([*records, *records], chain_seals, Deadline())
+        backend.append(records, chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == records
 
     def test_events_that_differ_in_anything_all_stand(self, backend: LogBackend) -> None:
@@ -131,33 +134,35 @@ class Appending(Conformance):
             replace(event, destination="D"),
             replace(event, uploader="u "),
         ]
-        backend.append(events, leave_unsealed, Deadline())
+        backend.append(events, chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == events
 
     def test_blocks_and_tombstones_are_never_changed(self, backend: LogBackend) -> None:
         block = Block(fresh_id(), "t", "p", "", "who", "why")
         stone = Tombstone(fresh_id(), "t", ("d",), _STONE)
-        backend.append([block, stone], leave_unsealed, Deadline())
+        backend.append([block, stone], chain_seals, Deadline())
         with pytest.raises(IdConflict):
-            backend.append([replace(block, lifted=True)], leave_unsealed, Deadline())
+            backend.append([replace(block, lifted=True)], chain_seals, Deadline())
         with pytest.raises(IdConflict):
-            backend.append([replace(stone, destinations=())], leave_unsealed, Deadline())
+            backend.append([replace(stone, destinations=())], chain_seals, Deadline())
+        with pytest.raises(IdConflict):
+            backend.append([replace(block, reason="")], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [block, stone]
 
     def test_a_tombstone_from_elsewhere_takes_no_entry_away(self, backend: LogBackend) -> None:
         entry = make_entry()
-        backend.append([entry], leave_unsealed, Deadline())
+        backend.append([entry], chain_seals, Deadline())
         with pytest.raises(IdConflict):
-            backend.append([Tombstone(entry.log_id, "t", (), _STONE)], leave_unsealed, Deadline())
+            backend.append([Tombstone(entry.log_id, "t", (), _STONE)], chain_seals, Deadline())
         assert backend.resolve(entry.log_id, Deadline()) == entry
 
     def test_an_entry_with_a_tombstone_from_elsewhere_is_forgotten(
         self, backend: LogBackend
     ) -> None:
         stone, new = Tombstone(fresh_id(), "t", ("d",), _STONE), make_entry()
-        backend.append([stone], leave_unsealed, Deadline())
+        backend.append([stone], chain_seals, Deadline())
         with pytest.raises(Forgotten):
-            backend.append([new, make_entry(log_id=stone.log_id)], leave_unsealed, Deadline())
+            backend.append([new, make_entry(log_id=stone.log_id)], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [stone]
 
     def test_of_two_that_write_one_id_at_once_one_wins(self, backend: LogBackend) -> None:
@@ -168,7 +173,7 @@ class Appending(Conformance):
 
             def write(entry: Entry, ends: list[str] = ends) -> None:
                 try:
-                    backend.append([entry], leave_unsealed, Deadline())
+                    backend.append([entry], chain_seals, Deadline())
                     ends.append("returned")
                 except LogError as error:
                     ends.append(type(error).__name__)
@@ -197,18 +202,18 @@ class Ordering(Conformance):
         for number in range(20):
             entry = make_entry()
             event = UploadEvent(entry.log_id, "t", "cleared", "folder:/x", "sender/1")
-            (other if number % 3 else backend).append([event, entry], leave_unsealed, Deadline())
+            (other if number % 3 else backend).append([event, entry], chain_seals, Deadline())
             records += [event, entry]
         assert list(backend.everything(Deadline())) == records
         assert list(other.everything(Deadline())) == records
 
     def test_a_cursor_goes_on_where_it_stopped(self, backend: LogBackend) -> None:
         first, second = make_entry(), make_entry()
-        backend.append([first], leave_unsealed, Deadline())
+        backend.append([first], chain_seals, Deadline())
         page = backend.read(0, Deadline())
         assert page.records == (first,)
         assert backend.read(page.cursor, Deadline()).records == ()
-        backend.append([second], leave_unsealed, Deadline())
+        backend.append([second], chain_seals, Deadline())
         assert backend.read(page.cursor, Deadline()).records == (second,)
         assert backend.read(0, Deadline()).records == (first, second)
 
@@ -242,5 +247,5 @@ def _write(backend: LogBackend, seed: int) -> None:
     random_ = random.Random(seed)  # noqa: S311 - sizes, not secrets
     for _ in range(_APPENDS):
         backend.append(
-            [make_entry(originals="x" * random_.choice((1, 100_000)))], leave_unsealed, Deadline(30)
+            [make_entry(originals="x" * random_.choice((1, 100_000)))], chain_seals, Deadline(30)
         )

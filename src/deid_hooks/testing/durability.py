@@ -15,7 +15,7 @@ from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogError, LogUnavailable
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.model import Entry, Erasure, UploadEvent
-from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, make_entry
 from deid_hooks.testing.stores import Conformance, Open, Writer
 
 _KILLS = 4
@@ -46,7 +46,7 @@ class Durability(Conformance):
         for log_id in acknowledged:
             assert found[log_id] == make_entry(log_id=log_id), "an acknowledged entry is lost"
         last = make_entry()
-        survivor.append([last], leave_unsealed, Deadline(30))
+        survivor.append([last], chain_seals, Deadline(30))
         assert survivor.resolve(last.log_id, Deadline(30)) == last
 
     def test_what_was_acknowledged_is_there_for_another_process_at_once(
@@ -109,17 +109,17 @@ class Durability(Conformance):
         self, backend: LogBackend
     ) -> None:
         entries = [make_entry(), make_entry()]
-        backend.append(entries[:1], leave_unsealed, Deadline())
+        backend.append(entries[:1], chain_seals, Deadline())
         backend.close()
         backend.close()
-        backend.append(entries[1:], leave_unsealed, Deadline())
+        backend.append(entries[1:], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == entries
         assert backend.resolve(fresh_id(), Deadline()) is None
 
 
 def _end_of(backend: LogBackend, entry: Entry, seconds: float) -> str:
     try:
-        backend.append([entry], leave_unsealed, Deadline(seconds))
+        backend.append([entry], chain_seals, Deadline(seconds))
     except LogUnavailable:
         return "nothing"
     except AppendUnknown:
@@ -140,7 +140,7 @@ _CANARY = "Zyxwvut^Canary"
 
 _CALLS: dict[str, Callable[[LogBackend], object]] = {
     "check": lambda backend: backend.check(Deadline()),
-    "append": lambda backend: backend.append([make_entry()], leave_unsealed, Deadline()),
+    "append": lambda backend: backend.append([make_entry()], chain_seals, Deadline()),
     "read": lambda backend: backend.read(0, Deadline()),
     "resolve": lambda backend: backend.resolve(fresh_id(), Deadline()),
     "entries": lambda backend: list(backend.entries([fresh_id()], Deadline())),
@@ -151,7 +151,9 @@ _CALLS: dict[str, Callable[[LogBackend], object]] = {
     "subject": lambda backend: backend.subject("TRIAL7", "p", Deadline()),
     "trail": lambda backend: list(backend.trail(Deadline())),
     "statistics": lambda backend: backend.statistics(Deadline()),
-    "erase": lambda backend: backend.erase([fresh_id()], Erasure("t", "w", "y"), Deadline()),
+    "erase": lambda backend: backend.erase(
+        [fresh_id()], Erasure("t", "w", "y"), chain_seals, Deadline()
+    ),
 }
 
 
@@ -167,7 +169,7 @@ class Failing(Conformance):
 
     def test_a_store_that_was_never_made_is_not_made_by_the_way(self, unmade: Open) -> None:
         with pytest.raises(LogUnavailable):
-            unmade().append([make_entry()], leave_unsealed, Deadline())
+            unmade().append([make_entry()], chain_seals, Deadline())
         with pytest.raises(LogUnavailable):
             unmade().check(Deadline())
 
@@ -175,9 +177,9 @@ class Failing(Conformance):
         entry = make_entry(
             fields={"PatientName": (_CANARY,)}, originals=_CANARY, deid={}, project=_CANARY
         )
-        backend.append([entry], leave_unsealed, Deadline())
+        backend.append([entry], chain_seals, Deadline())
         with pytest.raises(LogError) as caught:
-            backend.append([replace(entry, timestamp=_CANARY)], leave_unsealed, Deadline())
+            backend.append([replace(entry, timestamp=_CANARY)], chain_seals, Deadline())
         assert _CANARY not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
@@ -188,22 +190,22 @@ class Failing(Conformance):
         entry = make_entry()
         ended = "returned"
         try:
-            backend.append([entry], leave_unsealed, Deadline(seconds))
+            backend.append([entry], chain_seals, Deadline(seconds))
         except LogUnavailable:
             ended = "nothing"
         except AppendUnknown:
             ended = "unknown"
         found = backend.resolve(entry.log_id, Deadline())
         assert found == {"returned": entry, "nothing": None, "unknown": found}[ended]
-        backend.append([entry], leave_unsealed, Deadline())
+        backend.append([entry], chain_seals, Deadline())
         assert backend.resolve(entry.log_id, Deadline()) == entry
 
     def test_the_store_answers_again_after_a_call_that_failed(self, backend: LogBackend) -> None:
         entry = make_entry()
-        backend.append([entry], leave_unsealed, Deadline())
+        backend.append([entry], chain_seals, Deadline())
         for _ in range(3):
             with pytest.raises(LogError):
-                backend.append([replace(entry, project="other")], leave_unsealed, Deadline())
+                backend.append([replace(entry, project="other")], chain_seals, Deadline())
         event = UploadEvent(entry.log_id, "t", "uploaded", "folder:/x", "sender/1")
-        backend.append([event], leave_unsealed, Deadline())
+        backend.append([event], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [entry, event]

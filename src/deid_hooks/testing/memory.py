@@ -19,11 +19,12 @@ from deid_hooks.backends.contract import (
 )
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import AppendUnknown, LogUnavailable
-from deid_hooks.records.chain import erase_terms
+from deid_hooks.records.chain import erase_salt, erase_terms
 from deid_hooks.records.model import (
     AccessRow,
     Block,
     Entry,
+    Erased,
     Erasure,
     Record,
     UploadEvent,
@@ -84,6 +85,11 @@ class MemoryBackend(LogBackend):
         super().__init__(url)
         self._log = open_memory_log(url)
 
+    @property
+    def seals(self) -> bool:  # type: ignore[override]
+        """True while every patient is blocked: blocks of patients not known yet have no seals."""
+        return self._log.fault == "block"
+
     def create(self, deadline: Deadline) -> None:
         self._log.exists = True
 
@@ -102,8 +108,7 @@ class MemoryBackend(LogBackend):
         with self._log.lock:
             held: dict[Key, Record] = {get_key(record): record for record in self._log.records}
             new = select_new(records, held.get)
-            head = next((seal for _, seal in reversed(self._log.sealed.values()) if seal), "")
-            seals = seal_new(seal, head, new)
+            seals = seal_new(seal, self._find_head(), new)
             if self._log.fault != "lose":
                 self._add(new, seals)
 
@@ -122,19 +127,28 @@ class MemoryBackend(LogBackend):
             return iter([Block(uuid.uuid4().hex, read_clock(), p, "", "test") for p in patients])
         return super().blocks(patients, deadline)
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
         self._refuse()
         with self._log.lock:
             gone = {e.log_id: e for e in self._log.entries if e.log_id in log_ids}
-            for number, (record, seal) in list(self._log.sealed.items()):
+            stones = [
+                make_tombstone(
+                    log_id,
+                    gone[log_id].created,
+                    (e.destination for e in self._log.events if e.log_id == log_id),
+                    erasure,
+                )
+                for log_id in dict.fromkeys(i for i in log_ids if i in gone)
+            ]
+            seals = seal_new(seal, self._find_head(), stones)
+            for number, (record, its_seal) in list(self._log.sealed.items()):
                 if isinstance(record, Entry) and record.log_id in gone:
-                    del self._log.sealed[number]
+                    self._log.sealed[number] = Erased("entry", record.log_id), erase_salt(its_seal)
                 elif isinstance(record, AccessRow) and gone.keys() & set(record.log_ids):
-                    self._log.sealed[number] = erase_terms(record), seal
-            for log_id in dict.fromkeys(i for i in log_ids if i in gone):
-                sent_to = (e.destination for e in self._log.events if e.log_id == log_id)
-                stone = make_tombstone(log_id, gone[log_id].created, sent_to, erasure)
-                self._add([stone], [""])
+                    self._log.sealed[number] = erase_terms(record), its_seal
+            self._add(stones, seals)
 
     def close(self) -> None:
         return None
@@ -142,6 +156,9 @@ class MemoryBackend(LogBackend):
     def _add(self, records: Sequence[Record], seals: Sequence[str]) -> None:
         first = max(self._log.sealed, default=0) + 1
         self._log.sealed.update(enumerate(zip(records, seals, strict=True), first))
+
+    def _find_head(self) -> str:
+        return next((seal for _, seal in reversed(self._log.sealed.values())), "")
 
     def _refuse(self) -> None:
         if self._log.fault == "refuse" or not self._log.exists:

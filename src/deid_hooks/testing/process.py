@@ -14,8 +14,9 @@ from typing import Any
 from deid_hooks.backends.contract import LogBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogError
+from deid_hooks.records.chain import commit_terms
 from deid_hooks.records.model import AccessRow, read_clock
-from deid_hooks.testing.records import chain_seals, fresh_id, leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, fresh_id, make_entry
 
 
 def main() -> None:
@@ -32,24 +33,26 @@ def main() -> None:
 
 def _entry(backend: LogBackend) -> str:
     entry = make_entry()
-    backend.append([entry], leave_unsealed, Deadline(30))
+    backend.append([entry], chain_seals, Deadline(30))
     return entry.log_id
 
 
 def _append_access_row(backend: LogBackend) -> str:
-    row = AccessRow(fresh_id(), read_clock(), "who", "host", "search", "PatientID=4711", ())
+    row = commit_terms(
+        AccessRow(fresh_id(), read_clock(), "who", "host", "search", "PatientID=4711", ())
+    )
     backend.append([row, make_entry()], chain_seals, Deadline(30))
     return row.id
 
 
 def _forked(backend: LogBackend) -> str:
     """Append in a child of the process that uses the log and after it; return how both ended."""
-    backend.append([make_entry()], leave_unsealed, Deadline())
+    backend.append([make_entry()], chain_seals, Deadline())
     child = os.fork()
     if child == 0:
         entry = make_entry()
         try:
-            backend.append([entry], leave_unsealed, Deadline(5))
+            backend.append([entry], chain_seals, Deadline(5))
             said = "returned"
         except LogError as error:
             said = type(error).__name__
@@ -59,7 +62,7 @@ def _forked(backend: LogBackend) -> str:
         os._exit(0)
     os.waitpid(child, 0)
     entry = make_entry()
-    backend.append([entry], leave_unsealed, Deadline())
+    backend.append([entry], chain_seals, Deadline())
     return f"{entry.log_id} returned"
 
 

@@ -33,9 +33,9 @@ from deid_hooks.testing.records import (
     any_entries,
     any_events,
     any_tombstones,
+    chain_seals,
     findable_entries,
     fresh_id,
-    leave_unsealed,
     make_entry,
 )
 from deid_hooks.testing.stores import Conformance, Open, many
@@ -50,7 +50,7 @@ class Reading(Conformance):
         self, backend: LogBackend, records: list[Record]
     ) -> None:
         before = list(backend.everything(Deadline()))
-        backend.append(records, leave_unsealed, Deadline())
+        backend.append(records, chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [*before, *records]
         for record in records:
             if isinstance(record, Entry | Tombstone):
@@ -65,7 +65,7 @@ class Reading(Conformance):
         self, backend: LogBackend, another: Open
     ) -> None:
         entry = make_entry()
-        backend.append([entry], leave_unsealed, Deadline())
+        backend.append([entry], chain_seals, Deadline())
         another().create(Deadline())
         assert list(backend.everything(Deadline())) == [entry]
 
@@ -79,19 +79,19 @@ class Reading(Conformance):
     ) -> None:
         instances = tuple(Instance(f"1.2.{n}", f"2.25.{n}", f'{{"n":{n}}}') for n in range(10_000))
         entry = make_entry(instances=instances)
-        backend.append([entry], leave_unsealed, Deadline(60))
+        backend.append([entry], chain_seals, Deadline(60))
         assert backend.resolve(entry.log_id, Deadline(60)) == entry
 
     def test_values_of_megabytes_are_kept_whole(self, backend: LogBackend) -> None:
         large = {"d" * 64: bytes(range(256)) * 4096}
         text = "Doe^John山田\0\ud800" * 100_000
         entry = make_entry(large=large, originals=text, fields={"StudyDescription": (text,)})
-        backend.append([entry], leave_unsealed, Deadline(60))
+        backend.append([entry], chain_seals, Deadline(60))
         assert backend.resolve(entry.log_id, Deadline(60)) == entry
 
     def test_another_backend_reads_the_same(self, backend: LogBackend, another: Open) -> None:
         entry = make_entry(originals='{"a":"\0\ud800"}')
-        backend.append([entry], leave_unsealed, Deadline())
+        backend.append([entry], chain_seals, Deadline())
         backend.close()
         assert another().resolve(entry.log_id, Deadline()) == entry
 
@@ -101,16 +101,16 @@ class Reading(Conformance):
         entry, event = make_entry(), make_entry()
         assert backend.resolve(entry.log_id, Deadline()) is None
         other = another()
-        other.append([entry], leave_unsealed, Deadline())
+        other.append([entry], chain_seals, Deadline())
         assert backend.resolve(entry.log_id, Deadline()) == entry
-        other.append([event], leave_unsealed, Deadline())
+        other.append([event], chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == [entry, event]
 
     def test_entries_come_in_the_order_asked_for_without_the_unknown(
         self, backend: LogBackend
     ) -> None:
         entries = [make_entry() for _ in range(5)]
-        backend.append(entries, leave_unsealed, Deadline())
+        backend.append(entries, chain_seals, Deadline())
         wanted = [entries[3], entries[0], entries[4]]
         ids = [wanted[0].log_id, fresh_id(), *(entry.log_id for entry in wanted[1:])]
         assert list(backend.entries(ids, Deadline())) == wanted
@@ -126,7 +126,7 @@ class Reading(Conformance):
             for log_id in ids
         ]
         for event in events:
-            backend.append([event], leave_unsealed, Deadline())
+            backend.append([event], chain_seals, Deadline())
         assert list(backend.uploads(None, Deadline())) == events
         some = [event for event in events if event.log_id != ids[1]]
         assert list(backend.uploads([ids[2], ids[0], fresh_id()], Deadline())) == some
@@ -136,7 +136,7 @@ class Reading(Conformance):
         self, backend: LogBackend
     ) -> None:
         entries = [make_entry(digest="a"), make_entry(digest="b"), make_entry(digest="a")]
-        backend.append(entries, leave_unsealed, Deadline())
+        backend.append(entries, chain_seals, Deadline())
         assert backend.with_digest("a", Deadline()) == entries[0].log_id
         assert backend.with_digest("b", Deadline()) == entries[1].log_id
         assert backend.with_digest("A", Deadline()) is None
@@ -148,7 +148,7 @@ class Reading(Conformance):
             Block(fresh_id(), f"t{n}", patient, "TRIAL7", "who", "why", n == 2)
             for n, patient in enumerate(("p", "q", "p", "r"))
         ]
-        backend.append(blocks, leave_unsealed, Deadline())
+        backend.append(blocks, chain_seals, Deadline())
         assert list(backend.blocks(["p", "r"], Deadline())) == [blocks[0], blocks[2], blocks[3]]
         assert list(backend.blocks(["P"], Deadline())) == []
 
@@ -160,12 +160,12 @@ class Reading(Conformance):
 
         backend.append(
             [of("", "p"), of("both", "p", "q"), of("other", "p", project="TRIAL8")],
-            leave_unsealed,
+            chain_seals,
             Deadline(),
         )
         assert backend.subject("TRIAL7", "p", Deadline()) is None
         backend.append(
-            [of("SUBJ-1", "p"), of("SUBJ-2", "p"), of("SUBJ-3", "q")], leave_unsealed, Deadline()
+            [of("SUBJ-1", "p"), of("SUBJ-2", "p"), of("SUBJ-3", "q")], chain_seals, Deadline()
         )
         assert backend.subject("TRIAL7", "p", Deadline()) == "SUBJ-1"
         assert backend.subject("TRIAL7", "q", Deadline()) == "SUBJ-3"
@@ -228,7 +228,7 @@ class Searching(Conformance):
     def test_search_finds_what_the_reference_finds(
         self, backend: LogBackend, entries: list[Entry], asked: list[Query]
     ) -> None:
-        backend.append(entries, leave_unsealed, Deadline())
+        backend.append(entries, chain_seals, Deadline())
         for query in asked:
             _assert_as_the_reference(backend, entries, query)
 
@@ -253,7 +253,7 @@ class Searching(Conformance):
             query = parse_terms([f"{side}{name}{sign}{value}"])
         except TermError:
             return
-        backend.append(entries, leave_unsealed, Deadline())
+        backend.append(entries, chain_seals, Deadline())
         _assert_as_the_reference(backend, entries, query)
 
     @pytest.mark.parametrize(
@@ -271,21 +271,19 @@ class Searching(Conformance):
     ) -> None:
         known = make_entry(fields={"PatientName": (name,)})
         other = make_entry(fields={"PatientName": ("Roe^Richard",)})
-        backend.append([known, other], leave_unsealed, Deadline())
+        backend.append([known, other], chain_seals, Deadline())
         assert list(backend.search(parse_terms([text]), Deadline())) == [known.log_id]
 
     def test_other_text_is_found_in_its_own_case_only(self, backend: LogBackend) -> None:
         known = make_entry(fields={"PatientID": ("abc",)})
-        backend.append(
-            [known, make_entry(fields={"PatientID": ("ABC",)})], leave_unsealed, Deadline()
-        )
+        backend.append([known, make_entry(fields={"PatientID": ("ABC",)})], chain_seals, Deadline())
         assert list(backend.search(parse_terms(["PatientID=abc"]), Deadline())) == [known.log_id]
 
     def test_hundreds_of_values_in_one_term_are_searched_for_at_once(
         self, backend: LogBackend
     ) -> None:
         known = [make_entry(fields={"SeriesInstanceUID": (f"1.2.{n}",)}) for n in (1, 499, 700)]
-        backend.append(known, leave_unsealed, Deadline())
+        backend.append(known, chain_seals, Deadline())
         conditions = tuple(Equal(f"1.2.{n}") for n in range(500))
         query = Query((Term("original", "SeriesInstanceUID", conditions),))
         assert list(backend.search(query, Deadline())) == [known[0].log_id, known[1].log_id]
@@ -293,7 +291,7 @@ class Searching(Conformance):
     def test_many_results_come_oldest_first(self, backend: LogBackend) -> None:
         entries = [make_entry() for _ in range(300)]
         for start in range(0, 300, 100):
-            backend.append(entries[start : start + 100], leave_unsealed, Deadline(30))
+            backend.append(entries[start : start + 100], chain_seals, Deadline(30))
         found = list(backend.search(parse_terms(["PatientID=4711"]), Deadline(30)))
         assert found == [entry.log_id for entry in entries]
 

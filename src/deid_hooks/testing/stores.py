@@ -36,12 +36,9 @@ many = settings(
 class Conformance:
     """Fixtures of the kit."""
 
-    store_seals = False
-    """True for a store behind a service, which seals what it appends itself."""
-
-    def skip_if_store_seals(self) -> None:
-        """Skip a test of the seals that the caller gives."""
-        if self.store_seals:
+    def skip_if_store_seals(self, backend: LogBackend) -> None:
+        """Skip a test of the seals that the caller gives: a service gives its own."""
+        if backend.seals:
             pytest.skip("the service behind this store gives the seals")
 
     @pytest.fixture

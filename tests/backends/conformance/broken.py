@@ -28,8 +28,7 @@ from deid_hooks.errors import (
     LogUnavailable,
 )
 from deid_hooks.query.conditions import Query, collect_values
-from deid_hooks.records.model import AccessRow, Entry, Erasure, Record, Tombstone
-from deid_hooks.testing.records import leave_unsealed
+from deid_hooks.records.model import AccessRow, Entry, Erased, Erasure, Record, Tombstone
 
 MUST_FAIL: dict[type[LogBackend], tuple[str, ...]] = {}
 
@@ -240,13 +239,13 @@ class ReportsAnUnknownCommitAsNothing(Sqlite):
 )
 class AsksForSealsBeforeItHoldsItsOrder(Sqlite):
     def append(self, records: Sequence[Record], seal: Seal, deadline: Deadline) -> None:
-        head = ["", *self.read(0, deadline).seals][-1]
+        head = ["", *(seal for _, seal in self.chain(deadline))][-1]
         time.sleep(0.02)  # for another to append meanwhile
         seals = dict(zip(map(get_key, records), seal(head, records), strict=True))
         super().append(records, lambda _, new: [seals[get_key(r)] for r in new], deadline)
 
 
-@must_fail("test_each_new_record_is_read_with_the_seal_that_the_log_gave_it")
+@must_fail("test_each_record_is_read_with_the_seal_that_the_log_gave_it")
 class KeepsSealsOfAccessRowsOnly(Sqlite):
     def read(self, after: int, deadline: Deadline) -> Page:
         page = super().read(after, deadline)
@@ -257,9 +256,11 @@ class KeepsSealsOfAccessRowsOnly(Sqlite):
 
 @must_fail("test_what_was_asked_about_an_erased_entry_is_erased_from_the_trail")
 class KeepsWhatWasAskedAboutTheForgotten(Sqlite):
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
         rows = list(self.trail(deadline))
-        super().erase(log_ids, erasure, deadline)
+        super().erase(log_ids, erasure, seal, deadline)
         connection = self.connection()
         for row, _ in rows:
             restored = (row.asked, row.reason, row.salt, row.id)
@@ -267,6 +268,39 @@ class KeepsWhatWasAskedAboutTheForgotten(Sqlite):
                 "UPDATE deid_log_access SET asked = ?, reason = ?, salt = ? WHERE id = ?", restored
             )
         connection.close()
+
+
+@must_fail(
+    "test_of_an_erased_entry_the_seal_stays_and_the_tombstone_is_sealed",
+    "test_what_was_read_before_is_not_read_again_and_the_tombstone_comes_last",
+)
+class ForgetsTheSealOfWhatWasErased(Sqlite):
+    def read(self, after: int, deadline: Deadline) -> Page:
+        page = super().read(after, deadline)
+        pairs = zip(page.records, page.seals, strict=True)
+        left = [(record, seal) for record, seal in pairs if not isinstance(record, Erased)]
+        return replace(page, records=tuple(r for r, _ in left), seals=tuple(s for _, s in left))
+
+
+@must_fail("test_of_an_erased_entry_the_seal_stays_and_the_tombstone_is_sealed")
+class KeepsTheSaltOfWhatWasErased(Sqlite):
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        connection = self.connection()
+        kept = connection.execute("SELECT seal, seq FROM deid_log_chain").fetchall()
+        super().erase(log_ids, erasure, seal, deadline)
+        connection.executemany("UPDATE deid_log_chain SET seal = ? WHERE seq = ?", kept)
+        connection.commit()
+        connection.close()
+
+
+@must_fail("test_of_an_erased_entry_the_seal_stays_and_the_tombstone_is_sealed")
+class SealsNoTombstone(Sqlite):
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        super().erase(log_ids, erasure, lambda head, new: [""] * len(new), deadline)
 
 
 @must_fail("test_the_label_of_a_patient_is_that_of_the_oldest_entry_which_has_one")
@@ -315,10 +349,10 @@ class SkipsLateCommits(LogBackend):
         found = tuple(pickle.loads(path.read_bytes()) for _, path in records)
         return Page(found, ("",) * len(found), records[-1][0] if records else after)
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        self.append(
-            [Tombstone(log_id, "", (), erasure) for log_id in log_ids], leave_unsealed, deadline
-        )
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        self.append([Tombstone(log_id, "", (), erasure) for log_id in log_ids], seal, deadline)
 
     def close(self) -> None:
         return None

@@ -16,7 +16,7 @@ from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, LogUnavailable
 from deid_hooks.records.model import Record
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 from tests.needed import missing
 
 SECRET = "Qzxjkvw^Patient"
@@ -80,16 +80,16 @@ def test_a_failure_before_the_commit_writes_nothing(
     cause: str,
 ) -> None:
     known, failed = make_entry(), make_entry(fields={"PatientName": (SECRET,)})
-    store.append([known], leave_unsealed, Deadline())
+    store.append([known], chain_seals, Deadline())
     set_fault(monkeypatch, faults, start, failure)
     with pytest.raises(LogUnavailable, match=cause) as caught:
-        store.append([make_entry(), failed], leave_unsealed, Deadline())
+        store.append([make_entry(), failed], chain_seals, Deadline())
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     monkeypatch.setattr(faults, "fault", staticmethod(lambda sql: None))
     assert list(store.everything(Deadline())) == [known]
-    store.append([failed], leave_unsealed, Deadline())
+    store.append([failed], chain_seals, Deadline())
     assert store.resolve(failed.log_id, Deadline()) == failed
 
 
@@ -97,13 +97,13 @@ def test_after_a_commit_that_failed_nobody_claims_to_know_and_a_repetition_settl
     faults: type[Faulty], store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = make_entry()
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     before = store._sessions["writer"].opened
     set_fault(monkeypatch, faults, "COMMIT", BROKEN)
     with pytest.raises(AppendUnknown, match="unknown"):
-        store.append([entry], leave_unsealed, Deadline())
+        store.append([entry], chain_seals, Deadline())
     monkeypatch.setattr(faults, "fault", staticmethod(lambda sql: None))
-    store.append([entry], leave_unsealed, Deadline())
+    store.append([entry], chain_seals, Deadline())
     assert store._sessions["writer"].opened is not before
     assert store.resolve(entry.log_id, Deadline()) == entry
 
@@ -125,54 +125,54 @@ def hanging(monkeypatch: pytest.MonkeyPatch, faults: type[Faulty], start: str) -
 def test_a_commit_that_hangs_is_given_up_at_the_deadline(
     faults: type[Faulty], store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     entry = make_entry()
     with hanging(monkeypatch, faults, "COMMIT"), pytest.raises(AppendUnknown):
-        store.append([entry], leave_unsealed, Deadline(0.3))
-    store.append([entry], leave_unsealed, Deadline())
+        store.append([entry], chain_seals, Deadline(0.3))
+    store.append([entry], chain_seals, Deadline())
     assert store.resolve(entry.log_id, Deadline()) == entry
 
 
 def test_a_hang_before_the_log_was_locked_is_known_to_have_written_nothing(
     faults: type[Faulty], store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     entry = make_entry()
     with hanging(monkeypatch, faults, "BEGIN IMMEDIATE"), pytest.raises(LogUnavailable):
-        store.append([entry], leave_unsealed, Deadline(0.3))
+        store.append([entry], chain_seals, Deadline(0.3))
     later = make_entry()
-    store.append([later], leave_unsealed, Deadline())
+    store.append([later], chain_seals, Deadline())
     assert store.resolve(entry.log_id, Deadline()) is None
 
 
 def test_whoever_waits_behind_a_call_that_hangs_waits_no_longer_than_its_own_deadline(
     faults: type[Faulty], store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     with hanging(monkeypatch, faults, "COMMIT"):
         first = threading.Thread(target=swallow, args=(store, make_entry(), 1.0))
         first.start()
         behind = make_entry()
         with pytest.raises((AppendUnknown, LogUnavailable)):
-            store.append([behind], leave_unsealed, Deadline(0.3))
+            store.append([behind], chain_seals, Deadline(0.3))
         first.join()
-    store.append([behind], leave_unsealed, Deadline())
+    store.append([behind], chain_seals, Deadline())
     assert store.resolve(behind.log_id, Deadline()) == behind
 
 
 def swallow(store: SQLiteBackend, record: Record, seconds: float) -> None:
     with pytest.raises((AppendUnknown, LogUnavailable)):
-        store.append([record], leave_unsealed, Deadline(seconds))
+        store.append([record], chain_seals, Deadline(seconds))
 
 
 def test_a_read_that_hangs_is_given_up_and_appends_go_on(
     faults: type[Faulty], store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     with hanging(monkeypatch, faults, "SELECT id FROM deid_log WHERE digest"):
         with pytest.raises(LogUnavailable, match="no answer"):
             store.with_digest("x", Deadline(0.3))
-        store.append([make_entry()], leave_unsealed, Deadline())
+        store.append([make_entry()], chain_seals, Deadline())
     assert store.with_digest("x", Deadline()) is None
 
 
@@ -180,7 +180,7 @@ def test_a_reader_does_not_wait_behind_a_writer(
     faults: type[Faulty], store: SQLiteBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = make_entry()
-    store.append([known], leave_unsealed, Deadline())
+    store.append([known], chain_seals, Deadline())
     with hanging(monkeypatch, faults, "COMMIT"):
         writer = threading.Thread(target=swallow, args=(store, make_entry(), 1.0))
         writer.start()
@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_and_what_was_acknowledged_stays(tmp_path: Path) -> 
         with pytest.raises((LogUnavailable, AppendUnknown), match="is full"):
             for _ in range(100):
                 kept.append(make_entry(originals="x" * 100_000))
-                store.append([kept[-1]], leave_unsealed, Deadline())
+                store.append([kept[-1]], chain_seals, Deadline())
         fill(tmp_path / "filler")
         with pytest.raises(LogUnavailable, match="is full"):
             store.check(Deadline())
@@ -235,7 +235,7 @@ def test_a_disk_that_became_read_only_is_told(tmp_path: Path) -> None:
         subprocess.run(remount, check=True)
         for call in (
             store.check,
-            lambda d: store.append([make_entry()], leave_unsealed, d),
+            lambda d: store.append([make_entry()], chain_seals, d),
             store.create,
         ):
             with pytest.raises(LogUnavailable, match="read-only"):

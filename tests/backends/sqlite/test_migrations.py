@@ -1,4 +1,4 @@
-"""An older log is read, never written, and upgraded by init --upgrade only."""
+"""A log of the version before is read, an older one is not; init --upgrade upgrades both."""
 
 from __future__ import annotations
 
@@ -16,48 +16,51 @@ from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.backends.tables.migrations import STEPS, UPGRADING, VERSION
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
+from deid_hooks.log import Log
 from deid_hooks.query.parser import parse_terms
-from deid_hooks.records.chain import commit_terms, find_breaks, seal_records
-from deid_hooks.records.keys import derive_trail_key
-from deid_hooks.records.model import AccessRow, Entry, Erasure
-from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
-from tests.backends.version_1 import FOUND_BY_NAME, SECRET, read_records, unpack
+from deid_hooks.records.model import Block, Erasure, UploadEvent
+from deid_hooks.testing.records import chain_seals, make_entry
+from tests.backends.upgrading import (
+    FOREIGN,
+    NEW_FIELD,
+    OLDER,
+    ROOT,
+    SECRET,
+    VERSION_1,
+    VERSION_2,
+    OldLog,
+    assert_found,
+    assert_one_waits,
+    assert_upgraded,
+    find_faults,
+    read_all,
+    record_accesses,
+    start_upgrade,
+    upgrade,
+    write_again,
+)
 
-RECORDS = read_records()
-ENTRIES = [record for record, _ in RECORDS if isinstance(record, Entry)]
+MODULE = "deid_hooks.backends.sqlite.migrations"
+ERASURE = Erasure("t", "who", "why")
 
 
-@pytest.fixture
-def old(path: Path) -> SQLiteBackend:
-    return SQLiteBackend(f"sqlite:///{unpack(path)}")
-
-
-def read_all(store: SQLiteBackend) -> list[tuple[object, str]]:
-    page = store.read(0, Deadline())
-    found: list[tuple[object, str]] = []
-    while page.records:
-        found += zip(page.records, page.seals, strict=True)
-        page = store.read(page.cursor, Deadline())
+@pytest.fixture(params=OLDER, ids=repr)
+def old(request: pytest.FixtureRequest) -> OldLog:
+    """Each older version."""
+    found: OldLog = request.param
     return found
 
 
-def assert_whole(store: SQLiteBackend) -> None:
-    """Everything that version 1 held is read back equal, and found."""
-    assert read_all(store) == RECORDS
-    assert [store.resolve(entry.log_id, Deadline()) for entry in ENTRIES] == ENTRIES
-    trail = list(store.trail(Deadline()))
-    assert len(trail) == 6
-    assert list(find_breaks(trail, derive_trail_key(SECRET), trail[-1][1])) == []
-    for term, name in FOUND_BY_NAME.items():
-        wanted = [e.log_id for e in ENTRIES if name in e.fields.get("PatientName", ())]
-        assert wanted
-        assert list(store.search(parse_terms([term]), Deadline())) == wanted
-    for entry in ENTRIES:
-        terms = [f"{k}=={v[0]}" for k, v in entry.fields.items() if v and v[0].isascii()]
-        for query in (parse_terms([term]) for term in terms):
-            wanted = [e.log_id for e in ENTRIES if query.matches(e)]
-            assert list(store.search(query, Deadline())) == wanted
-    store.statistics(Deadline())
+@pytest.fixture
+def log(old: OldLog, path: Path) -> SQLiteBackend:
+    """A log of an older version."""
+    return SQLiteBackend(f"sqlite:///{old.unpack(path)}")
+
+
+@pytest.fixture
+def readable(path: Path) -> SQLiteBackend:
+    """A log of the version before."""
+    return SQLiteBackend(f"sqlite:///{VERSION_2.unpack(path)}")
 
 
 def execute(path: Path, sql: str) -> None:
@@ -91,6 +94,7 @@ def describe(path: Path) -> dict[str, Any]:
                     "SELECT id, word FROM deid_word JOIN deid_log ON seq = entry"
                 ).fetchall()
             ),
+            "seals": connection.execute("SELECT seal FROM deid_log_chain ORDER BY seq").fetchall(),
             "version": connection.execute("SELECT version FROM deid_log_store").fetchall(),
             "steps": sorted(connection.execute("SELECT name FROM deid_log_migration").fetchall()),
         }
@@ -98,182 +102,202 @@ def describe(path: Path) -> dict[str, Any]:
         connection.close()
 
 
-def test_an_older_log_is_read(old: SQLiteBackend, path: Path) -> None:
+def test_the_log_of_the_version_before_is_read(readable: SQLiteBackend, path: Path) -> None:
     before = path.read_bytes()
-    assert_whole(old)
-    old.close()
+    assert read_all(readable) == VERSION_2.records
+    assert_found(readable, VERSION_2.entries)
+    sealed = [(record, seal) for record, seal in VERSION_2.records if seal]
+    assert list(readable.trail(Deadline())) == sealed
+    readable.close()
     assert path.read_bytes() == before
+
+
+def test_who_reads_it_is_recorded_in_its_trail(readable: SQLiteBackend) -> None:
+    rows = record_accesses(readable)
+    found = read_all(readable)
+    assert [record for record, _ in found] == [*(r for r, _ in VERSION_2.records), *rows]
+    assert all(seal for _, seal in list(readable.trail(Deadline()))[-3:])
+    upgrade(readable)
+    assert [row.asked for row, _ in list(readable.trail(Deadline()))[-3:]] == [
+        r.asked for r in rows
+    ]
+    assert find_faults(readable) == []
+    readable.close()
 
 
 @pytest.mark.parametrize(
     "write",
     [
-        lambda log: log.append([make_entry()], leave_unsealed, Deadline()),
-        lambda log: log.erase([ENTRIES[0].log_id], Erasure("t", "who", "why"), Deadline()),
+        lambda log: log.append([make_entry()], chain_seals, Deadline()),
+        lambda log: log.append(
+            [UploadEvent("a", "t", "cleared", "d", "u")], chain_seals, Deadline()
+        ),
+        lambda log: log.append([Block("a", "t", "p", "", "who")], chain_seals, Deadline()),
+        lambda log: log.append([], chain_seals, Deadline()),
+        lambda log: log.erase([VERSION_2.entries[0].log_id], ERASURE, chain_seals, Deadline()),
+        lambda log: log.blocks_after(0, Deadline()),
         lambda log: log.check(Deadline()),
     ],
 )
-def test_an_older_log_is_not_written(
-    old: SQLiteBackend, path: Path, write: Callable[[SQLiteBackend], None]
+def test_nothing_else_is_written_to_it(
+    readable: SQLiteBackend, write: Callable[[SQLiteBackend], None]
 ) -> None:
+    with pytest.raises(LogUnavailable, match=r"has version 2.*deid-hooks init --upgrade"):
+        write(readable)
+    assert read_all(readable) == VERSION_2.records
+    readable.close()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda log: log.read(0, Deadline()),
+        lambda log: log.resolve(VERSION_1.entries[0].log_id, Deadline()),
+        lambda log: list(log.search(parse_terms(["Aero"]), Deadline())),
+        lambda log: list(log.trail(Deadline())),
+        lambda log: record_accesses(log),
+        lambda log: log.append([make_entry()], chain_seals, Deadline()),
+        lambda log: log.erase([VERSION_1.entries[0].log_id], ERASURE, chain_seals, Deadline()),
+        lambda log: log.check(Deadline()),
+    ],
+)
+def test_an_older_log_is_neither_read_nor_written(
+    path: Path, call: Callable[[SQLiteBackend], object]
+) -> None:
+    log = SQLiteBackend(f"sqlite:///{VERSION_1.unpack(path)}")
+    before = path.read_bytes()
     with pytest.raises(LogUnavailable, match=r"has version 1.*deid-hooks init --upgrade"):
-        write(old)
-    assert read_all(old) == RECORDS
-    old.close()
-
-
-def test_who_reads_an_older_log_is_recorded_in_its_trail(old: SQLiteBackend) -> None:
-    key = derive_trail_key(SECRET)
-    rows = [
-        commit_terms(AccessRow(fresh_id(), "t", "who", "host", "show", asked, ()), key)
-        for asked in ("PatientID=4711", "PatientName=\ud800\0", "x")
-    ]
-    old.append(rows[:2], partial(seal_records, key=key), Deadline())
-    old.append(rows, partial(seal_records, key=key), Deadline())
-    for _ in range(2):
-        trail = list(old.trail(Deadline()))
-        assert [row for row, _ in trail[-3:]] == rows
-        assert list(find_breaks(trail, key)) == []
-        old.upgrade(Deadline(60))
-    old.check(Deadline())
+        call(log)
+    log.close()
+    assert path.read_bytes() == before
 
 
 def test_an_upgraded_log_holds_the_same_and_is_like_a_fresh_one(
-    old: SQLiteBackend, path: Path, tmp_path: Path
+    log: SQLiteBackend, old: OldLog, path: Path, tmp_path: Path
 ) -> None:
-    assert "to 2" in old.upgrade(Deadline(60))
-    assert_whole(old)
-    old.check(Deadline())
-    entry = make_entry()
-    old.append([entry], lambda head, new: ["seal" if head == RECORDS[-1][1] else head], Deadline())
-    assert old.upgrade(Deadline()) == ""
-    old.close()
+    assert f"from version {old.version} to {VERSION}" in upgrade(log)
+    assert_upgraded(log, old)
+    record_accesses(log)
+    assert find_faults(log) == []
+    assert upgrade(log) == ""
+    sealed = read_all(log)
+    log.close()
     fresh = SQLiteBackend(f"sqlite:///{tmp_path}/fresh.db")
-    fresh.create(Deadline())
-    for record, seal in [*RECORDS, (entry, "")]:
-        fresh.append([record], lambda head, new, seal=seal: [seal], Deadline())  # type: ignore[misc]
+    write_again(fresh, sealed)
+    assert read_all(fresh) == sealed
     fresh.close()
     assert describe(path) == describe(tmp_path / "fresh.db")
 
 
-def test_the_log_as_it_was_is_kept_beside_it(old: SQLiteBackend, path: Path) -> None:
-    done = old.upgrade(Deadline(60))
-    old.close()
-    [copy] = [file for file in path.parent.iterdir() if ".version-1." in file.name]
+def test_a_log_of_another_site_secret_is_not_upgraded(
+    log: SQLiteBackend, old: OldLog, path: Path
+) -> None:
+    before = path.read_bytes()
+    with pytest.raises(LogUnavailable, match="another site secret"):
+        upgrade(log, FOREIGN)
+    log.close()
+    assert path.read_bytes() == before
+    assert list(path.parent.glob("*.version-*")) == []
+    assert upgrade(log)
+    assert_upgraded(log, old)
+    log.close()
+
+
+def test_the_log_as_it_was_is_kept_beside_it(log: SQLiteBackend, old: OldLog, path: Path) -> None:
+    before = path.read_bytes()
+    done = upgrade(log)
+    log.close()
+    [copy] = [file for file in path.parent.iterdir() if f".version-{old.version}." in file.name]
     assert str(copy) in done
     assert copy.stat().st_mode & 0o777 == 0o600
-    kept = SQLiteBackend(f"sqlite:///{copy}")
-    assert_whole(kept)
-    kept.close()
+    assert sqlite3.connect(copy).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert len(copy.read_bytes()) == len(before)
+    again = SQLiteBackend(f"sqlite:///{copy}")
+    assert upgrade(again)
+    assert_upgraded(again, old)
+    again.close()
 
 
-def test_names_are_found_by_their_words_after_the_upgrade(old: SQLiteBackend) -> None:
-    query = parse_terms(["Aero Thora"])
-    assert old.explain(query, Deadline())[0][1].startswith("none")
-    old.upgrade(Deadline(60))
-    assert "deid_word" in old.explain(query, Deadline())[0][1]
-    old.close()
+def test_names_are_found_by_their_words_after_the_upgrade(log: SQLiteBackend) -> None:
+    upgrade(log)
+    assert "deid_word" in log.explain(parse_terms(["Aero Thora"]), Deadline())[0][1]
+    log.close()
 
 
-KILLED = """
-import os, signal, sys
-from deid_hooks.backends.sqlite import SQLiteBackend, migrations
-from deid_hooks.deadline import Deadline
-
-left = int(sys.argv[2])
-run = migrations.SQLiteChanges.run
-
-def run_or_die(self, sql, *values):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run(self, sql, *values)
-
-migrations.SQLiteChanges.run = run_or_die
-SQLiteBackend(sys.argv[1]).upgrade(Deadline(60))
-"""
-
-
-def test_a_killed_upgrade_changes_nothing_and_is_repeated(old: SQLiteBackend, path: Path) -> None:
-    for statements in (0, 1, 3, 5, 8, 13, 20, 30):
-        command = [sys.executable, "-c", KILLED, old.url, str(statements)]
-        if subprocess.run(command).returncode == 0:
+def test_a_killed_upgrade_changes_nothing_and_is_repeated(
+    log: SQLiteBackend, old: OldLog, path: Path
+) -> None:
+    before = path.read_bytes()
+    for changes in (0, 1, 3, 6, 10, 14, 16, 20, 30, 1000):
+        if start_upgrade(log, MODULE, changes).wait() == 0:
             break
-        assert read_all(old) == RECORDS
-        with pytest.raises(LogUnavailable, match="has version 1"):
-            old.check(Deadline())
-    old.upgrade(Deadline(60))
-    assert_whole(old)
-    old.close()
+        with pytest.raises(LogUnavailable, match=f"has version {old.version}"):
+            log.check(Deadline())
+        log.close()
+        assert path.read_bytes() == before
+    assert changes > 10
+    assert_upgraded(log, old)
+    log.close()
 
 
-def test_of_two_upgrades_at_once_one_waits(old: SQLiteBackend, path: Path) -> None:
-    program = (
-        "import sys; from deid_hooks.deadline import Deadline;"
-        "from deid_hooks.backends.sqlite import SQLiteBackend;"
-        "print(SQLiteBackend(sys.argv[1]).upgrade(Deadline(60)))"
-    )
-    command = [sys.executable, "-c", program, old.url]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(process.communicate()[0].strip() for process in both)
-    assert said[0] == ""
-    assert "from version 1 to 2" in said[1]
-    assert [process.returncode for process in both] == [0, 0]
-    assert_whole(old)
-    old.close()
+def test_of_two_upgrades_at_once_one_waits(log: SQLiteBackend, old: OldLog) -> None:
+    assert_one_waits(log, MODULE, old)
+    log.close()
 
 
-def test_nothing_is_erased_as_long_as_a_copy_keeps_it(old: SQLiteBackend, path: Path) -> None:
-    old.upgrade(Deadline(60))
-    [copy] = path.parent.glob("*.version-1.*")
-    gone, erasure = ENTRIES[0].log_id, Erasure("t", "alice", "asked to")
+def test_nothing_is_erased_as_long_as_a_copy_keeps_it(readable: SQLiteBackend, path: Path) -> None:
+    upgrade(readable)
+    before = read_all(readable)
+    [copy] = path.parent.glob("*.version-2.*")
+    gone = VERSION_2.entries[0].log_id
     with pytest.raises(LogUnavailable, match=f"{copy.name}.* nothing was erased.*[Dd]elete it"):
-        old.erase([gone], erasure, Deadline(60))
-    assert read_all(old) == RECORDS
+        readable.erase([gone], ERASURE, chain_seals, Deadline(60))
+    assert read_all(readable) == before
     copy.unlink()
-    old.erase([gone], erasure, Deadline(60))
-    assert old.resolve(gone, Deadline()) != ENTRIES[0]
-    old.close()
+    Log(readable, SECRET).erase([gone], ERASURE, 60)
+    assert readable.resolve(gone, Deadline()) != VERSION_2.entries[0]
+    assert find_faults(readable) == []
+    readable.close()
 
 
-def test_a_copy_that_was_cut_off_does_not_stay(old: SQLiteBackend, path: Path) -> None:
-    cut_off = path.with_name(f"{path.name}.version-1.20260101T000000Z.part")
+def test_a_copy_that_was_cut_off_does_not_stay(log: SQLiteBackend, path: Path) -> None:
+    cut_off = path.with_name(f"{path.name}.version-2.20260101T000000Z.part")
     cut_off.write_bytes(path.read_bytes()[:9000])
-    old.upgrade(Deadline(60))
+    upgrade(log)
     assert not cut_off.exists()
-    assert len(list(path.parent.glob("*.version-1.*"))) == 1
-    old.close()
+    assert len(list(path.parent.glob("*.version-*"))) == 1
+    log.close()
 
 
 def test_a_log_without_room_for_its_copy_is_not_upgraded(
-    old: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+    log: SQLiteBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deid_hooks.backends.sqlite import migrations
 
+    before = path.read_bytes()
     monkeypatch.setattr(migrations, "_MARGIN", 1 << 60)
     with pytest.raises(LogUnavailable, match="nothing was upgraded"):
-        old.upgrade(Deadline())
-    assert read_all(old) == RECORDS
-    old.close()
+        upgrade(log)
+    log.close()
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("version", "words"),
-    [(VERSION + 1, f"version {VERSION + 1}, .* knows 2"), (UPGRADING, "being")],
+    [(VERSION + 1, f"version {VERSION + 1}, .* knows {VERSION}"), (UPGRADING, "being")],
 )
 def test_a_newer_log_is_neither_read_nor_written(
     store: SQLiteBackend, path: Path, version: int, words: str
 ) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     execute(path, f"UPDATE deid_log_store SET version = {version}")
     fresh = SQLiteBackend(store.url)
     for log in (store, fresh):
         calls: list[Callable[[Deadline], object]] = [
-            partial(log.append, [make_entry()], leave_unsealed),
+            partial(log.append, [make_entry()], chain_seals),
             log.check,
             partial(log.read, 0),
-            log.upgrade,
+            partial(log.upgrade, chain_seals),
         ]
         for call in calls:
             with pytest.raises(LogUnavailable, match=words):
@@ -297,50 +321,29 @@ def test_check_names_a_column_that_is_missing_or_too_much(
         store.check(Deadline())
 
 
-FIELD = """
+PROGRAM = """
 import sys
-from deid_hooks.records import fields
+from deid_hooks.log import make_backend
 
-fields.LATER_FIELDS = ("BodyPartExamined",)
-fields.INDEXED_FIELDS = (*fields.INDEXED_FIELDS, "BodyPartExamined")
-
-from deid_hooks.backends.tables import migrations
-from deid_hooks.backends.tables.columns import Column
-
-migrations.STEPS["3: BodyPartExamined"] = lambda changes: changes.add_column(
-    "deid_log", Column("BodyPartExamined")
-)
-
-from deid_hooks.backends.sqlite import SQLiteBackend
-from deid_hooks.deadline import Deadline
-from deid_hooks.query.parser import parse_terms
-from deid_hooks.testing.records import fresh_id, leave_unsealed, make_entry
-from tests.backends.sqlite.test_migrations import assert_whole
-
-old, fresh = map(SQLiteBackend, sys.argv[1:])
-assert old.upgrade(Deadline(60))
-assert_whole(old)
+old, fresh = map(make_backend, sys.argv[1:3])
+assert upgrade(old)
+assert_upgraded(old, OldLog(int(sys.argv[3])))
 fresh.create(Deadline())
 for log in (old, fresh):
-    log.check(Deadline())
-    entry = make_entry(fields={"BodyPartExamined": ("CHEST", "LUNG")})
-    log.append([entry], leave_unsealed, Deadline())
-    assert log.resolve(entry.log_id, Deadline()) == entry
-    for value in ("CHEST", "LUNG"):
-        found = log.search(parse_terms([f"BodyPartExamined={value}"]), Deadline())
-        assert list(found) == [entry.log_id]
+    use_new_field(log)
     log.close()
 """
 
 
 def test_an_indexed_field_is_added_in_one_place_and_by_one_step(
-    old: SQLiteBackend, path: Path, tmp_path: Path
+    log: SQLiteBackend, old: OldLog, path: Path, tmp_path: Path
 ) -> None:
     fresh = tmp_path / "fresh.db"
-    command = [sys.executable, "-c", FIELD, old.url, f"sqlite:///{fresh}"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    urls = (log.url, f"sqlite:///{fresh}")
+    command = [sys.executable, "-c", NEW_FIELD + PROGRAM, *urls, str(old.version)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     both = [describe(each) for each in (path, fresh)]
     assert sorted(both[0]["columns"]["deid_log"]) == sorted(both[1]["columns"]["deid_log"])
-    steps = sorted((name,) for name in (*STEPS, "3: BodyPartExamined"))
+    steps = sorted((name,) for name in (*STEPS, "4: BodyPartExamined"))
     assert both[0]["steps"] == both[1]["steps"] == steps

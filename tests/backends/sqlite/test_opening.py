@@ -16,7 +16,7 @@ import pytest
 from deid_hooks.backends.sqlite import SQLiteBackend, schema
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.testing.records import leave_unsealed, make_entry
+from deid_hooks.testing.records import chain_seals, make_entry
 
 
 def backend(path: Path) -> SQLiteBackend:
@@ -79,7 +79,7 @@ def test_nothing_is_opened_or_made_before_the_first_call(tmp_path: Path) -> None
 
 def test_making_a_log_that_exists_changes_nothing(store: SQLiteBackend, path: Path) -> None:
     entry = make_entry()
-    store.append([entry], leave_unsealed, Deadline())
+    store.append([entry], chain_seals, Deadline())
     store.create(Deadline())
     backend(path).create(Deadline())
     assert store.resolve(entry.log_id, Deadline()) == entry
@@ -129,7 +129,7 @@ def test_somebody_elses_database_is_refused_and_left_as_it_is(path: Path) -> Non
     for call in (
         store.check,
         store.create,
-        lambda d: store.append([make_entry()], leave_unsealed, d),
+        lambda d: store.append([make_entry()], chain_seals, d),
     ):
         with pytest.raises(LogUnavailable, match="not a de-id log"):
             call(Deadline())
@@ -159,7 +159,7 @@ def test_a_log_behind_a_link_is_used_and_a_link_that_leads_elsewhere_is_noticed(
     link.symlink_to(path)
     linked = backend(link)
     entry = make_entry()
-    linked.append([entry], leave_unsealed, Deadline())
+    linked.append([entry], chain_seals, Deadline())
     assert store.resolve(entry.log_id, Deadline()) == entry
     other = backend(path.with_name("other.db"))
     other.create(Deadline())
@@ -167,7 +167,7 @@ def test_a_log_behind_a_link_is_used_and_a_link_that_leads_elsewhere_is_noticed(
     link.unlink()
     link.symlink_to(path.with_name("other.db"))
     with pytest.raises(LogUnavailable, match="replaced"):
-        linked.append([make_entry()], leave_unsealed, Deadline())
+        linked.append([make_entry()], chain_seals, Deadline())
     linked.close()
 
 
@@ -175,7 +175,7 @@ def test_a_wal_that_lost_its_log_is_not_thrown_away_by_making_a_new_one(
     store: SQLiteBackend, path: Path, tmp_path: Path
 ) -> None:
     entry = make_entry()
-    store.append([entry], leave_unsealed, Deadline())
+    store.append([entry], chain_seals, Deadline())
     copied = tmp_path / "after a crash" / "log.db"
     copied.parent.mkdir()
     for end in ("", "-wal"):
@@ -198,7 +198,7 @@ def test_a_backup_in_another_journal_mode_is_a_log_like_any_other(
     store: SQLiteBackend, path: Path
 ) -> None:
     entry = make_entry()
-    store.append([entry], leave_unsealed, Deadline())
+    store.append([entry], chain_seals, Deadline())
     store.close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = DELETE")
@@ -210,7 +210,7 @@ def test_what_others_could_read_is_theirs_no_more(store: SQLiteBackend, path: Pa
     store.close()
     path.chmod(0o664)
     with umask(0):
-        store.append([make_entry()], leave_unsealed, Deadline())
+        store.append([make_entry()], chain_seals, Deadline())
     files = sorted(path.parent.iterdir())
     assert {file.name: file.stat().st_mode & 0o777 for file in files} == {
         "log.db": 0o600,
@@ -232,7 +232,7 @@ def test_a_folder_where_nothing_may_be_made_is_told(tmp_path: Path) -> None:
 
 
 def test_the_last_to_close_leaves_one_file(store: SQLiteBackend, path: Path) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     store.read(0, Deadline())
     store.close()
     store.close()
@@ -240,7 +240,7 @@ def test_the_last_to_close_leaves_one_file(store: SQLiteBackend, path: Path) -> 
 
 
 def test_closing_a_log_that_is_gone_raises_nothing(store: SQLiteBackend, path: Path) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     shutil.rmtree(path.parent)
     store.close()
     path.parent.mkdir()

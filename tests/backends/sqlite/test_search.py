@@ -19,8 +19,8 @@ from deid_hooks.records.model import Entry
 from deid_hooks.testing.reading import SOME_VALUES, queries
 from deid_hooks.testing.records import (
     KEYWORDS,
+    chain_seals,
     findable_entries,
-    leave_unsealed,
     make_entry,
 )
 
@@ -48,7 +48,7 @@ def test_search_finds_what_the_reference_finds(
     new_store: NewStore, entries: list[Entry], asked: list[Query]
 ) -> None:
     store = new_store()
-    store.append(entries, leave_unsealed, Deadline())
+    store.append(entries, chain_seals, Deadline())
     for query in asked:
         wanted = expected(entries, query)
         event("some" if 0 < len(wanted) < len(entries) else "all or none")
@@ -83,7 +83,7 @@ def test_terms_as_people_write_them_find_what_the_reference_finds(
     except TermError:
         return
     store = new_store()
-    store.append(entries, leave_unsealed, Deadline())
+    store.append(entries, chain_seals, Deadline())
     assert found(store, query) == expected(entries, query)
 
 
@@ -109,7 +109,7 @@ def test_terms_as_people_write_them_find_what_the_reference_finds(
 def test_what_is_asked_most_is_found_without_reading_the_whole_log(
     store: SQLiteBackend, text: str
 ) -> None:
-    store.append([make_entry()], leave_unsealed, Deadline())
+    store.append([make_entry()], chain_seals, Deadline())
     node = translate(parse_terms([text]))
     assert is_indexed(node)
     where, values = SQLiteRenderer(scan=False).render(node)
@@ -127,7 +127,7 @@ def plan(store: SQLiteBackend, where: str, values: list[str | bytes]) -> list[st
 
 def test_thousands_of_values_in_one_term_are_searched_for_at_once(store: SQLiteBackend) -> None:
     known = [make_entry(fields={"SeriesInstanceUID": (f"1.2.{n}",)}) for n in (1, 4_999, 7_000)]
-    store.append(known, leave_unsealed, Deadline())
+    store.append(known, chain_seals, Deadline())
     conditions = tuple(Equal(f"1.2.{n}") for n in range(5_000))
     query = Query((Term("original", "SeriesInstanceUID", conditions),))
     assert found(store, query) == [known[0].log_id, known[1].log_id]
@@ -135,7 +135,7 @@ def test_thousands_of_values_in_one_term_are_searched_for_at_once(store: SQLiteB
 
 def test_thousands_of_names_in_one_term_are_searched_for_at_once(store: SQLiteBackend) -> None:
     known = make_entry()
-    store.append([known, make_entry(fields={"PatientName": ("Roe",)})], leave_unsealed, Deadline())
+    store.append([known, make_entry(fields={"PatientName": ("Roe",)})], chain_seals, Deadline())
     conditions = (*(Words((f"name{n}",)) for n in range(5_000)), Words(("doe",)))
     assert found(store, Query((Term("original", "PatientName", conditions),))) == [known.log_id]
 
@@ -146,16 +146,16 @@ def test_more_than_an_index_should_give_at_once_comes_by_pages(
     monkeypatch.setattr(reading, "_MOST_BY_INDEX", 10)
     monkeypatch.setattr(reading, "_ENTRIES_A_SCAN", 7)
     entries = [make_entry() for _ in range(50)]
-    store.append(entries, leave_unsealed, Deadline())
+    store.append(entries, chain_seals, Deadline())
     query = parse_terms(["PatientID=4711"])
     assert found(store, query) == [entry.log_id for entry in entries]
 
 
 def test_a_search_that_is_given_up_holds_nothing_up(store: SQLiteBackend) -> None:
     entries = [make_entry() for _ in range(3)]
-    store.append(entries, leave_unsealed, Deadline())
+    store.append(entries, chain_seals, Deadline())
     results = store.search(Query((Term("original", "PatientID", (UNIVERSAL,)),)), Deadline())
     assert next(results) == entries[0].log_id
     another = make_entry()
-    store.append([another], leave_unsealed, Deadline(5))
+    store.append([another], chain_seals, Deadline(5))
     assert store.resolve(another.log_id, Deadline(5)) == another

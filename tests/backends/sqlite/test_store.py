@@ -22,7 +22,7 @@ from deid_hooks.records.model import (
     Tombstone,
     make_log_id,
 )
-from deid_hooks.testing.records import leave_unsealed
+from deid_hooks.testing.records import chain_seals
 from tests.needed import program
 
 Store = SQLiteBackend
@@ -71,7 +71,7 @@ def store(path: Path) -> Iterator[Store]:
 
 def test_the_statements_that_administrators_know_work_in_sqlite3(store: Store, path: Path) -> None:
     known = entry("John Doe")
-    store.append([known], leave_unsealed, soon())
+    store.append([known], chain_seals, soon())
 
     def ask(sql: str) -> str:
         shell = [program("sqlite3"), str(path), sql]
@@ -86,12 +86,12 @@ def test_the_statements_that_administrators_know_work_in_sqlite3(store: Store, p
 
 def test_what_was_forgotten_does_not_come_back_and_leaves_no_byte(store: Store, path: Path) -> None:
     canary = entry("Canary^Carla")
-    store.append([canary, entry()], leave_unsealed, soon())
+    store.append([canary, entry()], chain_seals, soon())
     assert any(b"Canary^Carla" in file.read_bytes() for file in path.parent.iterdir())
-    store.erase([canary.log_id], Erasure("t", "who", "why"), soon())
+    store.erase([canary.log_id], Erasure("t", "who", "why"), chain_seals, soon())
     assert isinstance(store.resolve(canary.log_id, soon()), Tombstone)
     with pytest.raises(Forgotten):
-        store.append([canary], leave_unsealed, soon())
+        store.append([canary], chain_seals, soon())
     store.close()
     assert not any(b"Canary^Carla" in file.read_bytes() for file in path.parent.iterdir())
 
@@ -101,7 +101,7 @@ def test_files_are_their_owners_only_whatever_the_umask(tmp_path: Path) -> None:
     try:
         backend = SQLiteBackend(f"sqlite:///{tmp_path}/new/log.db")
         backend.create(soon())
-        backend.append([entry()], leave_unsealed, soon())
+        backend.append([entry()], chain_seals, soon())
         modes = {f.name: f.stat().st_mode & 0o777 for f in (tmp_path / "new").iterdir()}
         assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
         backend.close()
@@ -150,11 +150,11 @@ Harm = Callable[[Path], None]
 def test_a_log_that_was_taken_away_takes_no_entry_or_shows_that_it_has_it(
     store: Store, path: Path, harm: Harm
 ) -> None:
-    store.append([entry()], leave_unsealed, soon())
+    store.append([entry()], chain_seals, soon())
     harm(path)
     after = entry()
     try:
-        store.append([after], leave_unsealed, soon())
+        store.append([after], chain_seals, soon())
     except LogUnavailable:
         return
     assert harm is overwrite_it  # the files are the same, so it is noticed in what they hold
@@ -167,7 +167,7 @@ def test_a_log_that_was_taken_away_after_an_entry_was_written_does_not_resolve_i
     store: Store, path: Path, harm: Harm
 ) -> None:
     written = entry()
-    store.append([written], leave_unsealed, soon())
+    store.append([written], chain_seals, soon())
     harm(path)
     with pytest.raises(LogUnavailable, match=r"deleted or replaced|no log|damaged"):
         store.resolve(written.log_id, soon())
@@ -175,7 +175,7 @@ def test_a_log_that_was_taken_away_after_an_entry_was_written_does_not_resolve_i
 
 def test_a_missing_log_is_not_begun_in_silence(path: Path) -> None:
     backend = SQLiteBackend(f"sqlite:///{path}")
-    for call in (backend.check, lambda d: backend.append([entry()], leave_unsealed, d)):
+    for call in (backend.check, lambda d: backend.append([entry()], chain_seals, d)):
         with pytest.raises(LogUnavailable, match="there is no log"):
             call(soon())
     assert not path.exists()
@@ -203,23 +203,23 @@ def test_a_lock_that_outlasts_the_deadline_is_told_and_nothing_is_written(
     holder.execute("BEGIN IMMEDIATE")
     waiting = entry()
     with pytest.raises(LogUnavailable, match="locked"):
-        store.append([waiting], leave_unsealed, Deadline(0.3))
+        store.append([waiting], chain_seals, Deadline(0.3))
     holder.execute("ROLLBACK")
     holder.close()
     assert store.resolve(waiting.log_id, soon()) is None
-    store.append([waiting], leave_unsealed, soon())
+    store.append([waiting], chain_seals, soon())
 
 
 _WRITER = """
 import sys
 from deid_hooks.backends import Deadline
 from deid_hooks.backends.sqlite import SQLiteBackend
-from deid_hooks.testing.records import leave_unsealed
+from deid_hooks.testing.records import chain_seals
 from tests.backends.sqlite.test_store import entry
 backend = SQLiteBackend(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     written = entry()
-    backend.append([written], leave_unsealed, Deadline(10))
+    backend.append([written], chain_seals, Deadline(10))
     print(written.log_id, flush=True)
 """
 
@@ -245,7 +245,7 @@ def test_six_processes_lose_nothing_and_none_is_starved(store: Store, path: Path
 
 def test_a_copy_that_was_restored_is_used_again(store: Store, path: Path, tmp_path: Path) -> None:
     known = entry()
-    store.append([known], leave_unsealed, soon())
+    store.append([known], chain_seals, soon())
     store.close()
     shutil.copy(path, tmp_path / "backup.db")
     path.unlink()

@@ -48,8 +48,11 @@ class HTTPBackend(LogBackend):
     """``deidlog+https://host:port``, or ``deidlog+http://`` on the same machine.
 
     The token decides what its holder may do; NotAllowed says that something is not allowed. The
-    service keeps the access trail: it writes a record before it answers anything identifying.
+    service keeps the access trail: it writes a record before it answers anything identifying. It
+    seals what it appends, and checks the entries, uploads and blocks that it answers.
     """
+
+    seals = True
 
     def __init__(self, url: str) -> None:
         """Raises SettingsError for a URL with a password, or without a host."""
@@ -101,7 +104,10 @@ class HTTPBackend(LogBackend):
             raise _make_not_ours()
         return Page(records, tuple(seals), int(cursor))
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        """Ask the service to erase; it seals the tombstones, and says who and when itself."""
         ids = [encode_text(log_id) for log_id in log_ids]
         body = {"log_ids": ids, **_ERASURE.encode(erasure)}
         _require_done(self._exchange.ask(deadline, "POST", "/erasures", body))

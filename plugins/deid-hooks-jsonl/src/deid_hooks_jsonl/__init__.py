@@ -20,6 +20,7 @@ from deid_hooks.backends import (
     AccessRow,
     Deadline,
     Entry,
+    Erased,
     Erasure,
     ForkedProcess,
     Key,
@@ -35,6 +36,7 @@ from deid_hooks.backends import (
     call_within,
     decode_record,
     encode_record,
+    erase_salt,
     erase_terms,
     get_key,
     make_tombstone,
@@ -46,7 +48,7 @@ from deid_hooks.backends import (
 T = TypeVar("T")
 Rows = dict[int, tuple[Record, str]]
 
-_HEADER = b'{"deid-hooks":"log","version":2}\n'
+_HEADER = b'{"deid-hooks":"log","version":3}\n'
 _RECORDS_A_PAGE = 200
 
 
@@ -101,17 +103,18 @@ class JSONLinesBackend(LogBackend):
 
         return self._in_time(deadline, read)
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
         def rewrite(turn: Turn) -> None:
             with self._opened(deadline, lock=True, anew=True):
                 entries = {r.log_id: r for r in self._records.values() if isinstance(r, Entry)}
                 gone = {i: entries[i] for i in dict.fromkeys(log_ids) if i in entries}
-                left = {n: r for n, r in self._records.items() if r not in gone.values()}
-                kept = {n: _without_terms(r, gone) for n, r in left.items()}
-                rows = {n: (record, self._seals[n]) for n, record in kept.items()}
                 stones = [self._bury(entry, erasure) for entry in gone.values()]
+                seals = seal_new(seal, self._head, stones)
+                rows = {n: _erase_from(r, self._seals[n], gone) for n, r in self._records.items()}
+                rows |= self._numbered(stones, seals)
                 turn.begin()
-                rows |= self._numbered(stones, [""] * len(stones))
                 put_file(self._path, _HEADER + _line(rows), os.replace)
 
         self._in_time(deadline, rewrite)
@@ -172,7 +175,7 @@ class JSONLinesBackend(LogBackend):
                     self._records[number] = record = decode_record(document)
                     self._seals[number] = seal
                     self._known[get_key(record)] = record
-                    self._head = seal or self._head
+                    self._head = seal
                 self._end += len(line)
 
     def _numbered(self, records: Sequence[Record], seals: Sequence[str]) -> Rows:
@@ -198,7 +201,10 @@ def _line(rows: Rows) -> bytes:
     return json.dumps(numbered, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _without_terms(record: Record, gone: Mapping[str, Entry]) -> Record:
+def _erase_from(record: Record, seal: str, gone: Mapping[str, Entry]) -> tuple[Record, str]:
+    """Return what is left of a record and of its seal once these entries are gone."""
+    if isinstance(record, Entry) and record.log_id in gone:
+        return Erased("entry", record.log_id), erase_salt(seal)
     if isinstance(record, AccessRow) and gone.keys() & set(record.log_ids):
-        return erase_terms(record)
-    return record
+        return erase_terms(record), seal
+    return record, seal

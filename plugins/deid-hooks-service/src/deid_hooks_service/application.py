@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import logging
@@ -15,14 +16,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deid_hooks.errors import SettingsError
-from deid_hooks.log import make_backend, open_log
+from deid_hooks.errors import DeidHooksError, SettingsError
+from deid_hooks.log import Log, make_backend, open_log
 from deid_hooks.records.model import read_clock
 from deid_hooks.settings import Settings
 from deid_hooks_service.endpoints import ENDPOINTS, Endpoint, describe_endpoints
@@ -33,6 +35,7 @@ from deid_hooks_service.tokens import Senders, Tokens
 
 log = logging.getLogger("deid_hooks_service")
 
+_SECONDS_BETWEEN_HEADS = 60.0
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -54,8 +57,10 @@ class Application:
         table = {"/logs": table["/logs"], "//logs": table["/logs"], **table}
 
         @asynccontextmanager
-        async def close_at_end(_: Any) -> AsyncIterator[None]:
+        async def run(_: Any) -> AsyncIterator[None]:
+            keeping = asyncio.create_task(_keep_heads(service.log))
             yield
+            keeping.cancel()
             await service.close(service.log.seconds)
 
         self._metrics = service.metrics
@@ -65,7 +70,7 @@ class Application:
             [Route(path, app) for path, app in self._paths.items()],
             redirect_slashes=False,
             default=_answer_not_found,
-            lifespan=close_at_end,
+            lifespan=run,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,6 +120,19 @@ class Application:
             if why := scope.get("deid_hooks.why"):
                 members["why"] = why
             log.info("", extra={"members": members})
+
+
+async def _keep_heads(site_log: Log) -> None:
+    """Compare the end of the log with the head that is kept beside the site secret, every minute.
+
+    From then on that is the newest one. What is wrong is logged, and answered by the check.
+    """
+    while True:
+        try:
+            await anyio.to_thread.run_sync(site_log.keep_head)
+        except (DeidHooksError, OSError) as error:
+            log.error("", extra={"members": {"error": type(error).__name__, "at": "keep_head"}})
+        await asyncio.sleep(_SECONDS_BETWEEN_HEADS)
 
 
 class _Path:

@@ -222,13 +222,14 @@ class Committer:
         return found
 
     def _find_blocked(self, jobs: list[Job]) -> set[tuple[str, str]]:
-        """Return the pairs (patient, project) of which nothing may leave, by one query for all."""
+        """Return the pairs (patient, project) of which nothing may leave.
+
+        Raises LogUnavailable if the blocks are not all that there ever were.
+        """
         patients = {p for job in jobs if job.entry is not None for p in job.entry.patients}
         lifted: dict[tuple[str, str], bool] = {}
-        if patients:
-            deadline = Deadline(self._log.seconds)
-            for block in self._log.backend.blocks(patients, deadline):
-                lifted[block.patient, block.project] = block.lifted
+        for block in self._log.find_blocks(sorted(patients)):
+            lifted[block.patient, block.project] = block.lifted
         return {pair for pair, is_lifted in lifted.items() if not is_lifted}
 
     def _read_back(self, jobs: list[Job]) -> None:

@@ -22,13 +22,8 @@ import httpx
 from deid_hooks.dicom.capture import format_iso
 from deid_hooks.dicom.dictionary import NAME_GROUPS, lookup_tag, lookup_vr
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.json_codec import describe_list, describe_object
-from deid_hooks.records.keys import (
-    SiteSecret,
-    compute_content_digest,
-    compute_patient_digest,
-    write_canonical_json,
-)
+from deid_hooks.records.json_codec import describe_list, describe_object, write_canonical_json
+from deid_hooks.records.keys import SiteSecret, compute_content_digest, compute_patient_digest
 from deid_hooks.records.model import Entry, UploadEvent, make_log_id, make_readable, read_clock
 from deid_hooks_service.forms import (
     STRING,

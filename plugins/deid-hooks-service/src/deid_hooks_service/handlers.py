@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import NotAllowed
+from deid_hooks.log import ALTERED_REMEDY, Log
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.records.json_codec import encode_record, encode_text
 from deid_hooks.records.keys import SiteSecret, compute_content_digest
@@ -27,11 +29,13 @@ from deid_hooks.records.model import (
     AccessRow,
     Block,
     Entry,
+    Erased,
     Erasure,
     Record,
     Tombstone,
     UploadEvent,
     parse_log_id,
+    read_clock,
 )
 from deid_hooks_service.flywheel import make_records
 from deid_hooks_service.forms import (
@@ -73,31 +77,52 @@ async def log_packfile(call: Call) -> dict[str, Any]:
 async def append(call: Call) -> dict[str, Any]:
     """Append records, all or none.
 
-    Durable when it is answered. Repeat it with the same ids if no answer came.
+    Durable when it is answered. Repeat it with the same ids if no answer came. Who and when of
+    blocks and tombstones are the service's own, and the access trail has a row of them before. Of a
+    sender who keeps the trail, they are taken as they are.
     """
+    sender, service = call.sender, call.service
     records: list[Record] = call.body["records"]
-    if not call.sender.keeps_trail and any(isinstance(each, AccessRow) for each in records):
+    if not sender.keeps_trail and any(isinstance(each, AccessRow | Erased) for each in records):
         raise NotAllowed(
             "the service writes the access trail itself, and seals what it writes",
             "to copy a log with its access trail, use a token made with --keeps-trail",
         )
-    if call.sender.role != "admin":
-        _refuse_unsound(records, call.service.log.secret)
-    if call.sender.projects:
+    if sender.role != "admin":
+        _refuse_unsound(records, service.log.secret)
+    if sender.projects:
         await _require_projects(call, records)
-    return {"log_ids": await call.service.committer.write(records, call.deadline)}
+    if sender.keeps_trail:
+        # In the place of what was erased there is only a seal, and the service has its own.
+        records = [record for record in records if not isinstance(record, Erased)]
+    elif any(isinstance(record, Block | Tombstone) for record in records):
+        sent = records
+        await service.ask(call.deadline, lambda: _record_changes(call, sent))
+        at = read_clock()
+        records = [_stamp(record, at, sender.name) for record in records]
+    return {"log_ids": await service.committer.write(records, call.deadline)}
 
 
 def erase(call: Call) -> dict[str, Any]:
-    """Erase entries, leaving tombstones."""
-    sender, log = call.sender, call.service.log.backend
+    """Erase entries, leaving tombstones.
+
+    Who and when are the service's own, and the access trail has a row of it before; ``who`` of the
+    body is kept there beside the address. Of a sender who keeps the trail, they are taken as they
+    are.
+    """
+    sender, log = call.sender, call.service.limit(call.deadline)
     log_ids, at, who, reason = (call.body[name] for name in ("log_ids", "at", "who", "reason"))
-    if not sender.keeps_trail:
-        who = f"{sender.name} ({who})" if who else sender.name
-    if sender.projects:
-        for entry in log.entries(log_ids, call.deadline):
+    there: list[str] = []
+    for entry in () if sender.keeps_trail and not sender.projects else log.entries(log_ids):
+        if sender.projects:
+            _refuse_altered(log, [entry])
             sender.require_project(entry.project)
-    log.erase(log_ids, Erasure(at, who, reason), call.deadline)
+        there.append(entry.log_id)
+    if not sender.keeps_trail:
+        asked = " ".join(filter(parse_log_id, log_ids))
+        call.record_access("erase", asked, there, reason, _name_place(call, [who]))
+        at, who = read_clock(), sender.name
+    log.erase(log_ids, Erasure(at, who, reason), call.deadline.left())
     return {"done": True}
 
 
@@ -117,7 +142,7 @@ def add_access(call: Call) -> dict[str, Any]:
     if call.sender.keeps_trail:
         call.service.limit(call.deadline).append([row])
         return {"done": True}
-    where = f"{call.sender.address} ({row.who} on {row.where})"
+    where = _name_place(call, [f"{row.who} on {row.where}"])
     call.record_access(row.action, row.asked, row.log_ids, row.reason, where)
     return {"done": True}
 
@@ -132,33 +157,38 @@ def resolve(call: Call) -> dict[str, Any]:
     vouches for.
     """
     asked, sender = call.request.path_params["log_id"], call.sender
-    log_id = parse_log_id(asked) or asked
-    found = call.service.log.backend.resolve(log_id, call.deadline)
+    log_id, log = parse_log_id(asked) or asked, call.service.limit(call.deadline)
+    found = log.backend.resolve(log_id, call.deadline)
+    if isinstance(found, Entry):
+        found = next(log.entries([log_id]), None)  # once more, with its seal
     if found is None or (isinstance(found, Entry) and not sender.reaches(found.project)):
         raise make_not_found(f"the log has no entry {log_id}" if parse_log_id(asked) else _NO_ID)
+    if isinstance(found, Entry):
+        _refuse_altered(log, [found])
     if isinstance(found, Entry) and sender.may("read entries"):
         call.record_access("show", log_id, [log_id])
         return {"record": encode_record(found)}
     if isinstance(found, Tombstone):
         return {"record": _encode_for(found, sender)}
-    call.service.limit(call.deadline).resolve(log_id)  # whole, or LogUnavailable
+    log.resolve(log_id)  # whole, or LogUnavailable
     names = ("log_id", "project", "digest", "key", "patients", "deid_uids")
     receipt = Receipt(*(getattr(found, name) for name in names))
     return {"receipt": RECEIPT.encode(receipt)}
 
 
 def read_entries(call: Call) -> Stream:
-    """Read entries."""
+    """Read entries, each as it was written."""
     wanted, reason = call.body["log_ids"], call.body.get("reason", "")
+    log = call.service.limit(call.deadline)
 
     def show(page: list[Entry], first: bool) -> list[dict[str, Any]]:
         mine = [entry for entry in page if call.sender.reaches(entry.project)]
+        _refuse_altered(log, mine)
         asked = " ".join(filter(parse_log_id, wanted)) if first else ""
         call.record_access("show", asked, [entry.log_id for entry in mine], reason)
         return [{"record": encode_record(entry)} for entry in mine]
 
-    rows = iter(call.service.log.backend.entries(wanted, call.deadline))
-    return Stream(rows, _ENTRIES_AT_ONCE, show)
+    return Stream(log.entries(wanted), _ENTRIES_AT_ONCE, show)
 
 
 def search(call: Call) -> Stream:
@@ -191,18 +221,25 @@ def read_uploads(call: Call) -> Stream:
     wanted = call.body.get("log_ids")
     if wanted is None:
         call.sender.require_right("follow all uploads")
+    log = call.service.limit(call.deadline)
 
     def show(page: list[UploadEvent], first: bool) -> list[dict[str, Any]]:
         reached = _find_reached(call, {event.log_id for event in page})
-        return [{"record": encode_record(event)} for event in page if event.log_id in reached]
+        mine = [event for event in page if event.log_id in reached]
+        _refuse_altered(log, mine)
+        return [{"record": encode_record(event)} for event in mine]
 
-    return Stream(iter(call.service.log.backend.uploads(wanted, call.deadline)), _PAGE, show)
+    return Stream(log.uploads(wanted), _PAGE, show)
 
 
 def read_blocks(call: Call) -> dict[str, Any]:
-    """Read blocks of patients, by their keyed digests, oldest first."""
+    """Read blocks of patients, by their keyed digests, oldest first.
+
+    All that there ever were, or none at all.
+    """
     sender = call.sender
-    found = call.service.log.backend.blocks(call.body["patients"], call.deadline)
+    # The log of the service, not one for this call: it knows the blocks that it proved before.
+    found = call.service.log.find_blocks(call.body["patients"])
     mine = [block for block in found if not block.project or sender.reaches(block.project)]
     return {"records": [_encode_for(block, sender) for block in mine]}
 
@@ -270,7 +307,7 @@ def check(call: Call) -> dict[str, Any]:
 
     ``key`` names the site secret that the log is served with.
     """
-    call.service.log.backend.check(call.deadline)
+    call.service.limit(call.deadline).check()
     sender = call.sender
     return {
         "name": sender.name,
@@ -310,8 +347,9 @@ async def _require_projects(call: Call, records: Sequence[Record]) -> None:
     projects = {r.log_id: r.project for r in records if isinstance(r, Entry)}
     others = {getattr(r, "log_id", "") for r in records if not isinstance(r, Entry)} - set(projects)
     if others:
-        log, deadline = call.service.log.backend, call.deadline
-        found = await call.service.ask(deadline, lambda: list(log.entries(others, deadline)))
+        log = call.service.limit(call.deadline)
+        found = await call.service.ask(call.deadline, lambda: list(log.entries(others)))
+        _refuse_altered(log, found)
         if len(found) < len(others):
             raise Problem(
                 HTTPStatus.FORBIDDEN, "one of the entries is not there", kind="NotAllowed"
@@ -322,11 +360,57 @@ async def _require_projects(call: Call, records: Sequence[Record]) -> None:
 
 
 def _find_reached(call: Call, log_ids: Iterable[str]) -> set[str]:
-    """Return those of the ids whose entries the token is for."""
+    """Return those of the ids whose entries the token is for; no entry that was altered is."""
     if not call.sender.projects:
         return set(log_ids)
-    entries = call.service.log.backend.entries(log_ids, call.deadline)
-    return {entry.log_id for entry in entries if call.sender.reaches(entry.project)}
+    log = call.service.limit(call.deadline)
+    reached = {e.log_id for e in log.entries(log_ids) if call.sender.reaches(e.project)}
+    return reached - log.altered.keys()
+
+
+def _refuse_altered(log: Log, records: Iterable[Entry | UploadEvent]) -> None:
+    """Raise Problem 409, which names the log id, if the log read one that is not as written."""
+    for record in records:
+        if what := log.altered.get(record.log_id):
+            log_id = parse_log_id(record.log_id) or ""
+            cause = f"the log was altered: {log_id or 'an id that is none'}: {what}"
+            raise Problem(
+                HTTPStatus.CONFLICT, cause, ALTERED_REMEDY, kind="LogError", log_id=log_id
+            )
+
+
+def _stamp(record: Record, at: str, who: str) -> Record:
+    """Return a block or a tombstone as done by this person at this time; others as they are."""
+    if isinstance(record, Block):
+        return replace(record, at=at, who=who)
+    if isinstance(record, Tombstone):
+        return replace(record, erasure=replace(record.erasure, at=at, who=who))
+    return record
+
+
+def _record_changes(call: Call, records: Iterable[Record]) -> None:
+    """Write rows of the access trail for blocks, lifted blocks and tombstones that are sent."""
+    found: dict[str, list[tuple[str, str, str]]] = {"block": [], "lift": [], "erase": []}
+    for record in records:
+        if isinstance(record, Block):
+            action = "lift" if record.lifted else "block"
+            found[action].append((record.patient, record.reason, record.who))
+        elif isinstance(record, Tombstone):
+            found["erase"].append((record.log_id, record.erasure.reason, record.erasure.who))
+    for action, rows in found.items():
+        if rows:
+            asked, reasons, names = (
+                list(dict.fromkeys(column)) for column in zip(*rows, strict=True)
+            )
+            log_ids = asked if action == "erase" else []
+            where = _name_place(call, names)
+            call.record_access(action, " ".join(asked), log_ids, "; ".join(reasons), where)
+
+
+def _name_place(call: Call, names: Iterable[str]) -> str:
+    """Return where a request comes from, with what its sender says of who it is, if anything."""
+    said = ", ".join(filter(None, names))
+    return f"{call.sender.address} ({said})" if said else call.sender.address
 
 
 def _encode_for(record: Block | Tombstone, sender: Sender) -> dict[str, Any]:

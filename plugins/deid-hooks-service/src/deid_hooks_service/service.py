@@ -101,7 +101,7 @@ class Service:
 
     def limit(self, deadline: Deadline) -> Log:
         """Return the log for one who waits that long."""
-        return Log(self.log.backend, self.log.secret, deadline.seconds)
+        return Log(self.log.backend, self.log.secret, deadline.seconds, self.log.head_file)
 
     async def ask(self, deadline: Deadline, question: Callable[[], T]) -> T:
         """Return what ``question`` returns in a thread; raise LogUnavailable at the deadline."""
@@ -126,7 +126,7 @@ class Service:
                 error = None
                 try:
                     deadline = Deadline(self.log.seconds)
-                    await self.ask(deadline, lambda: self.log.backend.check(deadline))
+                    await self.ask(deadline, self.limit(deadline).check)
                 except DeidHooksError as failure:
                     error = failure
                 self._checked = time.monotonic(), error

@@ -42,6 +42,7 @@ class Kind(Enum):
     IN_THE_WAY = auto()
     SLOW = auto()
     TOO_BIG = auto()
+    UPGRADED = auto()
     OTHER = auto()
 
 
@@ -98,6 +99,7 @@ _WORDS = {
         "a value is too large for {where}",
         "log it by digest only, or have the server take larger ones",
     ),
+    Kind.UPGRADED: ("the tables of {where} were changed while it was in use", "try again"),
     Kind.OTHER: ("{where} can't be used ({code})", "report this; the log of the server says more"),
 }
 
@@ -183,6 +185,10 @@ class Database(ABC):
     ) -> list[Statement]:
         """Return statements that insert these rows, in their order."""
 
+    def join_inserts(self, statements: Sequence[Statement]) -> Sequence[Statement]:
+        """Return statements that insert the same rows, fewer of them where the server can."""
+        return statements
+
     @abstractmethod
     def commit(self, connection: Any) -> None:
         """Commit. Raise :class:`Committed` if it isn't as durable as it should be."""
@@ -191,8 +197,8 @@ class Database(ABC):
     def changing(self, connection: Any) -> AbstractContextManager[None]:
         """Keep others from changing the tables meanwhile; wait for one that does.
 
-        Where the server can, all is done at the end or nothing; MySQL commits every change of a
-        table by itself.
+        Where the server can, all is done at the end or nothing; MySQL commits with every change of
+        a table what was done before.
         """
 
     @abstractmethod

@@ -227,6 +227,7 @@ class Writing:
         )
         [[version, last]] = found[2]
         refuse_other(version, where, self._records)
+        self._link.version = version  # it may have been upgraded since it was identified
         self.first = last - self._numbers + 1
         return found[3:]
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from deid_hooks.backends.tables.columns import SHORT_LIMIT, Column, Table, view_statements
+from deid_hooks.backends import AccessRow, Entry, Record, Seal
+from deid_hooks.backends.tables.columns import (
+    SHORT_LIMIT,
+    TABLES,
+    Column,
+    Table,
+    view_statements,
+)
 from deid_hooks.backends.tables.migrations import (
     UPGRADING,
     VERSION,
@@ -14,7 +22,8 @@ from deid_hooks.backends.tables.migrations import (
 )
 from deid_hooks_sql.database import Failure, Kind, make_unavailable
 from deid_hooks_sql.links import Link
-from deid_hooks_sql.schema import find_columns
+from deid_hooks_sql.reading import read_places
+from deid_hooks_sql.schema import find_columns, make_row
 
 
 class ServerChanges(Changes):
@@ -24,8 +33,9 @@ class ServerChanges(Changes):
     not_ascii = "octet_length(word) <> char_length(word)"
     short_limit = SHORT_LIMIT
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, seal: Seal) -> None:
         self._link = link
+        self.seal = seal
 
     def run(self, sql: str, *values: Any) -> list[Any]:
         return self._link.rows(sql, *values)
@@ -49,12 +59,36 @@ class ServerChanges(Changes):
         drops = ", ".join(f"DROP COLUMN {column}" for column in columns)
         self.run(f"ALTER TABLE {table} {drops}")  # one statement: all of them or none
 
+    def insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        for sql, values in self._link.database.inserts(table, columns, rows):
+            self.run(sql, *values)
+
+    def read_records(self, after: int) -> list[tuple[int, Record]]:
+        return [(seq, record) for seq, record, _ in read_places(self._link, after)[0]]
+
+    def rewrite_access(self, seq: int, row: AccessRow) -> None:
+        names = ("salt", "commitment", "exact")
+        cells = dict(zip(TABLES["deid_log_access"].server_names, make_row(seq, row), strict=True))
+        sql = "UPDATE deid_log_access SET salt = %s, commitment = %s, exact = %s WHERE seq = %s"
+        self.run(sql, *(cells[name] for name in names), seq)
+
     def make_views(self) -> None:
         for statement in view_statements("CREATE OR REPLACE VIEW"):
             self.run(statement)
 
 
-def upgrade_log(link: Link) -> str:
+def _refuse_unsealable(link: Link, seal: Seal) -> None:
+    """Raise what the log will raise when it seals its entries, before anything is changed.
+
+    It may refuse them by the key of their digests, and MySQL can't undo changes of tables.
+    """
+    keys = link.rows('SELECT DISTINCT "key" FROM deid_log')
+    seal("", [Entry("", "", "", "", None, {}, {}, "{}", (), (), {}, "", key) for (key,) in keys])
+
+
+def upgrade_log(link: Link, seal: Seal) -> str:
     """Bring the log to this version; return what was done, ``""`` if nothing had to be.
 
     Of two at once one waits. Raises LogUnavailable.
@@ -71,5 +105,6 @@ def upgrade_log(link: Link) -> str:
             return ""
         if version != UPGRADING:  # else one was interrupted, and goes on here
             refuse_newer(version, where)
-        upgrade(ServerChanges(link))
+        _refuse_unsealable(link, seal)
+        upgrade(ServerChanges(link, seal))
     return f"to version {VERSION}"

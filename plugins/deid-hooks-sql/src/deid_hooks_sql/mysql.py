@@ -143,9 +143,13 @@ class MySQL(Database):
         if _execute(connection, f"SELECT GET_LOCK({name}, {seconds})") != [(1,)]:
             raise LogUnavailable(f"somebody else changes the tables of {self.where}", "try again")
         try:
+            connection.autocommit(False)  # a commit of each row would wait for the disk
             yield
+            connection.commit()
         finally:
             with suppress(pymysql.err.MySQLError, OSError):
+                connection.rollback()
+                connection.autocommit(True)
                 _execute(connection, f"SELECT RELEASE_LOCK({name})")
 
     def create_table(self, table: Table) -> list[str]:

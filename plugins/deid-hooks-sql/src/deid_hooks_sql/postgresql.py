@@ -43,6 +43,7 @@ _KINDS = {  # by SQLSTATE, or by its class (PostgreSQL documentation, appendix A
     "25P03": Kind.SLOW,
     "55P03": Kind.SLOW,
     "54": Kind.TOO_BIG,
+    "0A000": Kind.UPGRADED,  # a prepared statement has other columns now
     "08": Kind.LOST,
     "57P": Kind.LOST,
 }
@@ -162,6 +163,12 @@ class PostgreSQL(Database):
             return []
         return [(_insert(table, tuple(columns)), [list(c) for c in zip(*rows, strict=True)])]
 
+    def join_inserts(self, statements: Sequence[Statement]) -> Sequence[Statement]:
+        if len(statements) < 2:
+            return statements
+        sqls, values = zip(*statements, strict=True)
+        return [(_join_inserts(sqls), [value for each in values for value in each])]
+
     def commit(self, connection: Any) -> None:
         # A commit that gave up waiting for its standby is acknowledged, with a warning.
         warnings: list[Any] = []
@@ -249,6 +256,14 @@ def _keep_no_samples(table: str, column: str) -> str:
 def _find_refusal(text: str) -> Failure:
     """Return why nothing was connected."""
     return Failure(next((kind for words, kind in _REFUSALS if words in text), Kind.UNREACHABLE))
+
+
+@lru_cache
+def _join_inserts(sqls: tuple[str, ...]) -> str:
+    """Return one statement that inserts into several tables: it is sent, and answered, once."""
+    *first, last = sqls
+    parts = ", ".join(f"t{number} AS ({sql})" for number, sql in enumerate(first))
+    return f"WITH {parts} {last}"
 
 
 @lru_cache

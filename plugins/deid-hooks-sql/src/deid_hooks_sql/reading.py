@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, assert_never
 from deid_hooks.backends import (
     AccessRow,
     Block,
+    BlocksPage,
     Deadline,
     Entry,
     LogUnavailable,
@@ -20,6 +21,7 @@ from deid_hooks.backends import (
     Tombstone,
     UploadEvent,
     count_fitting,
+    make_erased,
     make_readable,
 )
 from deid_hooks.backends.tables.columns import ENTRY_TEXTS, SHORT_LIMIT, TABLES
@@ -34,9 +36,9 @@ from deid_hooks.backends.tables.conditions import (
     is_indexed,
     translate,
 )
-from deid_hooks.backends.tables.migrations import CHAINS
+from deid_hooks.backends.tables.migrations import refuse_other
 from deid_hooks.backends.tables.rows import RECORD_TABLES
-from deid_hooks_sql.database import make_not_allowed
+from deid_hooks_sql.database import Rows, make_not_allowed
 from deid_hooks_sql.links import Link, reading, snapshot
 from deid_hooks_sql.schema import (
     SELECT_ENTRY,
@@ -48,17 +50,27 @@ from deid_hooks_sql.schema import (
     shorten,
 )
 
+R = TypeVar("R", UploadEvent, AccessRow, Block)
+
 _RECORDS_A_PAGE = 200
 _BYTES_A_PAGE = 4_000_000
 _ROWS_A_PAGE = 1_000
-RECEIPTS = {1: "deid_log_sealed", 2: "deid_log_receipt"}
-"""The function that answers who may not read, by the version of the log."""
 _KINDS = tuple(RECORD_TABLES.values())
 
-# The next places in the order of the log, the kind of record that each one is, and its size.
-_PLACES = " UNION ALL ".join(
-    f"(SELECT seq, {kind}, {size} FROM {table} WHERE seq > %s ORDER BY seq LIMIT {_RECORDS_A_PAGE})"
-    for kind, (table, size) in enumerate([("deid_log", "size"), *((t, "0") for t in _KINDS)])
+# The next places in the order of the log, the kind of record that each one is, its size and its
+# seal; kind -1 where the seal alone is left.
+_ERASED = -1
+_TABLES = (("deid_log_chain", "0"), ("deid_log", "size"), *((table, "0") for table in _KINDS))
+_FOUND = " UNION ALL ".join(
+    f"(SELECT seq, {kind} AS kind, {size} AS size FROM {table} WHERE seq > %s"
+    f" ORDER BY seq LIMIT {_RECORDS_A_PAGE})"
+    for kind, (table, size) in enumerate(_TABLES, _ERASED)
+)
+_PLACES = (
+    "SELECT place.seq, place.kind, place.size, chain.seal FROM"
+    f" (SELECT seq, max(kind) AS kind, max(size) AS size FROM ({_FOUND}) found"
+    f" GROUP BY seq ORDER BY seq LIMIT {_RECORDS_A_PAGE}) place"
+    " LEFT JOIN deid_log_chain chain ON chain.seq = place.seq AND chain.seq > %s ORDER BY place.seq"
 )
 
 
@@ -67,26 +79,60 @@ def select_rows(table: str) -> str:
     return f"SELECT {', '.join(TABLES[table].server_names)} FROM {table}"
 
 
+def _read_sealed(
+    link: Link, kind: type[R], after: int, more: str = "", *values: Any
+) -> tuple[list[tuple[R, str]], int]:
+    """Return some records of a kind after the cursor with their seals, and the next cursor."""
+    table = RECORD_TABLES[kind]
+    page = f"{select_rows(table)} WHERE seq > %s {more} ORDER BY seq LIMIT {_ROWS_A_PAGE}"
+    # Without the lower bound PostgreSQL may read all seals from the first on.
+    rows = link.rows(
+        f"SELECT page.*, seal FROM ({page}) page LEFT JOIN deid_log_chain chain"
+        " ON chain.seq = page.seq AND chain.seq > %s ORDER BY page.seq",
+        after,
+        *values,
+        after,
+    )
+    return _pair_sealed(kind, rows), rows[-1][0] if rows else after
+
+
+def _pair_sealed(kind: type[R], rows: Rows) -> list[tuple[R, str]]:
+    """Return the records of rows that end with a seal, and the seals."""
+    found = ((read_record(RECORD_TABLES[kind], row[:-1]), row[-1] or "") for row in rows)
+    return [(record, seal) for record, seal in found if isinstance(record, kind)]
+
+
 def read_page(link: Link, after: int) -> Page:
     """Return some records after the cursor, all kinds in one order; at least one if there is."""
     _refuse_blind(link)
     with reading(link):
-        places = link.rows(f"{_PLACES} ORDER BY 1 LIMIT {_RECORDS_A_PAGE}", *[after] * 5)
-        places = places[: count_fitting((size for _, _, size in places), _BYTES_A_PAGE)]
-        by_kind: defaultdict[int, list[int]] = defaultdict(list)
-        for seq, kind, _ in places:
+        places, last = read_places(link, after)
+    return Page(tuple(r for _, r, _ in places), tuple(seal for *_, seal in places), last)
+
+
+def read_places(link: Link, after: int) -> tuple[list[tuple[int, Record, str]], int]:
+    """Return some places after the cursor, with the record and its seal at each; the next cursor.
+
+    Within a transaction that sees one state of the log.
+    """
+    places = link.rows(_PLACES, *[after] * (len(_TABLES) + 1))
+    places = places[: count_fitting((size for _, _, size, _ in places), _BYTES_A_PAGE)]
+    found: dict[int, Record] = {}
+    by_kind: defaultdict[int, list[int]] = defaultdict(list)
+    for seq, kind, _, seal in places:
+        if kind != _ERASED:
             by_kind[kind].append(seq)
-        found: dict[int, Record] = dict(fetch_entries(link, by_kind.pop(0, [])))
-        small = [
-            (f"{select_rows(_KINDS[kind - 1])} WHERE seq {link.database.any_of}", (seqs,))
-            for kind, seqs in by_kind.items()
-        ]
-        for kind, rows in zip(by_kind, link.fetch(small) if small else (), strict=True):
-            found |= {row[0]: read_record(_KINDS[kind - 1], row) for row in rows}
-        last = places[-1][0] if places else after
-        seals = _read_seals(link, after, last) if places else {}
-    seqs = [seq for seq, _, _ in places]
-    return Page(tuple(map(found.__getitem__, seqs)), tuple(seals.get(s, "") for s in seqs), last)
+        elif erased := make_erased(seal):
+            found[seq] = erased
+    found |= fetch_entries(link, by_kind.pop(0, []))
+    small = [
+        (f"{select_rows(_KINDS[kind - 1])} WHERE seq {link.database.any_of}", (seqs,))
+        for kind, seqs in by_kind.items()
+    ]
+    for kind, rows in zip(by_kind, link.fetch(small) if small else (), strict=True):
+        found |= {row[0]: read_record(_KINDS[kind - 1], row) for row in rows}
+    sealed = [(seq, found[seq], seal or "") for seq, _, _, seal in places if seq in found]
+    return sealed, places[-1][0] if places else after
 
 
 def resolve(link: Link, log_id: str) -> Entry | Receipt | Tombstone | None:
@@ -103,16 +149,22 @@ def resolve(link: Link, log_id: str) -> Entry | Receipt | Tombstone | None:
     return None
 
 
-def read_entries(link: Link, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
-    """Return entries of some of these ids in that order, and how many of the ids that took."""
+def read_entries(link: Link, log_ids: Sequence[str]) -> tuple[list[tuple[Entry, str]], int]:
+    """Return entries of some of these ids in that order, and how many of the ids that took.
+
+    Each with its seal.
+    """
     _refuse_blind(link)
     with reading(link):
         known = link.rows(
-            f"SELECT id, seq, size FROM deid_log WHERE id {link.database.any_of}",
+            "SELECT id, seq, size, seal FROM deid_log LEFT JOIN deid_log_chain USING (seq)"
+            f" WHERE id {link.database.any_of}",
             [shorten(log_id) for log_id in log_ids],
         )
-        places = {log_id: (seq, size) for log_id, seq, size in known}
-        return _read_some(link, [places.get(log_id) for log_id in log_ids])
+        places = {log_id: (seq, size) for log_id, seq, size, _ in known}
+        found, looked_at = _read_some(link, [places.get(log_id) for log_id in log_ids])
+    seals = {seq: seal or "" for _, seq, _, seal in known}
+    return [(entry, seals[seq]) for seq, entry in found], looked_at
 
 
 def read_entries_at(link: Link, seqs: Sequence[int]) -> tuple[list[Entry], int]:
@@ -124,7 +176,8 @@ def read_entries_at(link: Link, seqs: Sequence[int]) -> tuple[list[Entry], int]:
             list(seqs),
         )
         places = {seq: (seq, size) for seq, size in known}
-        return _read_some(link, [places.get(seq) for seq in seqs])
+        found, looked_at = _read_some(link, [places.get(seq) for seq in seqs])
+    return [entry for _, entry in found], looked_at
 
 
 def find_digest(link: Link, digest: str) -> str | None:
@@ -138,37 +191,20 @@ def find_digest(link: Link, digest: str) -> str | None:
 
 def read_events(
     link: Link, after: int, log_ids: Sequence[str] | None
-) -> tuple[list[UploadEvent], int]:
-    """Return some upload events after the cursor, of these entries or of all; the next cursor."""
-    some = "" if log_ids is None else f" AND log_id {link.database.any_of}"
+) -> tuple[list[tuple[UploadEvent, str]], int]:
+    """Return some upload events with their seals after the cursor, and the next cursor.
+
+    Of these entries, or of all.
+    """
+    some = "" if log_ids is None else f"AND log_id {link.database.any_of}"
     values = () if log_ids is None else ([*map(shorten, log_ids)],)
-    rows = link.rows(
-        f"{select_rows('deid_log_upload')} WHERE seq > %s{some} ORDER BY seq LIMIT {_ROWS_A_PAGE}",
-        after,
-        *values,
-    )
-    events = [read_record("deid_log_upload", row) for row in rows]
-    return [e for e in events if isinstance(e, UploadEvent)], rows[-1][0] if rows else after
+    return _read_sealed(link, UploadEvent, after, some, *values)
 
 
 def read_trail(link: Link, after: int) -> tuple[list[tuple[AccessRow, str]], int]:
     """Return some access rows after the cursor with their seals, and the next cursor."""
     _refuse_blind(link)
-    rows = link.rows(
-        f"{select_rows('deid_log_access')} WHERE seq > %s ORDER BY seq LIMIT {_ROWS_A_PAGE}", after
-    )
-    if not rows:
-        return [], after
-    seals = _read_seals(link, after, rows[-1][0])
-    records = [(read_record("deid_log_access", row), seals.get(row[0], "")) for row in rows]
-    return [(row, seal) for row, seal in records if isinstance(row, AccessRow)], rows[-1][0]
-
-
-def _read_seals(link: Link, after: int, last: int) -> dict[int, str]:
-    rows = link.rows(
-        f"SELECT seq, seal FROM {CHAINS[link.version]} WHERE seq > %s AND seq <= %s", after, last
-    )
-    return dict(rows)
+    return _read_sealed(link, AccessRow, after)
 
 
 def read_blocks(link: Link, patients: Collection[str]) -> list[Block]:
@@ -179,6 +215,23 @@ def read_blocks(link: Link, patients: Collection[str]) -> list[Block]:
     )
     blocks = [read_record("deid_log_block", row) for row in rows]
     return [b for b in blocks if isinstance(b, Block) and b.patient in patients]
+
+
+def read_blocks_after(link: Link, after: int) -> BlocksPage:
+    """Return all blocks after the cursor with their seals, and the last seal of the log."""
+    refuse_other(link.version, link.database.where)
+    names = ", ".join(TABLES["deid_log_block"].server_names)
+    # One statement sees one state. It gives a row of the last seal where there is no block.
+    rows = link.rows(
+        f"SELECT {names}, seal, (SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1) AS head"
+        " FROM (SELECT 1 AS one) asked LEFT JOIN deid_log_block ON seq > %s"
+        " LEFT JOIN deid_log_chain USING (seq) ORDER BY seq",
+        after,
+    )
+    head = rows[0][-1] or ""
+    blocks = [row[:-1] for row in rows if row[0] is not None]
+    last = blocks[-1][0] if blocks else after
+    return BlocksPage(tuple(_pair_sealed(Block, blocks)), last, head)
 
 
 def find_label(link: Link, project: str, patient: str) -> str | None:
@@ -219,7 +272,7 @@ def _refuse_blind(link: Link) -> None:
 
 def _read_receipt(link: Link, log_id: str) -> Receipt | Tombstone | None:
     columns = 'project, digest, "key", patients, deid_uids, whole'
-    rows = link.rows(f"SELECT {columns} FROM {RECEIPTS[link.version]}(%s)", log_id)
+    rows = link.rows(f"SELECT {columns} FROM deid_log_receipt(%s)", log_id)
     for project, digest, key, patients, deid_uids, whole in rows:
         if not whole:
             raise LogUnavailable(
@@ -232,11 +285,13 @@ def _read_receipt(link: Link, log_id: str) -> Receipt | Tombstone | None:
     return next((stone for stone in found if isinstance(stone, Tombstone)), None)
 
 
-def _read_some(link: Link, places: Sequence[tuple[int, int] | None]) -> tuple[list[Entry], int]:
+def _read_some(
+    link: Link, places: Sequence[tuple[int, int] | None]
+) -> tuple[list[tuple[int, Entry]], int]:
     looked_at = count_fitting((0 if p is None else p[1] for p in places), _BYTES_A_PAGE)
     seqs = [place[0] for place in places[:looked_at] if place is not None]
     found = fetch_entries(link, seqs)
-    return [found[seq] for seq in seqs], looked_at
+    return [(seq, found[seq]) for seq in seqs], looked_at
 
 
 T = TypeVar("T")
@@ -324,7 +379,7 @@ def _find_candidates(query: Query, run: RunPage, deadline: Deadline) -> Iterator
 
 def _find_by_index(link: Link, query: Query, seconds: float) -> list[int] | None:
     """Return None if no index helps: if none fits, or there is too much to be read from it."""
-    node = translate(query, link.version)
+    node = translate(query)
     if not is_indexed(node):
         return None
     link.bound(min(_SECONDS_BY_INDEX, seconds))
@@ -339,7 +394,7 @@ def _find_by_index(link: Link, query: Query, seconds: float) -> list[int] | None
 
 def _find_by_scan(link: Link, query: Query, after: int) -> tuple[list[int], int | None]:
     """Return candidates among the next entries, and where to go on; None at the end."""
-    sql, values = ServerRenderer(link.database.position).render(translate(query, link.version))
+    sql, values = ServerRenderer(link.database.position).render(translate(query))
     [(last,)] = link.rows(
         "SELECT max(seq) FROM"
         f" (SELECT seq FROM deid_log WHERE seq > %s ORDER BY seq LIMIT {_ENTRIES_A_SCAN}) page",

@@ -26,7 +26,7 @@ from deid_hooks.backends.tables.columns import (
     limit_texts,
     view_statements,
 )
-from deid_hooks.backends.tables.migrations import STEPS, VERSION, record_step, refuse_newer
+from deid_hooks.backends.tables.migrations import STEPS, VERSION, record_step, refuse_unreadable
 from deid_hooks.backends.tables.rows import (
     RECORD_MAKERS,
     RECORD_TABLES,
@@ -54,13 +54,13 @@ def create(link: Link) -> None:
 
 
 def identify(link: Link) -> str:
-    """Return the random id of the log. Raise LogUnavailable if it is half made, or newer."""
+    """Return the random id of the log. Raise LogUnavailable if it is half made or unreadable."""
     rows = link.rows(f"SELECT id, version, {link.database.may_read} FROM deid_log_store")
     if not rows:
         raise make_unavailable(Failure(Kind.NO_TABLES), link.database.where)
     [(store, link.version, may_read)] = rows
     link.may_read = bool(may_read)
-    refuse_newer(link.version, link.database.where)
+    refuse_unreadable(link.version, link.database.where)
     return str(store)
 
 
@@ -183,20 +183,18 @@ def decode_texts(shown: Texts, exact: bytes | None) -> list[Any]:
     return texts
 
 
-def make_row(seq: int, record: Small, more: Sequence[str] = ()) -> Row:
-    """Return the row of a record, and more texts, at its place in the order of the log."""
+def make_row(seq: int, record: Small) -> Row:
+    """Return the row of a record at its place in the order of the log."""
     cells = list_cells(record)
-    texts = [*(cell for cell in cells if isinstance(cell, str)), *more]
-    limits = (*limit_texts(RECORD_TABLES[type(record)]), *(None for _ in more))
-    shown, exact = encode_texts(texts, limits)
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    shown, exact = encode_texts(texts, limit_texts(RECORD_TABLES[type(record)]))
     return (seq, *shown, *cells[len(texts) :], exact)
 
 
 def read_record(table: str, row: Sequence[Any]) -> Small:
     """Return the record that a row of all columns holds."""
     end = 1 + len(TABLES[table].texts)
-    texts = decode_texts(row[1:end], row[-1])[: end - 1]  # version 1 had two more of an access row
-    return RECORD_MAKERS[table]([*texts, *row[end:-1]])
+    return RECORD_MAKERS[table]([*decode_texts(row[1:end], row[-1]), *row[end:-1]])
 
 
 def make_rows(entry: Entry) -> EntryRows:

@@ -13,6 +13,7 @@ from deid_hooks.backends import (
     AccessRow,
     AppendUnknown,
     Block,
+    BlocksPage,
     Deadline,
     Entry,
     Erasure,
@@ -45,6 +46,13 @@ from deid_hooks_sql.postgresql import PostgreSQL
 T = TypeVar("T")
 
 _PAUSE = (0.001, 0.02)
+_MENDED_BY_A_NEW_LINK = (
+    Kind.LOST,
+    Kind.UNREACHABLE,
+    Kind.READ_ONLY,
+    Kind.STANDBY,
+    Kind.UPGRADED,
+)
 
 
 class SQLBackend(LogBackend):
@@ -67,10 +75,10 @@ class SQLBackend(LogBackend):
     def create(self, deadline: Deadline) -> None:
         self._answer(deadline, schema.create)
 
-    def upgrade(self, deadline: Deadline) -> str:
+    def upgrade(self, seal: Seal, deadline: Deadline) -> str:
         from deid_hooks_sql.migrations import upgrade_log
 
-        done = self._answer(deadline, upgrade_log)
+        done = self._answer(deadline, partial(upgrade_log, seal=seal))
         self._links.drop()  # what they know of the tables is not so any more
         return done
 
@@ -86,8 +94,10 @@ class SQLBackend(LogBackend):
     def read(self, after: int, deadline: Deadline) -> Page:
         return self._read(deadline, partial(reading.read_page, after=after))
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        self._write(deadline, partial(writing.erase, log_ids, erasure))
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        self._write(deadline, partial(writing.erase, log_ids, erasure, seal))
         writing.scrub(partial(self._read, deadline), self._database.where)
 
     def close(self) -> None:
@@ -97,7 +107,9 @@ class SQLBackend(LogBackend):
     def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
         return self._read(deadline, partial(reading.resolve, log_id=log_id))
 
-    def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
+    def sealed_entries(
+        self, log_ids: Iterable[str], deadline: Deadline
+    ) -> Iterator[tuple[Entry, str]]:
         return iterate_entries(
             lambda some: self._read_next(deadline, partial(reading.read_entries, log_ids=some)),
             log_ids,
@@ -109,7 +121,9 @@ class SQLBackend(LogBackend):
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         return reading.search(query, partial(self._read_next, deadline), deadline)
 
-    def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
+    def sealed_uploads(
+        self, log_ids: Iterable[str] | None, deadline: Deadline
+    ) -> Iterator[tuple[UploadEvent, str]]:
         return iterate_uploads(
             lambda cursor, few: self._read_next(
                 deadline, partial(reading.read_events, after=cursor, log_ids=few)
@@ -119,6 +133,9 @@ class SQLBackend(LogBackend):
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
         yield from self._read(deadline, partial(reading.read_blocks, patients=patients))
+
+    def blocks_after(self, after: int, deadline: Deadline) -> BlocksPage:
+        return self._read(deadline, partial(reading.read_blocks_after, after=after))
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
         return self._read(deadline, partial(reading.find_label, project=project, patient=patient))
@@ -153,7 +170,7 @@ class SQLBackend(LogBackend):
         """Return what the job returns, tried again where that helps and nothing was written.
 
         A link that was of use before may lead to a server that was restarted since, or is a
-        standby now; others may be in the way of a transaction.
+        standby now, or to tables that were upgraded; others may be in the way of a transaction.
         """
         if os.getpid() != self._process:
             raise ForkedProcess
@@ -172,7 +189,7 @@ class SQLBackend(LogBackend):
                 kind = failed.failure.kind
                 if kind is Kind.IN_THE_WAY and not deadline.passed:
                     time.sleep(random.uniform(*_PAUSE))  # noqa: S311 - not a secret
-                elif used and kind in (Kind.LOST, Kind.UNREACHABLE, Kind.READ_ONLY, Kind.STANDBY):
+                elif used and kind in _MENDED_BY_A_NEW_LINK:
                     self._links.drop()
                 else:
                     raise make_unavailable(failed.failure, self._database.where) from None

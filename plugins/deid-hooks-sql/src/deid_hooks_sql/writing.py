@@ -9,6 +9,7 @@ from deid_hooks.backends import (
     AccessRow,
     Block,
     Entry,
+    Erased,
     Erasure,
     IdConflict,
     Key,
@@ -19,6 +20,7 @@ from deid_hooks.backends import (
     Tombstone,
     Turn,
     UploadEvent,
+    erase_salt,
     erase_terms,
     get_id,
     get_key,
@@ -33,7 +35,7 @@ from deid_hooks.backends.tables.columns import (
     SHORT_LIMIT,
     TABLES,
 )
-from deid_hooks.backends.tables.migrations import CHAINS, VERSION
+from deid_hooks.backends.tables.migrations import VERSION
 from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks_sql.database import Rows, Statement
 from deid_hooks_sql.links import Link, Writing
@@ -52,9 +54,13 @@ from deid_hooks_sql.schema import (
 
 T = TypeVar("T")
 
-*_OF_ACCESS, _EXACT = TABLES["deid_log_access"].server_names
-_VERSION_1 = (*_OF_ACCESS, "previous", "seal", _EXACT)
-"""The columns of the access trail in version 1."""
+_HEAD: tuple[str, Statement] = (
+    "head",
+    (
+        "SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1",
+        (),
+    ),
+)
 
 
 def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> None:
@@ -72,28 +78,16 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
     found = {name: rows for (name, _), rows in zip(asked, answers, strict=True)}
     held = _Held(found, made, link)
     new = select_new(records, held.find)
-    head = found["head"][0][0] if found.get("head") else ""
+    seals = seal_new(seal, _find_head(link, found.get("head", ())), new)
     rows = _Rows(writing.first + len(records), found)
-    for seq, (record, its_seal) in enumerate(
-        zip(new, seal_new(seal, head, new), strict=True), writing.first
-    ):
+    for seq, (record, its_seal) in enumerate(zip(new, seals, strict=True), writing.first):
         if isinstance(record, Entry):
             rows.add_entry(seq, record, made[record.log_id])
-        elif link.version < VERSION:
-            rows.add("deid_log_access", make_row(seq, record, (head, its_seal)), _VERSION_1)
-            head = its_seal
-            continue
-        else:
+        elif not isinstance(record, Erased):
             rows.add(RECORD_TABLES[type(record)], make_row(seq, record))
-        if its_seal:
-            rows.add("deid_log_chain", (seq, its_seal))
-    statements = [
-        statement
-        for table, (columns, those) in rows.tables.items()
-        for statement in link.database.inserts(table, columns, those)
-    ]
-    if statements:
-        link.fetch(statements)
+        rows.add("deid_log_chain", (seq, its_seal))
+    if rows.tables:
+        link.fetch(rows.list_inserts(link))
     writing.commit()
 
 
@@ -111,10 +105,11 @@ def _list_questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str
 
     def of(*kinds: type[Any]) -> list[str]:
         found = (r for r in records if isinstance(r, kinds))
-        return [r.log_id if hasattr(r, "log_id") else r.id for r in found]
+        return [get_id(r) for r in found]
 
-    if ids := of(Entry, Tombstone):
+    if ids := of(Entry, Tombstone, Erased):
         yield "entry", (f"SELECT id, seq, rows_digest FROM deid_log WHERE id {any_of}", (ids,))
+    if ids := of(Entry, Tombstone):
         stones = f"{select_rows('deid_log_tombstone')} WHERE id {any_of}"
         yield "deid_log_tombstone", (stones, (ids,))
     for table, column, kind in (
@@ -125,11 +120,16 @@ def _list_questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str
         if ids := of(kind):
             yield table, (f"{select_rows(table)} WHERE {column} {any_of}", (ids,))
     if records:
-        yield "head", (f"SELECT seal FROM {CHAINS[link.version]} ORDER BY seq DESC LIMIT 1", ())
+        yield _HEAD
     digests = [shorten(d) for r in records if isinstance(r, Entry) for d in r.large]
     if digests and link.may_read:  # who may not writes them once more
         large = f'SELECT "key", digest, exact, value FROM deid_log_large WHERE digest {any_of}'
         yield "large", (large, (digests,))
+
+
+def _find_head(link: Link, rows: Sequence[Sequence[Any]]) -> str:
+    """Return the last seal of the log; in version 2 there is none that a record could follow."""
+    return rows[0][0] if rows and link.version == VERSION else ""
 
 
 class _Held:
@@ -168,9 +168,17 @@ class _Rows:
             for row in found.get("large", ())
         }
 
-    def add(self, table: str, row: Sequence[Any], names: Sequence[str] = ()) -> None:
-        columns = self.tables.setdefault(table, (names or TABLES[table].server_names, []))
-        columns[1].append(row)
+    def add(self, table: str, row: Sequence[Any]) -> None:
+        self.tables.setdefault(table, (TABLES[table].server_names, []))[1].append(row)
+
+    def list_inserts(self, link: Link) -> Sequence[Statement]:
+        """Return the statements that insert the rows."""
+        statements = [
+            statement
+            for table, (columns, rows) in self.tables.items()
+            for statement in link.database.inserts(table, columns, rows)
+        ]
+        return link.database.join_inserts(statements)
 
     def add_entry(self, seq: int, entry: Entry, made: EntryRows) -> None:
         self.add("deid_log", (seq, *made.log))
@@ -209,21 +217,23 @@ class Run(Protocol):
     def __call__(self, job: Callable[[Link], T]) -> T: ...
 
 
-def erase(log_ids: Sequence[str], erasure: Erasure, link: Link, turn: Turn) -> None:
+def erase(log_ids: Sequence[str], erasure: Erasure, seal: Seal, link: Link, turn: Turn) -> None:
     """Delete what these entries hold and leave tombstones, in one transaction."""
     ids = [*dict.fromkeys(map(shorten, log_ids))]
     writing = Writing(link, turn, len(ids))
     any_of = link.database.any_of
     asked = (f"SELECT seq, id, created, exact FROM deid_log WHERE id {any_of}", (ids,))
-    found = [row for rows in writing.begin([asked] if ids else []) for row in rows]
+    found, heads = writing.begin([asked, _HEAD[1]] if ids else []) or ([], [])
     created = {
         log_id: (shown if exact is None else decode_texts((), exact)[ENTRY_TEXTS.index("created")])
         for _, log_id, shown, exact in found
     }
     if found:
-        link.fetch(_list_deletions([seq for seq, *_ in found], any_of))
-        events = link.rows(
-            f"{select_rows('deid_log_upload')} WHERE log_id {any_of} ORDER BY seq", [*created]
+        seqs = [seq for seq, *_ in found]
+        events_of = f"{select_rows('deid_log_upload')} WHERE log_id {any_of} ORDER BY seq"
+        seals_at = f"SELECT seq, seal FROM deid_log_chain WHERE seq {any_of}"
+        *_, events, sealed = link.fetch(
+            [*_list_deletions(seqs, any_of), (events_of, ([*created],)), (seals_at, (seqs,))]
         )
         sent_to: dict[str, list[str]] = {log_id: [] for log_id in created}
         for row in events:
@@ -231,11 +241,22 @@ def erase(log_ids: Sequence[str], erasure: Erasure, link: Link, turn: Turn) -> N
             if isinstance(event, UploadEvent):
                 sent_to[event.log_id].append(event.destination)
         stones = [
-            make_row(seq, make_tombstone(log_id, created[log_id], sent_to[log_id], erasure))
-            for seq, log_id in enumerate((i for i in ids if i in created), writing.first)
+            make_tombstone(log_id, created[log_id], sent_to[log_id], erasure)
+            for log_id in ids
+            if log_id in created
         ]
-        columns = TABLES["deid_log_tombstone"].server_names
-        link.fetch(link.database.inserts("deid_log_tombstone", columns, stones))
+        rows = _Rows(0, {})
+        seals = seal_new(seal, _find_head(link, heads), stones)
+        for seq, (stone, its_seal) in enumerate(zip(stones, seals, strict=True), writing.first):
+            rows.add("deid_log_tombstone", make_row(seq, stone))
+            rows.add("deid_log_chain", (seq, its_seal))
+        update = "UPDATE deid_log_chain SET seal = %s WHERE seq = %s"
+        link.fetch(
+            [
+                *rows.list_inserts(link),
+                *((update, (erase_salt(its_seal), seq)) for seq, its_seal in sealed),
+            ]
+        )
         for log_id in created:
             _erase_terms(link, log_id)
     writing.commit()

@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from deid_hooks.backends.contract import (
+    BlocksPage,
     LogBackend,
     Page,
     Seal,
@@ -62,11 +63,11 @@ class SQLiteBackend(LogBackend):
 
         self._answer("writer", deadline, lambda session: session.run_apart(deadline, make))
 
-    def upgrade(self, deadline: Deadline) -> str:
+    def upgrade(self, seal: Seal, deadline: Deadline) -> str:
         def upgrade() -> str:
             from deid_hooks.backends.sqlite.migrations import upgrade_log
 
-            return upgrade_log(self._path, deadline)
+            return upgrade_log(self._path, seal, deadline)
 
         try:
             return self._answer(
@@ -91,8 +92,10 @@ class SQLiteBackend(LogBackend):
     def read(self, after: int, deadline: Deadline) -> Page:
         return self._read(deadline, partial(reading.read_page, after=after))
 
-    def erase(self, log_ids: Sequence[str], erasure: Erasure, deadline: Deadline) -> None:
-        self._write(deadline, partial(writing.erase, log_ids, erasure))
+    def erase(
+        self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
+    ) -> None:
+        self._write(deadline, partial(writing.erase, log_ids, erasure, seal))
 
     def close(self) -> None:
         if os.getpid() != self._process:
@@ -105,7 +108,9 @@ class SQLiteBackend(LogBackend):
     def resolve(self, log_id: str, deadline: Deadline) -> Entry | Tombstone | None:
         return self._read_afresh(deadline, partial(reading.resolve, log_id=log_id))
 
-    def entries(self, log_ids: Iterable[str], deadline: Deadline) -> Iterator[Entry]:
+    def sealed_entries(
+        self, log_ids: Iterable[str], deadline: Deadline
+    ) -> Iterator[tuple[Entry, str]]:
         return iterate_entries(
             lambda some: self._read_next(deadline, partial(reading.read_entries, log_ids=some)),
             log_ids,
@@ -123,7 +128,9 @@ class SQLiteBackend(LogBackend):
     def statistics(self, deadline: Deadline) -> Statistics:
         return self._read(deadline, reading.count)
 
-    def uploads(self, log_ids: Iterable[str] | None, deadline: Deadline) -> Iterator[UploadEvent]:
+    def sealed_uploads(
+        self, log_ids: Iterable[str] | None, deadline: Deadline
+    ) -> Iterator[tuple[UploadEvent, str]]:
         return iterate_uploads(
             lambda cursor, few: self._read_next(
                 deadline, partial(reading.read_events, after=cursor, log_ids=few)
@@ -133,6 +140,9 @@ class SQLiteBackend(LogBackend):
 
     def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
         yield from self._read(deadline, partial(reading.read_blocks, patients=patients))
+
+    def blocks_after(self, after: int, deadline: Deadline) -> BlocksPage:
+        return self._read(deadline, partial(reading.read_blocks_after, after=after))
 
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
         return self._read(deadline, partial(reading.find_label, project=project, patient=patient))

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from deid_hooks.backends.sqlite import schema
 from deid_hooks.backends.sqlite.failures import is_busy, make_unknown
-from deid_hooks.backends.tables.migrations import refuse_newer
+from deid_hooks.backends.tables.migrations import refuse_newer, refuse_unreadable
 from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.files import fsync_folder, make_folders
@@ -260,7 +260,7 @@ def reading(opened: Opened) -> Iterator[sqlite3.Connection]:
         found = wait_patiently(opened.deadline, lambda: schema.read_store(connection))
         if found:  # it may have been upgraded since it was opened
             opened.version = found[1]
-            refuse_newer(opened.version, f"the log {opened.path}")
+            refuse_unreadable(opened.version, f"the log {opened.path}")
         yield connection
     finally:
         _roll_back(connection)

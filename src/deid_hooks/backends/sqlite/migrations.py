@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deid_hooks.backends.contract import Seal
 from deid_hooks.backends.sqlite.connection import Opened, connect, real_path, writing
+from deid_hooks.backends.sqlite.reading import read_places
 from deid_hooks.backends.sqlite.schema import list_columns, make_table, read_store
 from deid_hooks.backends.tables.columns import Column, Table, view_statements
 from deid_hooks.backends.tables.migrations import VERSION, Changes, refuse_newer, upgrade
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.files import fsync_folder
+from deid_hooks.records.model import AccessRow, Record
 
 _MARGIN = 1_000_000
 _PAGES_AT_ONCE = 5_000
@@ -30,8 +34,9 @@ class SQLiteChanges(Changes):
     not_ascii = "length(CAST(word AS BLOB)) <> length(word)"
     short_limit = None
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
         self._connection = connection
+        self.seal = seal
 
     def run(self, sql: str, *values: Any) -> list[Any]:
         return self._connection.execute(sql, values).fetchall()
@@ -54,6 +59,20 @@ class SQLiteChanges(Changes):
             if column in self.list_columns(table):
                 self.run(f"ALTER TABLE [{table}] DROP COLUMN [{column}]")
 
+    def insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        marks = ", ".join("?" * len(columns))
+        insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+        self._connection.executemany(insert, rows)
+
+    def read_records(self, after: int) -> list[tuple[int, Record]]:
+        return [(seq, record) for seq, record, _ in read_places(self._connection, after)]
+
+    def rewrite_access(self, seq: int, row: AccessRow) -> None:
+        sql = "UPDATE deid_log_access SET salt = ?, commitment = ? WHERE seq = ?"
+        self.run(sql, row.salt, row.commitment, seq)
+
     def make_views(self) -> None:
         for (name,) in self.run("SELECT name FROM sqlite_master WHERE type = 'view'"):
             self.run(f"DROP VIEW [{name}]")
@@ -61,7 +80,7 @@ class SQLiteChanges(Changes):
             self.run(statement)
 
 
-def upgrade_log(path: Path, deadline: Deadline) -> str:
+def upgrade_log(path: Path, seal: Seal, deadline: Deadline) -> str:
     """Bring the log to this version; return what was done, ``""`` if nothing had to be.
 
     Of two at once one waits. Raises LogUnavailable or what ``failures`` translates; then nothing
@@ -83,7 +102,11 @@ def upgrade_log(path: Path, deadline: Deadline) -> str:
             if version == VERSION:  # another was faster
                 return ""
             copy = _copy_file(opened, version)
-            upgrade(SQLiteChanges(connection))
+            try:
+                upgrade(SQLiteChanges(connection, seal))
+            except BaseException:
+                copy.unlink()  # it would be in the way of forgetting
+                raise
         return f"from version {version} to {VERSION}; as it was before it is kept in {copy}"
     finally:
         opened.close()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from deid_hooks.backends.contract import Key, Page, Statistics, count_fitting, estimate_size
+from deid_hooks.backends.contract import (
+    BlocksPage,
+    Key,
+    Page,
+    Statistics,
+    count_fitting,
+    estimate_size,
+)
 from deid_hooks.backends.sqlite.connection import Opened, reading
 from deid_hooks.backends.sqlite.schema import decode_cell, decode_cells, encode_cell, read_entry
 from deid_hooks.backends.tables.columns import select_statement
 from deid_hooks.backends.tables.conditions import Renderer, is_indexed, translate
-from deid_hooks.backends.tables.migrations import CHAINS
+from deid_hooks.backends.tables.migrations import refuse_other
 from deid_hooks.backends.tables.rows import (
     RECORD_MAKERS,
     RECORD_TABLES,
@@ -23,6 +31,7 @@ from deid_hooks.backends.tables.rows import (
 )
 from deid_hooks.deadline import Deadline
 from deid_hooks.query.conditions import Query
+from deid_hooks.records.chain import make_erased
 from deid_hooks.records.model import AccessRow, Block, Entry, Record, Tombstone, UploadEvent
 
 _RECORDS_A_PAGE = 200
@@ -31,32 +40,41 @@ _ROWS_A_PAGE = 1_000
 
 _KINDS: tuple[type[Any], ...] = (Entry, *RECORD_TABLES)
 
-# The next places in the order of the log, and the kind of record that each one is.
+# The next places in the order of the log, and the kind of record that each one is; -1 for one that
+# was erased.
 _PLACES = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT seq, {number} FROM {table} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
-    for number, table in enumerate(("deid_log", *RECORD_TABLES.values()))
+    f"SELECT * FROM (SELECT seq, {number} kind FROM {table} WHERE seq > ?1 ORDER BY seq LIMIT ?2)"  # noqa: S608
+    for number, table in enumerate(("deid_log_chain", "deid_log", *RECORD_TABLES.values()), -1)
 )
+_NEXT_PLACES = f"SELECT seq, max(kind) FROM ({_PLACES}) GROUP BY seq ORDER BY seq LIMIT ?2"  # noqa: S608
 
 
 def read_page(opened: Opened, after: int) -> Page:
     """Return some records after the cursor, all kinds in one order; at least one if there is."""
-    records: list[Record] = []
-    size, seqs = 0, []
     with reading(opened) as connection:
-        for seq, number in connection.execute(
-            f"{_PLACES} ORDER BY 1 LIMIT ?2", (after, _RECORDS_A_PAGE)
-        ).fetchall():
-            record = _read_record(connection, _KINDS[number], seq)
-            if record is None:
-                continue
-            records.append(record)
-            seqs.append(seq)
+        places = read_places(connection, after)
+    last = places[-1][0] if places else after
+    return Page(tuple(r for _, r, _ in places), tuple(seal for *_, seal in places), last)
+
+
+def read_places(connection: sqlite3.Connection, after: int) -> list[tuple[int, Record, str]]:
+    """Return some places after the cursor, with the record and its seal at each; none at the end.
+
+    Within a transaction. A place that has neither a record nor a seal is passed over.
+    """
+    places: list[tuple[int, Record, str]] = []
+    size = 0
+    found = connection.execute(_NEXT_PLACES, (after, _RECORDS_A_PAGE)).fetchall()
+    seals = _read_seals(connection, after, found[-1][0] if found else after)
+    for seq, number in found:
+        seal = seals.get(seq, "")
+        record = make_erased(seal) if number < 0 else _read_record(connection, _KINDS[number], seq)
+        if record is not None:
+            places.append((seq, record, seal))
             size += estimate_size(record) if isinstance(record, Entry) else 0
-            if size > _BYTES_A_PAGE:
-                break
-        last = seqs[-1] if seqs else after
-        seals = _read_seals(opened, after, last)
-    return Page(tuple(records), tuple(seals.get(seq, "") for seq in seqs), last)
+        if size > _BYTES_A_PAGE:
+            break
+    return places if places or not found else read_places(connection, found[-1][0])
 
 
 def find_held(connection: sqlite3.Connection, key: Key) -> Record | None:
@@ -79,16 +97,18 @@ def resolve(opened: Opened, log_id: str) -> Entry | Tombstone | None:
     return found if isinstance(found, Entry | Tombstone) else None
 
 
-def read_entries(opened: Opened, log_ids: Sequence[str]) -> tuple[list[Entry], int]:
+def read_entries(opened: Opened, log_ids: Sequence[str]) -> tuple[list[tuple[Entry, str]], int]:
     """Return entries of some of these ids in that order, and how many of the ids that took."""
     with reading(opened) as connection:
-        return _read_some(connection, [_find_seq(connection, "deid_log", i) for i in log_ids])
+        seqs = [_find_seq(connection, "deid_log", log_id) for log_id in log_ids]
+        return _read_some(connection, seqs)
 
 
 def read_entries_at(opened: Opened, seqs: Sequence[int]) -> tuple[list[Entry], int]:
     """Return entries at some of these places, and how many of the places that took."""
     with reading(opened) as connection:
-        return _read_some(connection, seqs)
+        found, count = _read_some(connection, seqs)
+    return [entry for entry, _ in found], count
 
 
 def find_digest(opened: Opened, digest: str) -> str | None:
@@ -102,15 +122,19 @@ def find_digest(opened: Opened, digest: str) -> str | None:
 
 def read_events(
     opened: Opened, after: int, log_ids: Sequence[str] | None
-) -> tuple[list[UploadEvent], int]:
-    """Return some upload events after the cursor, of these entries or of all; the next cursor."""
+) -> tuple[list[tuple[UploadEvent, str]], int]:
+    """Return some upload events with their seals after the cursor, and the next cursor.
+
+    Of these entries, or of all.
+    """
     some = "" if log_ids is None else f" AND log_id IN ({', '.join('?' * len(log_ids))})"
     with reading(opened) as connection:
         rows = connection.execute(
             f"{select_statement('deid_log_upload')} WHERE seq > ?{some} ORDER BY seq LIMIT ?",
             (after, *map(encode_cell, log_ids or ()), _ROWS_A_PAGE),
         ).fetchall()
-    events = [make_event(decode_cells(row[1:])) for row in rows]
+        seals = _read_seals_at(connection, [row[0] for row in rows])
+    events = [(make_event(decode_cells(row[1:])), seals.get(row[0], "")) for row in rows]
     return events, rows[-1][0] if rows else after
 
 
@@ -123,6 +147,27 @@ def read_blocks(opened: Opened, patients: Collection[str]) -> list[Block]:
             tuple(map(encode_cell, patients)),
         ).fetchall()
     return [make_block(decode_cells(row[1:])) for row in rows]
+
+
+def read_blocks_after(opened: Opened, after: int) -> BlocksPage:
+    """Return all blocks after the cursor with their seals, and the last seal of the log."""
+    with reading(opened) as connection:
+        refuse_other(opened.version, f"the log {opened.path}")
+        last, head = connection.execute(_END).fetchone()
+        rows = []
+        if last > after:
+            rows = connection.execute(
+                f"{select_statement('deid_log_block')} WHERE seq > ? ORDER BY seq", (after,)
+            ).fetchall()
+        seals = _read_seals_at(connection, [row[0] for row in rows]) if rows else {}
+    blocks = tuple((make_block(decode_cells(row[1:])), seals.get(row[0], "")) for row in rows)
+    return BlocksPage(blocks, rows[-1][0] if rows else after, decode_cell(head))
+
+
+_END = """
+    SELECT coalesce((SELECT max(seq) FROM deid_log_block), 0),
+           coalesce((SELECT seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1), '')
+"""
 
 
 def find_label(opened: Opened, project: str, patient: str) -> str | None:
@@ -144,28 +189,35 @@ def read_trail(opened: Opened, after: int) -> tuple[list[tuple[AccessRow, str]],
             (after, _ROWS_A_PAGE),
         ).fetchall()
         last = rows[-1][0] if rows else after
-        seals = _read_seals(opened, after, last)
+        seals = _read_seals_at(connection, [row[0] for row in rows])
     return [(make_access(decode_cells(row[1:])), seals.get(row[0], "")) for row in rows], last
 
 
-def _read_seals(opened: Opened, after: int, last: int) -> dict[int, str]:
-    sql = f"SELECT seq, seal FROM {CHAINS[opened.version]} WHERE seq > ? AND seq <= ?"  # noqa: S608
-    return {seq: decode_cell(seal) for seq, seal in opened.connection.execute(sql, (after, last))}
+def _read_seals(connection: sqlite3.Connection, after: int, last: int) -> dict[int, str]:
+    sql = "SELECT seq, seal FROM deid_log_chain WHERE seq > ? AND seq <= ?"
+    return {seq: decode_cell(seal) for seq, seal in connection.execute(sql, (after, last))}
+
+
+def _read_seals_at(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, str]:
+    sql = "SELECT seq, seal FROM deid_log_chain WHERE seq IN (SELECT value FROM json_each(?))"
+    return {seq: decode_cell(seal) for seq, seal in connection.execute(sql, (json.dumps(seqs),))}
 
 
 def _read_some(
     connection: sqlite3.Connection, seqs: Sequence[int | None]
-) -> tuple[list[Entry], int]:
-    found: list[Entry] = []
+) -> tuple[list[tuple[Entry, str]], int]:
+    found: list[tuple[int, Entry]] = []
 
     def read_sizes() -> Iterator[int]:
         for seq in seqs:
             entry = None if seq is None else read_entry(connection, seq)
-            if entry is not None:
-                found.append(entry)
+            if seq is not None and entry is not None:
+                found.append((seq, entry))
             yield 0 if entry is None else estimate_size(entry)
 
-    return found, count_fitting(read_sizes(), _BYTES_A_PAGE)
+    count = count_fitting(read_sizes(), _BYTES_A_PAGE)
+    seals = _read_seals_at(connection, [seq for seq, _ in found])
+    return [(entry, seals.get(seq, "")) for seq, entry in found], count
 
 
 def _find_seq(connection: sqlite3.Connection, table: str, id_: str) -> int | None:
@@ -274,7 +326,7 @@ def explain(opened: Opened, query: Query) -> list[tuple[str, str]]:
     explained = []
     for term in query.terms:
         with reading(opened) as connection:
-            node = translate(Query((term,)), opened.version)
+            node = translate(Query((term,)))
             where, values = SQLiteRenderer(scan=False).render(node)
             sql = f"EXPLAIN QUERY PLAN SELECT seq FROM deid_log WHERE {where}"  # noqa: S608
             plan = [row[3] for row in connection.execute(sql, values)]
@@ -299,7 +351,7 @@ def _find_candidates(query: Query, run: RunPage) -> Iterator[Sequence[int]]:
 
 def _find_by_index(opened: Opened, query: Query) -> list[int] | None:
     """Return None if no index helps: if none fits, or there is too much to be read from it."""
-    node = translate(query, opened.version)
+    node = translate(query)
     if not is_indexed(node):
         return None
     where, values = SQLiteRenderer(scan=False).render(node)
@@ -322,7 +374,7 @@ def _find_by_index(opened: Opened, query: Query) -> list[int] | None:
 
 def _find_by_scan(opened: Opened, query: Query, after: int) -> tuple[list[int], int | None]:
     """Return candidates among the next entries, and where to go on; None at the end."""
-    where, values = SQLiteRenderer(scan=True).render(translate(query, opened.version))
+    where, values = SQLiteRenderer(scan=True).render(translate(query))
     with reading(opened) as connection:
         (last,) = connection.execute(
             "SELECT max(seq) FROM (SELECT seq FROM deid_log WHERE seq > ? ORDER BY seq LIMIT ?)",

@@ -19,27 +19,29 @@ from deid_hooks.backends.sqlite.migrations import find_copies
 from deid_hooks.backends.sqlite.reading import find_held
 from deid_hooks.backends.sqlite.schema import decode_cell, encode_cell, encode_cells, insert_entry
 from deid_hooks.backends.tables.columns import PARTS, insert_statement
-from deid_hooks.backends.tables.migrations import CHAINS, VERSION, refuse_other
+from deid_hooks.backends.tables.migrations import VERSION, refuse_other
 from deid_hooks.backends.tables.rows import RECORD_TABLES, list_cells
 from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogError, LogUnavailable
-from deid_hooks.records.model import Entry, Erasure, Record
+from deid_hooks.records.chain import erase_salt
+from deid_hooks.records.model import Entry, Erased, Erasure, Record
 
 _ROOM = 65_536  # without half of it SQLite can't even open the log
 
 # One order for all kinds of records. Writers come one after the other, so the next number is one
-# more than the highest: no reader's cursor passes a record that becomes visible later. An erased
-# entry leaves a tombstone with a higher number, so the highest never falls.
-_NEXT = """
-    SELECT 1 + max(
+# more than the highest: no reader's cursor passes a record that becomes visible later. The seal of
+# a record stays when it is erased, so the highest never falls.
+_LAST = "SELECT seq, seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1"
+_LAST_IN_VERSION_2 = """
+    SELECT max(
         coalesce((SELECT max(seq) FROM deid_log), 0),
         coalesce((SELECT max(seq) FROM deid_log_upload), 0),
         coalesce((SELECT max(seq) FROM deid_log_access), 0),
         coalesce((SELECT max(seq) FROM deid_log_tombstone), 0),
         coalesce((SELECT max(seq) FROM deid_log_block), 0)
-    ), coalesce((SELECT seal FROM {chain} ORDER BY seq DESC LIMIT 1), '')
+    ), ''
 """
-_SEAL_IN_VERSION_1 = "UPDATE deid_log_access SET previous = ?, seal = ? WHERE seq = ?"
+_INSERT_SEAL = insert_statement("deid_log_chain")
 
 
 def append(records: Sequence[Record], seal: Seal, opened: Opened, turn: Turn) -> None:
@@ -47,25 +49,16 @@ def append(records: Sequence[Record], seal: Seal, opened: Opened, turn: Turn) ->
     with writing(opened, turn) as connection:
         seq, head = _find_next(opened, records)
         new = select_new(records, partial(find_held, connection))
-        for number, (record, its_seal) in enumerate(
-            zip(new, seal_new(seal, head, new), strict=True), seq
-        ):
-            _insert(connection, number, record)
-            if its_seal and opened.version == VERSION:
-                connection.execute(
-                    insert_statement("deid_log_chain"), (number, encode_cell(its_seal))
-                )
-            elif its_seal:
-                connection.execute(_SEAL_IN_VERSION_1, (head, its_seal, number))
-                head = its_seal
+        _insert_sealed(connection, seq, new, seal_new(seal, head, new))
 
 
-def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) -> None:
+def erase(log_ids: Sequence[str], erasure: Erasure, seal: Seal, opened: Opened, turn: Turn) -> None:
     """Delete what these entries hold, leave tombstones, and overwrite the file's unused space."""
     refuse_beside_copies(opened)
     refuse_without_room(opened)
     with writing(opened, turn) as connection:
-        seq, _ = _find_next(opened)
+        seq, head = _find_next(opened)
+        stones = []
         for log_id in log_ids:
             found = connection.execute(
                 "SELECT seq, created FROM deid_log WHERE id = ?", (encode_cell(log_id),)
@@ -73,9 +66,8 @@ def erase(log_ids: Sequence[str], erasure: Erasure, opened: Opened, turn: Turn) 
             if found:
                 _delete(connection, found[0])
                 sent_to = _find_destinations(connection, log_id)
-                stone = make_tombstone(log_id, decode_cell(found[1]), sent_to, erasure)
-                _insert(connection, seq, stone)
-                seq += 1
+                stones.append(make_tombstone(log_id, decode_cell(found[1]), sent_to, erasure))
+        _insert_sealed(connection, seq, stones, seal_new(seal, head, stones))
         _erase_terms(connection, log_ids)
     scrub(opened)
 
@@ -94,9 +86,9 @@ def prove_writable(opened: Opened, turn: Turn) -> None:
 def _find_next(opened: Opened, records: Sequence[Record] = ()) -> tuple[int, str]:
     """Return the next place in the order of the log, and the last seal."""
     _refuse_other(opened, records)
-    sql = _NEXT.format(chain=CHAINS[opened.version])
-    seq, head = opened.connection.execute(sql).fetchone()
-    return int(seq), decode_cell(head)
+    sql = _LAST if opened.version == VERSION else _LAST_IN_VERSION_2
+    seq, head = opened.connection.execute(sql).fetchone() or (0, "")
+    return seq + 1, decode_cell(head)
 
 
 def _refuse_other(opened: Opened, records: Sequence[Record] = ()) -> None:
@@ -106,12 +98,17 @@ def _refuse_other(opened: Opened, records: Sequence[Record] = ()) -> None:
     refuse_other(opened.version, f"the log {opened.path}", records)
 
 
-def _insert(connection: sqlite3.Connection, seq: int, record: Record) -> None:
-    if isinstance(record, Entry):
-        insert_entry(connection, seq, record)
-    else:
-        cells = encode_cells(list_cells(record))
-        connection.execute(insert_statement(RECORD_TABLES[type(record)]), (seq, *cells))
+def _insert_sealed(
+    connection: sqlite3.Connection, seq: int, records: Sequence[Record], seals: Sequence[str]
+) -> None:
+    """Write records with their seals from this place in the order of the log on."""
+    for number, (record, its_seal) in enumerate(zip(records, seals, strict=True), seq):
+        if isinstance(record, Entry):
+            insert_entry(connection, number, record)
+        elif not isinstance(record, Erased):
+            cells = encode_cells(list_cells(record))
+            connection.execute(insert_statement(RECORD_TABLES[type(record)]), (number, *cells))
+        connection.execute(_INSERT_SEAL, (number, encode_cell(its_seal)))
 
 
 def _find_destinations(connection: sqlite3.Connection, log_id: str) -> Iterator[str]:
@@ -123,10 +120,11 @@ def _find_destinations(connection: sqlite3.Connection, log_id: str) -> Iterator[
 
 
 def _erase_terms(connection: sqlite3.Connection, log_ids: Iterable[str]) -> None:
-    """Erase what was asked, and why, where one of these entries was among the answers."""
+    """Erase what was asked, and why, where one of these was among the answers and is erased now."""
     connection.execute("CREATE TEMP TABLE erased (id PRIMARY KEY)")
     connection.executemany(
-        "INSERT OR IGNORE INTO temp.erased VALUES (json_quote(?))",
+        "INSERT OR IGNORE INTO temp.erased"
+        " SELECT json_quote(id) FROM deid_log_tombstone WHERE id = ?",
         ((id_,) for id_ in log_ids if isinstance(encode_cell(id_), str)),  # else it is no log id
     )
     connection.execute(
@@ -147,6 +145,10 @@ def _delete(connection: sqlite3.Connection, seq: int) -> None:
     for table in PARTS:
         connection.execute(f"DELETE FROM {table} WHERE entry = ?", (seq,))  # noqa: S608
     connection.execute("DELETE FROM deid_log WHERE seq = ?", (seq,))
+    sealed = connection.execute("SELECT seal FROM deid_log_chain WHERE seq = ?", (seq,)).fetchone()
+    if sealed:
+        kept = encode_cell(erase_salt(decode_cell(sealed[0])))
+        connection.execute("UPDATE deid_log_chain SET seal = ? WHERE seq = ?", (kept, seq))
 
 
 SECONDS_FOR_READERS = 10.0

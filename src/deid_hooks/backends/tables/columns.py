@@ -128,7 +128,7 @@ _SHORT: tuple[str, ...] = (
     "deid_SOPInstanceUID",
     "value",
 )
-_SHORT += (*INDEXED_COLUMNS, "word", "patient", "seal", "name")
+_SHORT += (*INDEXED_COLUMNS, "word", "patient", "name")
 _TYPES = {
     **dict.fromkeys(_SHORT, ColumnType.SHORT),
     **dict.fromkeys(("exact", "rows_digest"), ColumnType.BYTES),
@@ -198,7 +198,8 @@ _TABLES = (
         (("patient",),),
         unique="id",
     ),
-    Table("deid_log_chain", "seq", _define("seal")),
+    # The salts of entries, with which what an entry held could be guessed.
+    Table("deid_log_chain", "seq", _define("seal"), identifying=True),
     Table("deid_log_migration", "", _define("name applied_at"), unique="name"),
     Table("deid_log_store", "", _define("id version last")),
 )

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from deid_hooks.backends.tables.columns import INDEXED_COLUMNS
-from deid_hooks.backends.tables.migrations import VERSION
 from deid_hooks.dicom.names import simplify_words, split_name_words
 from deid_hooks.query.conditions import (
     NUMERIC_VRS,
@@ -179,20 +178,17 @@ class _Place:
     words: bool = False
 
 
-def translate(query: Query, version: int = VERSION) -> Node:
-    """Return what the row of every entry meets that the query matches, in a log of this version."""
-    found = (_translate_term(term, version == VERSION) for term in query.terms)
+def translate(query: Query) -> Node:
+    """Return what the row of every entry meets that the query matches."""
+    found = map(_translate_term, query.terms)
     return And(tuple(node for node in found if node is not None))
 
 
-def _translate_term(term: Term, words_hold: bool) -> Node | None:
-    """Return None if nothing is known of the entries that the term matches.
-
-    The words of an older log do not hold: its names were folded in another way.
-    """
+def _translate_term(term: Term) -> Node | None:
+    """Return None if nothing is known of the entries that the term matches."""
     if UNIVERSAL in term.conditions or any(map(_finds_missing, term.conditions)):
         return None
-    place = _find_place(term, words_hold)
+    place = _find_place(term)
     numeric = find_vr(term.name) in NUMERIC_VRS  # 1 equals 1.0
     equals: list[str] = []
     found: list[Node] = []
@@ -215,9 +211,9 @@ def _finds_missing(condition: Condition) -> bool:
     return isinstance(condition, Equal) and not condition.value
 
 
-def _find_place(term: Term, words_hold: bool) -> _Place:
+def _find_place(term: Term) -> _Place:
     name = term.name
-    words = words_hold and name == "PatientName"
+    words = name == "PatientName"
     if term.side == "entry":
         column = "deid_PatientID" if name == "subject" else name
         return _Place(column, column)

@@ -4,7 +4,8 @@ Every step has a name, and the log keeps when it was applied, so that a step is 
 are frozen: they name tables and columns as they were when the step was written. Each may be
 repeated after a kill in its middle, for MySQL and MariaDB commit every change of a table by itself.
 To change the tables, add a step and raise ``VERSION``; a column for a new indexed field is
-``changes.add_column("deid_log", Column("NewField"))``.
+``changes.add_column("deid_log", Column("NewField"))``. Such a step stands before the first one that
+reads records, which reads all columns of today.
 """
 
 from __future__ import annotations
@@ -14,19 +15,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from deid_hooks.backends.contract import OlderLog
 from deid_hooks.backends.tables.columns import TABLES, Column, ColumnType, Table
 from deid_hooks.dicom.names import simplify_words
 from deid_hooks.errors import LogUnavailable
+from deid_hooks.records.chain import commit_terms
 from deid_hooks.records.model import AccessRow, Record, read_clock
 
-VERSION = 2
+VERSION = 3
 """The version that this program writes. It reads the one before too."""
 
 UPGRADING = 1000
 """The version of a log that is being upgraded: programs of every version refuse it."""
-
-CHAINS = {1: "deid_log_access", 2: "deid_log_chain"}
-"""The table with ``seq`` and ``seal`` of the records, by the version of the log."""
 
 
 class Changes(ABC):
@@ -38,6 +38,8 @@ class Changes(ABC):
     """SQL that a row of ``deid_word`` meets whose word is not ASCII."""
     short_limit: ClassVar[int | None]
     """How many characters a column of short text holds."""
+    seal: Callable[[str, Sequence[Record]], Sequence[str]]
+    """Seals records, as ``LogBackend.append`` says."""
 
     @abstractmethod
     def run(self, sql: str, *values: Any) -> list[Any]:
@@ -62,6 +64,20 @@ class Changes(ABC):
     @abstractmethod
     def drop_columns(self, table: str, *columns: str) -> None:
         """Take columns away, with what they hold."""
+
+    @abstractmethod
+    def insert_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert rows, at least one, many at once."""
+
+    @abstractmethod
+    def read_records(self, after: int) -> list[tuple[int, Record]]:
+        """Return some records after a place, each with its place; none at the end."""
+
+    @abstractmethod
+    def rewrite_access(self, seq: int, row: AccessRow) -> None:
+        """Write the salt and the commitment of an access row anew."""
 
     @abstractmethod
     def make_views(self) -> None:
@@ -89,8 +105,19 @@ def record_step(run: Callable[..., object], mark: str, name: str) -> None:
     run(insert, name, read_clock())
 
 
-def refuse_newer(version: int, where: str) -> None:
+def refuse_unreadable(version: int, where: str) -> None:
     """Raise LogUnavailable for a log that this program can't even read."""
+    if version < VERSION - 1:
+        raise LogUnavailable(
+            f"{where} has version {version}, which this program does not know any more; it writes"
+            f" {VERSION}",
+            "run: deid-hooks init --upgrade",
+        )
+    refuse_newer(version, where)
+
+
+def refuse_newer(version: int, where: str) -> None:
+    """Raise LogUnavailable for a log that this program can't upgrade either."""
     if version == UPGRADING:
         raise LogUnavailable(
             f"{where} is being upgraded, or its upgrade was interrupted",
@@ -103,14 +130,14 @@ def refuse_newer(version: int, where: str) -> None:
 
 
 def refuse_other(version: int, where: str, records: Sequence[Record] = ()) -> None:
-    """Raise LogUnavailable for a log that this program must not write.
+    """Raise LogUnavailable for a log that this program must not write, OlderLog if it may read it.
 
     To one that it only reads it adds access records, and nothing else: without them nobody may
-    read. They are ``records`` then, and end in version 1 with the seal before them and their own.
+    read. They are ``records`` then; the upgrade seals them anew, as all that it finds.
     """
-    refuse_newer(version, where)
+    refuse_unreadable(version, where)
     if version < VERSION and not (records and all(isinstance(r, AccessRow) for r in records)):
-        raise LogUnavailable(
+        raise OlderLog(
             f"{where} has version {version}, which this program only reads; it writes {VERSION}",
             "run: deid-hooks init --upgrade",
         )
@@ -171,9 +198,34 @@ def _fold_words(changes: Changes) -> None:
         changes.run(f"UPDATE deid_word SET word = {mark} WHERE word = {mark}", new[:limit], word)  # noqa: S608
 
 
+def _chain_records(changes: Changes) -> None:
+    """Link and seal all records that the log holds, of every kind, as they stand."""
+    changes.run("DROP TABLE IF EXISTS deid_log_chain")
+    seal = Column("seal", ColumnType.TEXT)
+    changes.create_table(Table("deid_log_chain", "seq", (seal,), identifying=True))
+    head, after = "", 0
+    while places := changes.read_records(after):
+        seqs, records = zip(*places, strict=True)
+        seals = changes.seal(head, records)
+        changes.insert_rows("deid_log_chain", ("seq", "seal"), list(zip(seqs, seals, strict=True)))
+        head, after = seals[-1], seqs[-1]
+
+
+def _commit_terms(changes: Changes) -> None:
+    """Cover what was asked and why by a digest that needs no key, where it was not erased."""
+    after = 0
+    while places := changes.read_records(after):
+        for seq, record in places:
+            after = seq
+            if isinstance(record, AccessRow) and record.salt:
+                changes.rewrite_access(seq, commit_terms(record))
+
+
 STEPS: dict[str, Callable[[Changes], None]] = {
     "2: seals in a table of their own": _move_seals,
     "2: rows_digest": _rename_digest,
     "2: words in ASCII": _fold_words,
+    "3: commitments without a key": _commit_terms,
+    "3: one chain over all records": _chain_records,
 }
 """The steps by their names, which begin with the version that they lead to, in their order."""

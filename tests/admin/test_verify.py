@@ -1,0 +1,194 @@
+"""Whoever has the store and not the key changes nothing unnoticed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from deid_hooks.records.chain import Sealer
+from tests.admin.conftest import SERIES, Desk
+
+
+def verify(desk: Desk, *words: str) -> list[str]:
+    """Return what is wrong with the log; nothing where it is whole."""
+    done = desk("verify", *words)
+    assert done.code == (1 if done.rows else 0), done.err
+    return [row["what"] for row in done.rows]
+
+
+def forget_what_was_verified(desk: Desk) -> None:
+    for head in desk.folder.rglob("*.head"):
+        head.unlink()
+
+
+def test_a_log_that_nobody_touched_is_whole(delivered: Desk) -> None:
+    delivered("search", "Doe")
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered("forget", "Modality=CT", "--reason", "r", "--yes")
+    done = delivered("verify")
+    assert (done.code, done.rows) == (0, [])
+    assert "The log is whole" in done.err
+
+
+ATTACKS = {
+    "who asked": "UPDATE deid_log_access SET who = 'another'",
+    "what was asked": "UPDATE deid_log_access SET asked = '', reason = '', salt = ''",
+    "an original": "UPDATE deid_log SET PatientName = 'Roe^Jane' WHERE Modality = 'CT'",
+    "an outcome": "UPDATE deid_log_upload SET event = 'failed' WHERE event = 'uploaded'",
+    "an entry": "DELETE FROM deid_log WHERE Modality = 'CT'",
+    "an event": "DELETE FROM deid_log_upload WHERE event = 'uploaded'",
+    "a row": "DELETE FROM deid_log_access",
+    "a tombstone": "DELETE FROM deid_log_tombstone",
+    "a block": "DELETE FROM deid_log_block",
+    "who blocked": "UPDATE deid_log_block SET who = 'another'",
+    "a lift": "UPDATE deid_log_block SET lifted = 1",
+    "a record and its seal": (
+        "DELETE FROM deid_log_chain WHERE seq = (SELECT min(seq) FROM deid_log_upload);"
+        "DELETE FROM deid_log_upload WHERE seq = (SELECT min(seq) FROM deid_log_upload)"
+    ),
+    "two contents": (
+        "UPDATE deid_log SET id = CASE id WHEN (SELECT min(id) FROM deid_log)"
+        " THEN 'x' ELSE id END;"
+        "UPDATE deid_log SET id = (SELECT json_extract(seal, '$[2]') FROM deid_log_chain"
+        " WHERE seq = (SELECT min(seq) FROM deid_log)) WHERE id = (SELECT max(id) FROM deid_log"
+        " WHERE id <> 'x')"
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_an_administrator_of_the_store_does_to_it_is_found(
+    delivered: Desk, attack: str
+) -> None:
+    delivered("search", "Doe", "Modality=CT")
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered("forget", "Modality=CR", "--reason", "r", "--yes")
+    with sqlite3.connect(delivered.folder / "log.db") as connection:
+        connection.executescript(ATTACKS[attack])
+    assert verify(delivered)
+
+
+def test_an_end_that_was_cut_off_is_missed_by_a_head_that_was_kept(delivered: Desk) -> None:
+    delivered("search", "Doe")
+    (delivered.folder / "head.txt").write_text(delivered("verify", "--print-head").out)
+    last = "(SELECT max(seq) FROM deid_log_chain)"
+    delivered.sql(f"DELETE FROM deid_log_access WHERE seq = {last}")
+    delivered.sql(f"DELETE FROM deid_log_chain WHERE seq = {last}")
+    assert verify(delivered), "the head beside the secret"
+    assert verify(delivered, "--head", "@head.txt")
+    forget_what_was_verified(delivered)
+    assert verify(delivered, "--head", "@head.txt")
+    assert verify(delivered) == [], "without a head nobody can tell"
+
+
+def test_a_log_that_was_replaced_by_an_older_copy_is_found(delivered: Desk) -> None:
+    copy = (delivered.folder / "log.db").read_bytes()
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    assert verify(delivered) == []
+    for name in ("log.db-wal", "log.db-shm"):
+        (delivered.folder / name).unlink(missing_ok=True)
+    (delivered.folder / "log.db").write_bytes(copy)
+    assert verify(delivered)
+
+
+def test_a_log_that_ends_before_the_head_that_was_kept_takes_no_upload(delivered: Desk) -> None:
+    assert verify(delivered) == []
+    assert delivered("check").code == 0
+    last = "(SELECT max(seq) FROM deid_log_chain)"
+    delivered.sql(f"DELETE FROM deid_log_upload WHERE seq = {last}")
+    delivered.sql(f"DELETE FROM deid_log_chain WHERE seq = {last}")
+    for words in (["check"], ["upload", SERIES / "77654033", "folder:elsewhere"]):
+        refused = delivered(*words)
+        assert refused.code == 69
+        assert "which it once had" in refused.err
+    [head] = delivered.folder.rglob("*.head")
+    head.unlink()
+    assert delivered("check").code == 0, "without the head nobody can tell"
+
+
+def test_an_empty_log_is_not_called_whole(desk: Desk) -> None:
+    done = desk("verify")
+    assert done.code == 1
+    assert "no records" in done.err
+
+
+def test_a_head_that_is_none_is_wrong_use(delivered: Desk) -> None:
+    assert delivered("verify", "--head", "nonsense").code == 2
+
+
+def test_the_chain_holds_only_because_of_the_key(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With this one defence switched off, a forged record is taken for genuine."""
+    [(seq, text)] = delivered.sql("SELECT seq, seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1")
+    seal = json.loads(text)
+    seal[7] = "0" * 64
+    delivered.sql(f"UPDATE deid_log_chain SET seal = '{json.dumps(seal)}' WHERE seq = {seq}")
+    assert verify(delivered) == ["its seal was changed"]
+    monkeypatch.setattr(Sealer, "find_forgery", lambda self, seal: "")
+    assert verify(delivered) == []
+
+
+def test_an_altered_entry_is_shown_as_altered(delivered: Desk) -> None:
+    [log_id] = delivered("search", "Modality=CT", "--format", "ids").ids
+    delivered.sql("UPDATE deid_log SET StudyDescription = 'x' WHERE Modality = 'CT'")
+    for words in (
+        ["show", log_id],
+        ["report", f"id={log_id}"],
+        ["search", "Modality=CT", "--show", "PatientName"],
+        ["export", "Modality=CT"],
+        ["export"],
+    ):
+        done = delivered(*words)
+        assert done.code == 3, words
+        assert f"ALTERED: {log_id}" in done.err
+    assert delivered("show", log_id).rows[0]["altered"] == "it was changed"
+    refused = delivered("reidentify", "delivered", "--output", "originals")
+    assert log_id in "".join(str(row["reason"]) for row in refused.rows)
+
+
+def test_what_the_digest_of_an_entry_leaves_out_is_covered_by_its_seal(delivered: Desk) -> None:
+    delivered.sql("UPDATE deid_log SET created = '2020-01-01T00:00:00.000000Z'")
+    refused = delivered("reidentify", "delivered", "--output", "originals")
+    assert refused.code != 0
+    assert all("is not what was written" in row["reason"] for row in refused.rows)
+    assert not list((delivered.folder / "originals").rglob("*.dcm"))
+
+
+def test_a_block_that_was_removed_lets_nothing_out(delivered: Desk) -> None:
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered.sql("DELETE FROM deid_log_block")
+    refused = delivered("upload", SERIES / "77654033", "folder:elsewhere")
+    assert refused.code != 0
+    assert "a block was removed" in refused.out
+    assert not list(Path(delivered.folder / "elsewhere").rglob("*.dcm"))
+
+
+def test_a_removed_block_would_let_images_out_without_that_proof(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered.sql("DELETE FROM deid_log_block")
+    monkeypatch.setattr("deid_hooks.log.Blocks.add", lambda self, blocks, head: "")
+    assert delivered("upload", SERIES / "77654033", "folder:elsewhere").code == 0
+
+
+def test_every_command_refuses_the_secret_of_another_site(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_SECRET", "cd" * 32)
+    for words in (
+        ["search", "Doe"],
+        ["show", "0" * 32],
+        ["report", "Doe"],
+        ["block", "PatientID=77654033", "--reason", "r"],
+        ["forget", "Modality=CT", "--reason", "r", "--yes"],
+        ["export"],
+        ["upload", SERIES / "77654033", "folder:elsewhere"],
+    ):
+        refused = delivered(*words)
+        assert (refused.code, refused.out) == (69, ""), words
+        assert "another site secret" in refused.err, words
