@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.faults.aftermath import leaks, out_there, told
+from tests.faults.aftermath import chain, leaks, out_there, told
 from tests.faults.scene import Ran, Scene
 from tests.faults.tally import LEAKED, LOST, Problem
 from tests.whole.canaries import found_in
@@ -39,6 +39,7 @@ class Forgetting:
             yield Problem(LOST, f"{there} entries and {stones} tombstones of one acquisition")
         if there:
             yield from out_there(self.scene)
+        yield from chain(self.scene)
 
     def _traces(self) -> Iterator[Problem]:
         there = self._rows("deid_log")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tests.faults.aftermath import leaks, told
+from tests.faults.aftermath import chain, leaks, told
 from tests.faults.scene import Ran, Scene
 from tests.faults.tally import LOST, UNLOGGED, Problem
 from tests.whole.canaries import found_in
@@ -43,6 +43,7 @@ class Looking:
         if sum(self._log_id in log_ids for (log_ids,) in trail) < self._looks_seen:
             yield Problem(UNLOGGED, "originals were shown, and no row of the access trail says so")
         shutil.rmtree(self._back, ignore_errors=True)
+        yield from chain(self.scene)
         yield from leaks(self.scene, replace(ran, out=""))
 
     def _seen(self, ran: Ran) -> bool:

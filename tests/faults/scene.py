@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deid_hooks.deadline import Deadline
+from deid_hooks.log import make_backend
+from deid_hooks.records.chain import make_leaf
+from deid_hooks.records.keys import SiteSecret, make_sealer
 from tests.whole import canaries
 from tests.whole.site import LOG, Site
 
@@ -72,7 +76,21 @@ class Stage:
         shutil.copytree(self.begun, folder, symlinks=True)
         site = Scene(self, folder)
         site.change(f"UPDATE deid_log_upload SET destination = 'folder:{site.delivered}'")
+        seal_anew(site)
         return site
+
+
+def seal_anew(site: Site) -> None:
+    """Give every record of a site's log the seal that it has as it stands now."""
+    backend = make_backend(f"sqlite:///{site.folder / LOG}")
+    records = [record for record, _ in backend.chain(Deadline())]
+    backend.close()
+    seals = make_sealer(SiteSecret(bytes.fromhex(SECRET))).seal("", map(make_leaf, records))
+    for place, seal in enumerate(seals):
+        site.change(
+            f"UPDATE deid_log_chain SET seal = '{seal}' WHERE seq ="
+            f" (SELECT seq FROM deid_log_chain ORDER BY seq LIMIT 1 OFFSET {place})"
+        )
 
 
 def make_stage(folder: Path) -> Stage:
