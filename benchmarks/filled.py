@@ -46,8 +46,10 @@ def fill(path: Path, entries: int) -> None:
         seq = 2 * number + 1
         insert_entry(connection, seq, entry)
         event = UploadEvent(entry.log_id, entry.created, "uploaded", "folder:/out", "benchmark")
-        row = (event.log_id, event.at, event.event, event.destination, event.uploader)
-        connection.execute("INSERT INTO deid_log_upload VALUES (?, ?, ?, ?, ?, ?)", (seq + 1, *row))
+        row = (event.log_id, event.at, event.event, event.destination, event.uploader, event.id)
+        connection.execute(
+            "INSERT INTO deid_log_upload VALUES (?, ?, ?, ?, ?, ?, ?)", (seq + 1, *row)
+        )
         seals = sealer.seal(head, [make_leaf(entry), make_leaf(event)])
         connection.executemany("INSERT INTO deid_log_chain VALUES (?, ?)", enumerate(seals, seq))
         head = seals[-1]

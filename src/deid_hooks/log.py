@@ -396,7 +396,7 @@ class Log:
         for record, seal in found:
             what = self.sealer.find_fault(record, seal)
             if what and not self._is_older():
-                self.altered[get_id(record)] = what
+                self.altered[getattr(record, "log_id", "") or get_id(record)] = what
             yield record, seal
 
     def _is_older(self) -> bool:

@@ -19,7 +19,7 @@ from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.chain import Verification
 from deid_hooks.records.json_codec import decode_record
 from deid_hooks.records.keys import SiteSecret, make_sealer
-from deid_hooks.records.model import AccessRow, Entry, Record
+from deid_hooks.records.model import AccessRow, Entry, Record, UploadEvent
 from deid_hooks.testing.records import fresh_id
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +63,9 @@ class OldLog:
             document = json.loads(line)
             document.pop("previous", None)
             seal = document.pop("seal", "")
+            document |= {"upload": {"id": ""}, "tombstone": {"project": ""}}.get(
+                document["record"], {}
+            )
             found.append((decode_record(document), seal))
         return found
 
@@ -124,6 +127,8 @@ def assert_upgraded(store: LogBackend, old: OldLog) -> None:
     sealed = read_all(store)
     assert [_plain(record) for record, _ in sealed] == [_plain(record) for record, _ in old.records]
     assert find_faults(store) == []
+    events = [record.id for record, _ in sealed if isinstance(record, UploadEvent)]
+    assert len(set(events)) == len(events) > 0
     trail = [(row, seal) for row, seal in sealed if isinstance(row, AccessRow)]
     assert list(store.trail(Deadline())) == trail
     assert_found(store, old.entries)
@@ -152,7 +157,7 @@ def _plain(record: Record) -> Record:
     """Return a record without what an upgrade makes anew."""
     if isinstance(record, AccessRow) and record.salt:
         return replace(record, salt="", commitment="")
-    return record
+    return replace(record, id="") if isinstance(record, UploadEvent) else record
 
 
 _UPGRADE = """
@@ -175,7 +180,7 @@ def die_in_time(method):
     return call
 
 [changes] = Changes.__subclasses__()
-for name in ("run", "create_table", "insert_rows"):
+for name in ("run", "create_table", "add_column", "insert_rows"):
     setattr(changes, name, die_in_time(getattr(changes, name)))
 backend = make_backend(sys.argv[1])
 print(upgrade(backend))

@@ -92,7 +92,7 @@ class MemoryBackend(LogBackend):
                 if entry.log_id in log_ids:
                     self._store.records.remove(entry)
                     self._store.records.append(
-                        Tombstone(entry.log_id, entry.created, (), erasure),
+                        Tombstone(entry.log_id, entry.created, (), erasure, entry.project),
                     )
 
     def close(self) -> None:

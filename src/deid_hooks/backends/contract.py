@@ -44,7 +44,7 @@ Seal = Callable[[str, Sequence[Record]], Sequence[str]]
 """Returns one seal for each new record, given the last seal of the store, ``""`` for none."""
 
 Key = tuple[type[Record], str] | UploadEvent
-"""What a store finds a record by: its kind and id; an upload event has none but itself."""
+"""What a store finds a record by: kind and id; of an upload event one with log id and id alone."""
 
 
 class OlderLog(LogUnavailable):
@@ -164,12 +164,11 @@ class LogBackend(ABC):
         call that was abandoned at the deadline); the caller repeats it with the same ids.
 
         A record that the store holds already is left as it is, so that an append can be repeated;
-        the others of the call are written all the same. Held already means: an entry of the same
-        id and the same content, or such a block or tombstone; an equal upload event; an equal
-        access row, or the same one erased since. When and by whom an entry, a block or a tombstone
-        was written is no content: the first one stands as it is. IdConflict if the id is
-        known with other content, and for a tombstone of an entry that stands; Forgotten for an
-        entry whose id was erased. After either nothing was written. These rules are
+        the others of the call are written all the same. Held already means: a record of the same
+        kind, id and content, an access row also if it was erased since. When and by whom a record
+        was written is no content: the first one stands as it is. IdConflict if the id is known
+        with other content, and for a tombstone of an entry that stands; Forgotten for an entry
+        whose id was erased. After either nothing was written. These rules are
         :func:`~deid_hooks.backends.contract.select_new`.
 
         While the store holds its order, it calls ``seal(head, new)`` once, with the last seal that
@@ -386,7 +385,9 @@ class NoLog(LogBackend):
 
 def get_key(record: Record) -> Key:
     """Return what a store finds this record by."""
-    return record if isinstance(record, UploadEvent) else (type(record), get_id(record))
+    if isinstance(record, UploadEvent):
+        return UploadEvent(record.log_id, "", "", "", "", record.id)
+    return type(record), get_id(record)
 
 
 def select_new(records: Iterable[Record], find: Callable[[Key], Record | None]) -> list[Record]:
@@ -422,12 +423,14 @@ def select_new(records: Iterable[Record], find: Callable[[Key], Record | None]) 
 def is_same(held: Record, record: Record) -> bool:
     """Return whether the store holds ``record`` already as ``held``.
 
-    When and by whom an entry, a block or a tombstone was written is a stamp, not content. An
+    When and by whom a record was written is a stamp, not content. An
     access row may have been erased since it was written.
     """
     match held, record:
         case Entry(), Entry():
             return held == replace(record, created=held.created, uploader=held.uploader)
+        case UploadEvent(), UploadEvent():
+            return held == replace(record, at=held.at, uploader=held.uploader)
         case Block(), Block():
             return held == replace(record, at=held.at, who=held.who)
         case Tombstone(), Tombstone():
@@ -450,10 +453,10 @@ def seal_new(seal: Seal, head: str, new: Sequence[Record]) -> list[str]:
 
 
 def make_tombstone(
-    log_id: str, created: str, destinations: Iterable[str], erasure: Erasure
+    log_id: str, created: str, destinations: Iterable[str], erasure: Erasure, project: str
 ) -> Tombstone:
     """Return what is left of an entry: each destination of its upload events once, in order."""
-    return Tombstone(log_id, created, tuple(dict.fromkeys(destinations)), erasure)
+    return Tombstone(log_id, created, tuple(dict.fromkeys(destinations)), erasure, project)
 
 
 def iterate_pages(fetch: Callable[[int], tuple[Sequence[T], int]]) -> Iterator[T]:

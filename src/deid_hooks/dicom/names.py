@@ -1,4 +1,4 @@
-"""Persons' names: the spellings that are one name, and the words of it (PS3.5, section 6.2)."""
+"""Persons' names: folding, the spellings that are one name, and its words (PS3.5, section 6.2)."""
 
 from __future__ import annotations
 

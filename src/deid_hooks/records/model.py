@@ -63,12 +63,18 @@ class Entry:
         return tuple(instance.deid_uid for instance in self.instances)
 
 
+def make_record_id() -> str:
+    """Return a new id of a record: 32 hex digits of a random UUIDv4 (RFC 9562, section 5.4)."""
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True, slots=True)
 class UploadEvent:
     """What happened to an entry at one destination, and when (UTC).
 
-    ``event`` is ``cleared`` (it may be sent), an outcome (one of ``OUTCOMES``) or ``withdrawn``
-    (somebody noted that it was deleted there).
+    ``id`` is made by who reports it, and survives retries. ``event`` is ``cleared`` (it may be
+    sent), an outcome (one of ``OUTCOMES``) or ``withdrawn`` (somebody noted that it was deleted
+    there).
     """
 
     log_id: str
@@ -76,6 +82,7 @@ class UploadEvent:
     event: str
     destination: str
     uploader: str
+    id: str = field(default_factory=make_record_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +117,13 @@ class Erasure:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is left of an entry that was forgotten."""
+    """What is left of an entry that was forgotten. ``project`` is the entry's."""
 
     log_id: str
     created: str
     destinations: tuple[str, ...]
     erasure: Erasure
+    project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,5 +198,5 @@ def fold(text: str) -> str:
 
 
 def get_id(record: Record) -> str:
-    """Return the id of a record, the log id for what belongs to one entry."""
-    return record.id if isinstance(record, AccessRow | Block | Erased) else record.log_id
+    """Return the id of a record; that of entries and tombstones is the log id."""
+    return record.log_id if isinstance(record, Entry | Tombstone) else record.id

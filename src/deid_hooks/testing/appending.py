@@ -125,17 +125,25 @@ class Appending(Conformance):
         backend.append(records, chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == records
 
-    def test_events_that_differ_in_anything_all_stand(self, backend: LogBackend) -> None:
+    def test_events_of_other_ids_all_stand(self, backend: LogBackend) -> None:
         event = UploadEvent(fresh_id(), "t", "cleared", "d", "u")
         events = [
             event,
-            replace(event, at="t2"),
-            replace(event, event="uploaded"),
-            replace(event, destination="D"),
-            replace(event, uploader="u "),
+            replace(event, id=fresh_id()),
+            replace(event, id=fresh_id(), event="uploaded"),
+            replace(event, log_id=fresh_id()),
         ]
         backend.append(events, chain_seals, Deadline())
         assert list(backend.everything(Deadline())) == events
+
+    def test_an_event_is_never_changed(self, backend: LogBackend) -> None:
+        event = UploadEvent(fresh_id(), "t", "cleared", "d", "u")
+        backend.append([event], chain_seals, Deadline())
+        backend.append([replace(event, at="t2", uploader="v")], chain_seals, Deadline())
+        for changed in (replace(event, event="uploaded"), replace(event, destination="D")):
+            with pytest.raises(IdConflict):
+                backend.append([changed], chain_seals, Deadline())
+        assert list(backend.everything(Deadline())) == [event]
 
     def test_blocks_and_tombstones_are_never_changed(self, backend: LogBackend) -> None:
         block = Block(fresh_id(), "t", "p", "", "who", "why")

@@ -50,7 +50,8 @@ class Erasing(Conformance):
         reader = another()
         assert reader.resolve(gone.log_id, Deadline()) == gone
         backend.erase([gone.log_id], ERASURE, chain_seals, Deadline(30))
-        stone = Tombstone(gone.log_id, gone.created, ("folder:/a", "folder:/b"), ERASURE)
+        sent_to = ("folder:/a", "folder:/b")
+        stone = Tombstone(gone.log_id, gone.created, sent_to, ERASURE, gone.project)
         for each in (backend, reader):
             assert each.resolve(gone.log_id, Deadline()) == stone
             assert list(each.entries([gone.log_id, left.log_id], Deadline())) == [left]

@@ -139,6 +139,7 @@ class MemoryBackend(LogBackend):
                     gone[log_id].created,
                     (e.destination for e in self._log.events if e.log_id == log_id),
                     erasure,
+                    gone[log_id].project,
                 )
                 for log_id in dict.fromkeys(i for i in log_ids if i in gone)
             ]

@@ -90,9 +90,14 @@ any_entries = st.builds(
 """Entries with nothing but what the types promise."""
 
 _ids = st.builds(fresh_id)
-any_events = st.builds(UploadEvent, _ids, *[any_text] * 4)
+any_events = st.builds(UploadEvent, _ids, *[any_text] * 4, id=_ids)
 any_tombstones = st.builds(
-    Tombstone, _ids, any_text, st.lists(any_text).map(tuple), st.builds(Erasure, *[any_text] * 3)
+    Tombstone,
+    _ids,
+    any_text,
+    st.lists(any_text).map(tuple),
+    st.builds(Erasure, *[any_text] * 3),
+    any_text,
 )
 any_blocks = st.builds(Block, _ids, *[any_text] * 5, st.booleans())
 any_access_rows = st.builds(

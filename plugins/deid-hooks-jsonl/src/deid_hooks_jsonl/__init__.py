@@ -185,7 +185,7 @@ class JSONLinesBackend(LogBackend):
     def _bury(self, entry: Entry, erasure: Erasure) -> Tombstone:
         events = (r for r in self._records.values() if isinstance(r, UploadEvent))
         sent_to = (e.destination for e in events if e.log_id == entry.log_id)
-        return make_tombstone(entry.log_id, entry.created, sent_to, erasure)
+        return make_tombstone(entry.log_id, entry.created, sent_to, erasure, entry.project)
 
 
 def _is_locked(file: int, path: Path) -> bool:

@@ -78,8 +78,9 @@ async def append(call: Call) -> dict[str, Any]:
     """Append records, all or none.
 
     Durable when it is answered. Repeat it with the same ids if no answer came. Who and when of
-    blocks and tombstones are the service's own, and the access trail has a row of them before. Of a
-    sender who keeps the trail, they are taken as they are.
+    blocks and tombstones are the service's own, and the access trail has a row of them before; so
+    is when an upload was cleared and what it came to. Of a sender who keeps the trail, they are
+    taken as they are.
     """
     sender, service = call.sender, call.service
     records: list[Record] = call.body["records"]
@@ -95,9 +96,10 @@ async def append(call: Call) -> dict[str, Any]:
     if sender.keeps_trail:
         # In the place of what was erased there is only a seal, and the service has its own.
         records = [record for record in records if not isinstance(record, Erased)]
-    elif any(isinstance(record, Block | Tombstone) for record in records):
-        sent = records
-        await service.ask(call.deadline, lambda: _record_changes(call, sent))
+    else:
+        if any(isinstance(record, Block | Tombstone) for record in records):
+            sent = records
+            await service.ask(call.deadline, lambda: _record_changes(call, sent))
         at = read_clock()
         records = [_stamp(record, at, sender.name) for record in records]
     return {"log_ids": await service.committer.write(records, call.deadline)}
@@ -380,7 +382,12 @@ def _refuse_altered(log: Log, records: Iterable[Entry | UploadEvent]) -> None:
 
 
 def _stamp(record: Record, at: str, who: str) -> Record:
-    """Return a block or a tombstone as done by this person at this time; others as they are."""
+    """Return a record as done by this person at this time.
+
+    Entries are as they are, and so is when something was withdrawn from an archive.
+    """
+    if isinstance(record, UploadEvent) and record.event in _BY_UPLOADERS:
+        return replace(record, at=at)
     if isinstance(record, Block):
         return replace(record, at=at, who=who)
     if isinstance(record, Tombstone):

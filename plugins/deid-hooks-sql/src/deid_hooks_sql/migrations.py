@@ -32,6 +32,7 @@ class ServerChanges(Changes):
     mark = "%s"
     not_ascii = "octet_length(word) <> char_length(word)"
     short_limit = SHORT_LIMIT
+    seq_as_text = "CONCAT(seq, '')"
 
     def __init__(self, link: Link, seal: Seal) -> None:
         self._link = link

@@ -24,7 +24,12 @@ from deid_hooks.backends import (
     make_erased,
     make_readable,
 )
-from deid_hooks.backends.tables.columns import ENTRY_TEXTS, SHORT_LIMIT, TABLES
+from deid_hooks.backends.tables.columns import (
+    ENTRY_TEXTS,
+    NEW_IN_VERSION_3,
+    SHORT_LIMIT,
+    TABLES,
+)
 from deid_hooks.backends.tables.conditions import (
     And,
     Compare,
@@ -36,7 +41,7 @@ from deid_hooks.backends.tables.conditions import (
     is_indexed,
     translate,
 )
-from deid_hooks.backends.tables.migrations import refuse_other
+from deid_hooks.backends.tables.migrations import VERSION, refuse_other
 from deid_hooks.backends.tables.rows import RECORD_TABLES
 from deid_hooks_sql.database import Rows, make_not_allowed
 from deid_hooks_sql.links import Link, reading, snapshot
@@ -74,9 +79,16 @@ _PLACES = (
 )
 
 
-def select_rows(table: str) -> str:
-    """Return SQL that reads rows as ``read_record`` takes them; a condition follows."""
-    return f"SELECT {', '.join(TABLES[table].server_names)} FROM {table}"
+def select_rows(table: str, version: int = VERSION) -> str:
+    """Return SQL that reads rows as ``read_record`` takes them; a condition follows.
+
+    Of a log of this version: empty texts stand for columns that it has not.
+    """
+    names = (
+        f"'' AS {name}" if version < VERSION and (table, name) in NEW_IN_VERSION_3 else name
+        for name in TABLES[table].server_names
+    )
+    return f"SELECT {', '.join(names)} FROM {table}"
 
 
 def _read_sealed(
@@ -84,7 +96,8 @@ def _read_sealed(
 ) -> tuple[list[tuple[R, str]], int]:
     """Return some records of a kind after the cursor with their seals, and the next cursor."""
     table = RECORD_TABLES[kind]
-    page = f"{select_rows(table)} WHERE seq > %s {more} ORDER BY seq LIMIT {_ROWS_A_PAGE}"
+    select = select_rows(table, link.version)
+    page = f"{select} WHERE seq > %s {more} ORDER BY seq LIMIT {_ROWS_A_PAGE}"
     # Without the lower bound PostgreSQL may read all seals from the first on.
     rows = link.rows(
         f"SELECT page.*, seal FROM ({page}) page LEFT JOIN deid_log_chain chain"
@@ -106,11 +119,13 @@ def read_page(link: Link, after: int) -> Page:
     """Return some records after the cursor, all kinds in one order; at least one if there is."""
     _refuse_blind(link)
     with reading(link):
-        places, last = read_places(link, after)
+        places, last = read_places(link, after, link.version)
     return Page(tuple(r for _, r, _ in places), tuple(seal for *_, seal in places), last)
 
 
-def read_places(link: Link, after: int) -> tuple[list[tuple[int, Record, str]], int]:
+def read_places(
+    link: Link, after: int, version: int = VERSION
+) -> tuple[list[tuple[int, Record, str]], int]:
     """Return some places after the cursor, with the record and its seal at each; the next cursor.
 
     Within a transaction that sees one state of the log.
@@ -126,7 +141,10 @@ def read_places(link: Link, after: int) -> tuple[list[tuple[int, Record, str]], 
             found[seq] = erased
     found |= fetch_entries(link, by_kind.pop(0, []))
     small = [
-        (f"{select_rows(_KINDS[kind - 1])} WHERE seq {link.database.any_of}", (seqs,))
+        (
+            f"{select_rows(_KINDS[kind - 1], version)} WHERE seq {link.database.any_of}",
+            (seqs,),
+        )
         for kind, seqs in by_kind.items()
     ]
     for kind, rows in zip(by_kind, link.fetch(small) if small else (), strict=True):
@@ -140,7 +158,8 @@ def resolve(link: Link, log_id: str) -> Entry | Receipt | Tombstone | None:
     if not link.may_read:
         return _read_receipt(link, log_id)
     seq = "(SELECT seq FROM deid_log WHERE id = %s)"
-    stone = (f"{select_rows('deid_log_tombstone')} WHERE id = %s", (shorten(log_id),))
+    stones_at = f"{select_rows('deid_log_tombstone', link.version)} WHERE id = %s"
+    stone = (stones_at, (shorten(log_id),))
     logs, *parts, stones = snapshot(link, [*select_entries(f"= {seq}", shorten(log_id)), stone])
     entries = make_entries(logs, parts)
     for record in (*entries.values(), *(read_record("deid_log_tombstone", row) for row in stones)):
@@ -280,7 +299,8 @@ def _read_receipt(link: Link, log_id: str) -> Receipt | Tombstone | None:
                 "restore the log from a backup",
             )
         return Receipt(log_id, project, digest, key, tuple(patients.split()), tuple(deid_uids))
-    stones = link.rows(f"{select_rows('deid_log_tombstone')} WHERE id = %s", shorten(log_id))
+    stones_at = f"{select_rows('deid_log_tombstone', link.version)} WHERE id = %s"
+    stones = link.rows(stones_at, shorten(log_id))
     found = [read_record("deid_log_tombstone", row) for row in stones]
     return next((stone for stone in found if isinstance(stone, Tombstone)), None)
 

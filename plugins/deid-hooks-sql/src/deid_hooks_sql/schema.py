@@ -194,7 +194,9 @@ def make_row(seq: int, record: Small) -> Row:
 def read_record(table: str, row: Sequence[Any]) -> Small:
     """Return the record that a row of all columns holds."""
     end = 1 + len(TABLES[table].texts)
-    return RECORD_MAKERS[table]([*decode_texts(row[1:end], row[-1]), *row[end:-1]])
+    texts = decode_texts(row[1:end], row[-1])
+    texts += [""] * (end - 1 - len(texts))  # version 2 had fewer of some
+    return RECORD_MAKERS[table]([*texts, *row[end:-1]])
 
 
 def make_rows(entry: Entry) -> EntryRows:

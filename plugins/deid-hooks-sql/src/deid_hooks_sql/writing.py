@@ -67,6 +67,8 @@ def append(records: Sequence[Record], seal: Seal, link: Link, turn: Turn) -> Non
     """Write all records or none, as ``LogBackend.append`` says."""
     for record in records:
         _refuse_id(get_id(record))
+        if isinstance(record, UploadEvent):
+            _refuse_id(record.log_id)
     made: dict[str, EntryRows] = {}
     for record in records:
         if isinstance(record, Entry) and record.log_id not in made:
@@ -105,7 +107,7 @@ def _list_questions(records: Sequence[Record], link: Link) -> Iterator[tuple[str
 
     def of(*kinds: type[Any]) -> list[str]:
         found = (r for r in records if isinstance(r, kinds))
-        return [get_id(r) for r in found]
+        return [getattr(r, "log_id", "") or get_id(r) for r in found]
 
     if ids := of(Entry, Tombstone, Erased):
         yield "entry", (f"SELECT id, seq, rows_digest FROM deid_log WHERE id {any_of}", (ids,))
@@ -222,12 +224,13 @@ def erase(log_ids: Sequence[str], erasure: Erasure, seal: Seal, link: Link, turn
     ids = [*dict.fromkeys(map(shorten, log_ids))]
     writing = Writing(link, turn, len(ids))
     any_of = link.database.any_of
-    asked = (f"SELECT seq, id, created, exact FROM deid_log WHERE id {any_of}", (ids,))
+    asked = (f"SELECT seq, id, created, project, exact FROM deid_log WHERE id {any_of}", (ids,))
     found, heads = writing.begin([asked, _HEAD[1]] if ids else []) or ([], [])
-    created = {
-        log_id: (shown if exact is None else decode_texts((), exact)[ENTRY_TEXTS.index("created")])
-        for _, log_id, shown, exact in found
-    }
+    places = [ENTRY_TEXTS.index(name) for name in ("created", "project")]
+    created, projects = {}, {}
+    for _, log_id, *shown, exact in found:
+        texts = shown if exact is None else [decode_texts((), exact)[place] for place in places]
+        created[log_id], projects[log_id] = texts
     if found:
         seqs = [seq for seq, *_ in found]
         events_of = f"{select_rows('deid_log_upload')} WHERE log_id {any_of} ORDER BY seq"
@@ -241,7 +244,7 @@ def erase(log_ids: Sequence[str], erasure: Erasure, seal: Seal, link: Link, turn
             if isinstance(event, UploadEvent):
                 sent_to[event.log_id].append(event.destination)
         stones = [
-            make_tombstone(log_id, created[log_id], sent_to[log_id], erasure)
+            make_tombstone(log_id, created[log_id], sent_to[log_id], erasure, projects[log_id])
             for log_id in ids
             if log_id in created
         ]

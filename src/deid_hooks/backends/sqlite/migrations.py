@@ -33,6 +33,7 @@ class SQLiteChanges(Changes):
     mark = "?"
     not_ascii = "length(CAST(word AS BLOB)) <> length(word)"
     short_limit = None
+    seq_as_text = "CAST(seq AS TEXT)"
 
     def __init__(self, connection: sqlite3.Connection, seal: Seal) -> None:
         self._connection = connection

@@ -21,7 +21,7 @@ from deid_hooks.backends.sqlite.connection import Opened, reading
 from deid_hooks.backends.sqlite.schema import decode_cell, decode_cells, encode_cell, read_entry
 from deid_hooks.backends.tables.columns import select_statement
 from deid_hooks.backends.tables.conditions import Renderer, is_indexed, translate
-from deid_hooks.backends.tables.migrations import refuse_other
+from deid_hooks.backends.tables.migrations import VERSION, refuse_other
 from deid_hooks.backends.tables.rows import (
     RECORD_MAKERS,
     RECORD_TABLES,
@@ -52,15 +52,18 @@ _NEXT_PLACES = f"SELECT seq, max(kind) FROM ({_PLACES}) GROUP BY seq ORDER BY se
 def read_page(opened: Opened, after: int) -> Page:
     """Return some records after the cursor, all kinds in one order; at least one if there is."""
     with reading(opened) as connection:
-        places = read_places(connection, after)
+        places = read_places(connection, after, opened.version)
     last = places[-1][0] if places else after
     return Page(tuple(r for _, r, _ in places), tuple(seal for *_, seal in places), last)
 
 
-def read_places(connection: sqlite3.Connection, after: int) -> list[tuple[int, Record, str]]:
+def read_places(
+    connection: sqlite3.Connection, after: int, version: int = VERSION
+) -> list[tuple[int, Record, str]]:
     """Return some places after the cursor, with the record and its seal at each; none at the end.
 
-    Within a transaction. A place that has neither a record nor a seal is passed over.
+    Of a log of this version, within a transaction. A place that has neither a record nor a seal is
+    passed over.
     """
     places: list[tuple[int, Record, str]] = []
     size = 0
@@ -68,32 +71,38 @@ def read_places(connection: sqlite3.Connection, after: int) -> list[tuple[int, R
     seals = _read_seals(connection, after, found[-1][0] if found else after)
     for seq, number in found:
         seal = seals.get(seq, "")
-        record = make_erased(seal) if number < 0 else _read_record(connection, _KINDS[number], seq)
+        if number < 0:
+            record: Record | None = make_erased(seal)
+        else:
+            record = _read_record(connection, _KINDS[number], seq, version)
         if record is not None:
             places.append((seq, record, seal))
             size += estimate_size(record) if isinstance(record, Entry) else 0
         if size > _BYTES_A_PAGE:
             break
-    return places if places or not found else read_places(connection, found[-1][0])
+    return places if places or not found else read_places(connection, found[-1][0], version)
 
 
-def find_held(connection: sqlite3.Connection, key: Key) -> Record | None:
-    """Return the record that the log holds under a key, within a transaction that writes."""
+def find_held(connection: sqlite3.Connection, key: Key, version: int = VERSION) -> Record | None:
+    """Return the record that a log of this version holds under a key. Within a transaction."""
     if isinstance(key, UploadEvent):
         rows = connection.execute(
             f"{select_statement('deid_log_upload')} WHERE log_id = ?", (encode_cell(key.log_id),)
         )
-        return next((key for row in rows if make_event(decode_cells(row[1:])) == key), None)
+        events = (make_event(decode_cells(row[1:])) for row in rows)
+        return next((event for event in events if event.id == key.id), None)
     kind, id_ = key
     table = "deid_log" if kind is Entry else RECORD_TABLES[kind]
     seq = _find_seq(connection, table, id_)
-    return None if seq is None else _read_record(connection, kind, seq)
+    return None if seq is None else _read_record(connection, kind, seq, version)
 
 
 def resolve(opened: Opened, log_id: str) -> Entry | Tombstone | None:
     """Return the entry or tombstone under this id."""
     with reading(opened) as connection:
-        found = find_held(connection, (Entry, log_id)) or find_held(connection, (Tombstone, log_id))
+        found = find_held(connection, (Entry, log_id)) or find_held(
+            connection, (Tombstone, log_id), opened.version
+        )
     return found if isinstance(found, Entry | Tombstone) else None
 
 
@@ -130,7 +139,8 @@ def read_events(
     some = "" if log_ids is None else f" AND log_id IN ({', '.join('?' * len(log_ids))})"
     with reading(opened) as connection:
         rows = connection.execute(
-            f"{select_statement('deid_log_upload')} WHERE seq > ?{some} ORDER BY seq LIMIT ?",
+            f"{select_statement('deid_log_upload', opened.version)}"
+            f" WHERE seq > ?{some} ORDER BY seq LIMIT ?",
             (after, *map(encode_cell, log_ids or ()), _ROWS_A_PAGE),
         ).fetchall()
         seals = _read_seals_at(connection, [row[0] for row in rows])
@@ -228,11 +238,14 @@ def _find_seq(connection: sqlite3.Connection, table: str, id_: str) -> int | Non
     return None if row is None else int(row[0])
 
 
-def _read_record(connection: sqlite3.Connection, kind: type[Any], seq: int) -> Record | None:
+def _read_record(
+    connection: sqlite3.Connection, kind: type[Any], seq: int, version: int
+) -> Record | None:
     if kind is Entry:
         return read_entry(connection, seq)
     table = RECORD_TABLES[kind]
-    row = connection.execute(f"{select_statement(table)} WHERE seq = ?", (seq,)).fetchone()
+    select = f"{select_statement(table, version)} WHERE seq = ?"
+    row = connection.execute(select, (seq,)).fetchone()
     return None if row is None else RECORD_MAKERS[table](decode_cells(row[1:]))
 
 

@@ -61,12 +61,13 @@ def erase(log_ids: Sequence[str], erasure: Erasure, seal: Seal, opened: Opened, 
         stones = []
         for log_id in log_ids:
             found = connection.execute(
-                "SELECT seq, created FROM deid_log WHERE id = ?", (encode_cell(log_id),)
+                "SELECT seq, created, project FROM deid_log WHERE id = ?", (encode_cell(log_id),)
             ).fetchone()
             if found:
                 _delete(connection, found[0])
                 sent_to = _find_destinations(connection, log_id)
-                stones.append(make_tombstone(log_id, decode_cell(found[1]), sent_to, erasure))
+                created, project = map(decode_cell, found[1:])
+                stones.append(make_tombstone(log_id, created, sent_to, erasure, project))
         _insert_sealed(connection, seq, stones, seal_new(seal, head, stones))
         _erase_terms(connection, log_ids)
     scrub(opened)

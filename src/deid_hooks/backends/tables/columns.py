@@ -181,14 +181,14 @@ _TABLES = (
     Table(
         "deid_log_upload",
         "seq",
-        _define("log_id at event destination uploader exact"),
+        _define("log_id at event destination uploader id exact"),
         (("log_id",),),
     ),
     Table("deid_log_access", "seq", _define(_ACCESS), unique="id", identifying=True),
     Table(
         "deid_log_tombstone",
         "seq",
-        _define("id created destinations at who reason exact"),
+        _define("id created destinations at who reason project exact"),
         unique="id",
     ),
     Table(
@@ -242,10 +242,21 @@ def insert_statement(table: str) -> str:
     return f"INSERT INTO {table} ({_quote(names)}) VALUES ({marks})"  # noqa: S608
 
 
+NEW_IN_VERSION_3 = frozenset((("deid_log_upload", "id"), ("deid_log_tombstone", "project")))
+"""Table and name of columns that a log of version 2 has not: read from it, they are empty."""
+
+
 @cache
-def select_statement(table: str) -> str:
-    """Return SQLite's SQL that reads all columns it has, in the order of ``names``."""
-    return f"SELECT {_quote(TABLES[table].names)} FROM {table}"  # noqa: S608
+def select_statement(table: str, version: int = 3) -> str:
+    """Return SQLite's SQL that reads all columns it has, in the order of ``names``.
+
+    Of a log of this version: empty texts stand for columns that it has not.
+    """
+    names = ", ".join(
+        "''" if version < 3 and (table, name) in NEW_IN_VERSION_3 else f"[{name}]"
+        for name in TABLES[table].names
+    )
+    return f"SELECT {names} FROM {table}"  # noqa: S608
 
 
 def view_statements(create: str = "CREATE VIEW") -> tuple[str, ...]:

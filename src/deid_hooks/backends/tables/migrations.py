@@ -38,6 +38,8 @@ class Changes(ABC):
     """SQL that a row of ``deid_word`` meets whose word is not ASCII."""
     short_limit: ClassVar[int | None]
     """How many characters a column of short text holds."""
+    seq_as_text: ClassVar[str]
+    """SQL that gives the place of a row in the order of the log as a text."""
     seal: Callable[[str, Sequence[Record]], Sequence[str]]
     """Seals records, as ``LogBackend.append`` says."""
 
@@ -198,6 +200,31 @@ def _fold_words(changes: Changes) -> None:
         changes.run(f"UPDATE deid_word SET word = {mark} WHERE word = {mark}", new[:limit], word)  # noqa: S608
 
 
+def _add_ids_and_projects(changes: Changes) -> None:
+    """Give upload events ids of their own, and tombstones a project: an empty one to old ones."""
+    mark = changes.mark
+    for table, column, value in (
+        ("deid_log_upload", Column("id", ColumnType.SHORT), changes.seq_as_text),
+        ("deid_log_tombstone", Column("project"), "''"),
+    ):
+        changes.add_column(table, column)
+        if "exact" in changes.list_columns(table):
+            rows = changes.run(
+                f"SELECT seq, exact, {value} FROM {table}"  # noqa: S608
+                f" WHERE exact IS NOT NULL AND {column.name} IS NULL"
+            )
+            for seq, exact, text in rows:
+                texts = [*json.loads(bytes(exact).decode("utf-8", "surrogatepass")), text]
+                kept = json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                changes.run(
+                    f"UPDATE {table} SET exact = {mark}, {column.name} = {value}"  # noqa: S608
+                    f" WHERE seq = {mark}",
+                    kept,
+                    seq,
+                )
+        changes.run(f"UPDATE {table} SET {column.name} = {value} WHERE {column.name} IS NULL")  # noqa: S608
+
+
 def _chain_records(changes: Changes) -> None:
     """Link and seal all records that the log holds, of every kind, as they stand."""
     changes.run("DROP TABLE IF EXISTS deid_log_chain")
@@ -225,6 +252,7 @@ STEPS: dict[str, Callable[[Changes], None]] = {
     "2: seals in a table of their own": _move_seals,
     "2: rows_digest": _rename_digest,
     "2: words in ASCII": _fold_words,
+    "3: ids of upload events, projects of tombstones": _add_ids_and_projects,
     "3: commitments without a key": _commit_terms,
     "3: one chain over all records": _chain_records,
 }

@@ -51,14 +51,16 @@ def list_cells(record: Small) -> tuple[Cell, ...]:
     """Return the row of a record in the order of its table's columns, without ``seq``."""
     match record:
         case UploadEvent():
-            return record.log_id, record.at, record.event, record.destination, record.uploader
+            of_event = (record.event, record.destination, record.uploader, record.id)
+            return record.log_id, record.at, *of_event
         case AccessRow():
             asked = (record.asked, join_texts(record.log_ids), record.reason)
             chain = (record.salt, record.commitment)
             return record.id, record.at, record.who, record.where, record.action, *asked, *chain
         case Tombstone():
             erasure = (record.erasure.at, record.erasure.who, record.erasure.reason)
-            return record.log_id, record.created, join_texts(record.destinations), *erasure
+            sent_to = join_texts(record.destinations)
+            return record.log_id, record.created, sent_to, *erasure, record.project
         case Block():
             whom = (record.patient, record.project)
             return record.id, record.at, *whom, record.who, record.reason, int(record.lifted)
@@ -79,8 +81,8 @@ def make_access(cells: Sequence[Any]) -> AccessRow:
 
 def make_tombstone(cells: Sequence[Any]) -> Tombstone:
     """Return the tombstone that :func:`list_cells` was given."""
-    log_id, created, destinations, *erasure = cells
-    return Tombstone(log_id, created, split_texts(destinations), Erasure(*erasure))
+    log_id, created, destinations, *erasure, project = cells
+    return Tombstone(log_id, created, split_texts(destinations), Erasure(*erasure), project)
 
 
 def make_block(cells: Sequence[Any]) -> Block:
