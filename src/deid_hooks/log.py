@@ -72,7 +72,7 @@ _AT_ONCE = 100
 
 FOREIGN = "the log was written with another site secret than this machine has"
 FOREIGN_REMEDY = "copy the secret file from the machine that began the log"
-ALTERED_REMEDY = 'run deid-hooks verify, and read the page "The log was altered"'
+ALTERED_REMEDY = 'run deid-hooks verify, and read "The log was altered" in docs/verify.md'
 
 R = TypeVar("R", bound=Record)
 
@@ -216,6 +216,8 @@ class Log:
         if self.backend.seals:
             return list(self.backend.blocks(patients, self._deadline()))
         page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
+        if not page.head and self._holds_records():
+            raise LogUnavailable("the log was altered: its records have no seals", ALTERED_REMEDY)
         with self._lock:
             if self._take_blocks(page):  # or another thread was faster with later ones: once more
                 page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
@@ -223,10 +225,16 @@ class Log:
                     raise LogUnavailable(f"the log was altered: {what}", ALTERED_REMEDY)
             return [block for block in self._blocks.found if block.patient in patients]
 
+    def _holds_records(self) -> bool:
+        """Return whether there is any record, or any event for who may read no more than those."""
+        with suppress(NotAllowed):
+            return bool(self.backend.read(0, self._deadline()).records)
+        return next(iter(self.backend.uploads(None, self._deadline())), None) is not None
+
     def _take_blocks(self, page: BlocksPage) -> str:
         """Take in blocks that follow those of before; return what is wrong with them."""
-        if page.head and not self.sealer.recall(page.head):
-            self._refuse_foreign_head(page.head)
+        if page.head:
+            self._refuse_forged_head(page.head)
         what = self._blocks.add(page.blocks, page.head)
         if not what:
             self._blocks_cursor = page.cursor
@@ -252,8 +260,7 @@ class Log:
 
     def pending(self) -> list[Copy]:
         """Return what was cleared and has no outcome, at each destination, oldest first."""
-        copies = find_copies(self.backend.uploads(None, self._deadline()))
-        return [copy for copy in copies if copy.state == "pending"]
+        return [copy for copy in find_copies(self.uploads(None)) if copy.state == "pending"]
 
     def search(self, query: Query) -> Iterator[str]:
         """Yield the ids that match. The caller records the access: see :meth:`record_access`."""
@@ -278,13 +285,14 @@ class Log:
     def chain(self) -> Iterator[tuple[Record, str]]:
         """Yield all records with their seals, as far as the log goes now, in its order.
 
-        Nothing is checked. The caller records the access.
+        Where the last seal was damaged, as far as it goes when that record is reached. Nothing is
+        checked. The caller records the access.
         """
         end = parse_seal(self.read_head())
-        for record, seal in self.backend.chain(self._deadline()) if end else ():
+        for record, seal in self.backend.chain(self._deadline()):
             yield record, seal
             found = parse_seal(seal)
-            if end is None or (found and found.n >= end.n):
+            if end and found and found.n >= end.n:
                 return
 
     def read_head(self) -> str:
@@ -306,20 +314,37 @@ class Log:
             return
         if not self._genesis:
             first = parse_seal(self.backend.read(0, self._deadline()).seals[0])
-            self._genesis = first.genesis if first else ""
+            if first is None or not first.genesis:
+                raise LogUnavailable("the log was altered: its first record", ALTERED_REMEDY)
+            self._genesis = first.genesis
         head = Head(self._genesis, seal.n, seal.link, seal.key, seal.tag, read_clock())
         self.write_head(head)
 
     def read_heads(self) -> list[Head]:
-        """Return the heads in ``head_file``; none if there is no such file."""
-        if self.head_file is None or not self.head_file.exists():
+        """Return the heads in ``head_file``; none if there is no such file.
+
+        Raises LogUnavailable for a file that can't be read or holds anything else.
+        """
+        if self.head_file is None:
             return []
-        lines = self.head_file.read_text(encoding="ascii", errors="replace").splitlines()
-        return [head for line in lines if (head := parse_head(line)) is not None]
+        what, heads = "it holds no head", []
+        try:
+            lines = self.head_file.read_text(encoding="ascii", errors="replace").splitlines()
+            heads = [head for line in lines if (head := parse_head(line)) is not None]
+            if heads and len(heads) == len(lines):
+                return heads
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            what = str(error.strerror)
+        raise LogUnavailable(
+            f"the newest head of the log is kept in {self.head_file}, and can't be read: {what}",
+            "let the user who runs this read it, or verify the log and delete the file",
+        )
 
     def write_head(self, head: Head) -> None:
-        """Write a head to ``head_file``, in the place of the one before. Raises OSError."""
-        if self.head_file is not None:
+        """Write a head to ``head_file``, unless a newer one is there. Raises OSError."""
+        if self.head_file is not None and all(h.n <= head.n for h in self.read_heads()):
             put_file(self.head_file, f"{head}\n".encode("ascii"), os.replace)
 
     def verify(self, verification: Verification) -> Iterator[Fault]:
@@ -358,8 +383,12 @@ class Log:
         self.backend.erase(log_ids, erasure, self.prepare_seals([]), Deadline(seconds))
 
     def trail(self) -> Iterator[tuple[AccessRow, str]]:
-        """Yield the access trail with its seals, from its beginning. The caller records that."""
-        return self.backend.trail(self._deadline())
+        """Yield the access trail with its seals, from its beginning, checked as entries are.
+
+        The caller records that.
+        """
+        trail = self.backend.trail(self._deadline())
+        return trail if self.backend.seals else self._check_each(trail)
 
     def statistics(self) -> Statistics:
         """Count what the log holds. A large log takes minutes."""
@@ -385,8 +414,8 @@ class Log:
             leaves = {id(record): make_leaf(record) for record in records}
 
         def seal(head: str, new: Sequence[Record]) -> list[str]:
-            if head and not self.sealer.recall(head):
-                self._refuse_foreign_head(head)
+            if head:
+                self._refuse_forged_head(head)
             return self.sealer.seal(head, (leaves.get(id(r)) or make_leaf(r) for r in new))
 
         return seal
@@ -413,7 +442,7 @@ class Log:
     def _compare_head(self, text: str) -> None:
         """Raise LogUnavailable if the log's last seal is one from before a head that was kept."""
         if text:
-            self._refuse_foreign_head(text)
+            self._refuse_forged_head(text)
         seal = parse_seal(text)
         for head in self.read_heads():
             there = seal is not None and (
@@ -425,10 +454,19 @@ class Log:
                     f"{ALTERED_REMEDY}; if it was begun anew on purpose, delete {self.head_file}",
                 )
 
-    def _refuse_foreign_head(self, head: str) -> None:
+    def _refuse_forged_head(self, head: str) -> None:
+        """Raise LogUnavailable unless the last seal of the log was made with our key.
+
+        What followed a forged one would be sealed with our key, and vouch for it.
+        """
+        if self.sealer.recall(head):
+            return
         seal = parse_seal(head)
         if seal is not None and seal.key != self.sealer.name:
             raise LogUnavailable(FOREIGN, FOREIGN_REMEDY)
+        what = self.sealer.find_forgery(seal) if seal else "it has no seal"
+        if what:
+            raise LogUnavailable(f"the log was altered: its last record: {what}", ALTERED_REMEDY)
 
     def _refuse_foreign(self, entry: Entry | Receipt) -> None:
         if entry.key != self.secret.name:

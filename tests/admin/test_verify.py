@@ -132,6 +132,94 @@ def test_the_chain_holds_only_because_of_the_key(
     assert verify(delivered) == []
 
 
+def forge_the_end(desk: Desk) -> None:
+    """Take the blocks away, and let the last seal say that there never were any, without a key."""
+    desk.sql("DELETE FROM deid_log_block")
+    [(seq, text)] = desk.sql("SELECT seq, seal FROM deid_log_chain ORDER BY seq DESC LIMIT 1")
+    seal = json.loads(text)
+    seal[5] = -1
+    desk.sql(f"UPDATE deid_log_chain SET seal = '{json.dumps(seal)}' WHERE seq = {seq}")
+
+
+def test_nothing_is_sealed_after_a_forged_end(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next record, sealed with the key, would vouch for what was forged."""
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered("search", "Doe")
+    forge_the_end(delivered)
+    for words in (
+        ["search", "Doe"],
+        ["check"],
+        ["upload", SERIES / "77654033", "folder:elsewhere"],
+    ):
+        refused = delivered(*words)
+        assert refused.code != 0
+        assert "its last record: its seal was changed" in refused.err + refused.out
+    assert verify(delivered)
+    with monkeypatch.context() as without:
+        without.setattr("deid_hooks.log.Log._refuse_forged_head", lambda self, head: None)
+        assert delivered("search", "Doe").code == 0
+    assert delivered("upload", SERIES / "77654033", "folder:elsewhere").code == 0, (
+        "now it is vouched"
+    )
+
+
+def test_a_log_without_any_seal_is_not_taken_for_an_empty_one(delivered: Desk) -> None:
+    delivered("block", "PatientID=77654033", "--reason", "r")
+    delivered.sql("DELETE FROM deid_log_block")
+    delivered.sql("DELETE FROM deid_log_chain")
+    refused = delivered("upload", SERIES / "77654033", "folder:elsewhere")
+    assert refused.code != 0
+    assert "its records have no seals" in refused.out
+    assert verify(delivered)
+    exported = delivered("export")
+    assert (exported.code, exported.out) != (0, "")
+    assert not list((delivered.folder / "elsewhere").rglob("*.dcm"))
+
+
+def test_a_last_seal_that_is_none_is_found_and_hides_nothing(delivered: Desk) -> None:
+    delivered.sql(
+        "UPDATE deid_log_chain SET seal = 'x' WHERE seq = (SELECT max(seq) FROM deid_log_chain)"
+    )
+    assert verify(delivered) == ["it has no seal"]
+    exported = delivered("export")
+    assert exported.code == 69
+    assert "has no seal" in exported.err
+
+
+def test_an_altered_access_row_or_event_is_named_by_what_lists_it(delivered: Desk) -> None:
+    delivered("search", "Doe")
+    delivered.sql("UPDATE deid_log_access SET who = 'another'")
+    done = delivered("access")
+    assert done.code == 3
+    assert "ALTERED" in done.err
+    delivered.sql("UPDATE deid_log_upload SET event = 'cleared'")
+    done = delivered("pending")
+    assert done.code == 3
+    assert "ALTERED" in done.err
+
+
+def test_several_heads_are_compared_at_once(delivered: Desk) -> None:
+    first = delivered("verify", "--print-head").out
+    delivered("search", "Doe")
+    heads = delivered.folder / "heads.txt"
+    heads.write_text(first + delivered("verify", "--print-head").out)
+    assert verify(delivered, "--head", "@heads.txt") == []
+    heads.write_text(first + "nonsense\n")
+    assert delivered("verify", "--head", "@heads.txt").code == 2
+
+
+def test_a_kept_head_that_is_none_is_an_error_that_names_the_file(delivered: Desk) -> None:
+    assert verify(delivered) == []
+    [head] = delivered.folder.rglob("*.head")
+    for text in ("", "nonsense"):
+        head.write_text(text)
+        refused = delivered("check")
+        assert refused.code == 69
+        assert str(head) in refused.err
+
+
 def test_an_altered_entry_is_shown_as_altered(delivered: Desk) -> None:
     [log_id] = delivered("search", "Modality=CT", "--format", "ids").ids
     delivered.sql("UPDATE deid_log SET StudyDescription = 'x' WHERE Modality = 'CT'")

@@ -221,6 +221,8 @@ def test_nobody_writes_access_rows_but_who_keeps_the_trail(site: Site) -> None:
     assert rows(site) == before
     keeper = site.client(site.tokens.add("keeper of the trail", "admin", keeps_trail=True))
     assert append(keeper, *before).status_code == 200
+    spoilt = replace(row, id=make_log_id(), reason="another")
+    assert append(keeper, spoilt).status_code == 409, "verify would name it for ever"
     assert find_faults(site) == []
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from deid_hooks.access import PAGE, AccessRecorder
 from deid_hooks.backends.contract import group_copies
 from deid_hooks.batches import split_batches
-from deid_hooks.log import Log
-from deid_hooks.records.chain import Verification
+from deid_hooks.errors import LogError
+from deid_hooks.log import ALTERED_REMEDY, Log
+from deid_hooks.records.chain import Verification, parse_seal
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.json_codec import encode_record
 from deid_hooks.records.keys import SiteSecret
@@ -29,9 +30,12 @@ _SHEET = ["id", "created", "uploader", "project", "timestamp", "instances"]
 def write_whole(log: Log, access: AccessRecorder, asked: str) -> Iterator[str]:
     """Yield the lines of an export of the whole log: all records with their seals, and the head.
 
-    Places of erased entries are among them. What is wrong with the log is added to ``log.altered``.
+    Places of erased entries are among them. Raises LogError where the last record has no seal. What
+    is wrong elsewhere is added to ``log.altered``.
     The last line has a digest of the file, which finds damage, and stops nobody who forges.
     """
+    if parse_seal(log.read_head()) is None and next(log.chain(), None) is not None:
+        raise LogError("the log was altered: its last record has no seal", ALTERED_REMEDY)
     verification, digest = Verification(log.sealer), sha256()
     records = access.record_each(log.chain(), asked, lambda pair: list_shown(pair[0]))
     for record, seal in records:
@@ -74,7 +78,8 @@ def list_shown(record: Record) -> Sequence[str]:
 
 
 def _write_line(record: Record, seal: str) -> str:
-    return _write_json({**encode_record(record), "seal": json.loads(seal) if seal else None})
+    found = json.loads(seal) if parse_seal(seal) else None
+    return _write_json({**encode_record(record), "seal": found})
 
 
 def _write_json(document: dict[str, Any]) -> str:

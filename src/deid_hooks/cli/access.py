@@ -64,7 +64,8 @@ def access(
 def verify(
     context: typer.Context,
     head: Annotated[
-        str, typer.Option(metavar="LINE", help="What --print-head printed before; @FILE.")
+        str,
+        typer.Option(metavar="LINE", help="What --print-head printed before; @FILE for several."),
     ] = "",
     print_head: Annotated[
         bool, typer.Option("--print-head", help="Print the end of the log, to be kept elsewhere.")
@@ -84,12 +85,13 @@ def verify(
     from deid_hooks.records.chain import Verification, parse_head
     from deid_hooks.records.model import read_clock
 
-    given = parse_head("".join(read_arguments([head])).strip()) if head else None
-    if head and given is None:
-        raise typer.BadParameter("--head takes the line that `verify --print-head` printed")
+    given = list(map(parse_head, read_arguments([head]) if head else []))
+    if None in given or (head and not given):
+        raise typer.BadParameter("--head takes lines that `verify --print-head` printed")
     with open_hooks(context) as hooks:
         log = hooks.gate.open_log()
-        verification = Verification(log.sealer, {*log.read_heads(), *([given] if given else [])})
+        heads = {*log.read_heads(), *filter(None, given)}
+        verification = Verification(log.sealer, heads)
         rows = ({"n": f.n, "record": f.id, "what": f.what} for f in log.verify(verification))
         if print_head:
             faults = sum(1 for _ in rows)
@@ -97,7 +99,7 @@ def verify(
             faults = write_rows(rows, ["n", "record", "what"], form, "n")
         end = verification.make_head(read_clock())
         if faults or end is None:
-            say('Read the page "The log was altered".' if faults else NO_RECORDS)
+            say('Read "The log was altered" in docs/verify.md.' if faults else NO_RECORDS)
             raise typer.Exit(FAILED)
         try:
             log.write_head(end)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from deid_hooks.cli.output import Unwritten, say
+from deid_hooks.cli.output import Unwritten, make_visible, say
 from deid_hooks.errors import (
     DeidHooksError,
     LogError,
@@ -27,6 +27,7 @@ from deid_hooks.errors import (
 if TYPE_CHECKING:
     from deid_hooks.access import AccessRecorder
     from deid_hooks.hooks import DeidHooks
+    from deid_hooks.log import Log
 
 UPLOADER = "deid-hooks"
 
@@ -38,7 +39,7 @@ LOG_UNAVAILABLE = 69
 
 ALTERED = (
     "Somebody altered the log: what is named here is not what was written. Run deid-hooks verify,"
-    ' and read the page "The log was altered".'
+    ' and read "The log was altered" in docs/verify.md.'
 )
 
 
@@ -82,9 +83,16 @@ def open_access(context: typer.Context, action: str, reason: str) -> Iterator[Ac
         refuse_without_reason(hooks, reason)
         log = hooks.gate.open_log()
         yield AccessRecorder(log, action, reason)
-        if log.altered:
-            say(*(f"ALTERED: {id_}: {what}" for id_, what in log.altered.items()), ALTERED)
-            raise typer.Exit(SOME_REFUSED)
+        stop_if_altered(log)
+
+
+def stop_if_altered(log: Log) -> None:
+    """Name what was shown and is not what was written, and end the command with exit code 3."""
+    if log.altered:
+        for record_id, what in log.altered.items():
+            say(f"ALTERED: {make_visible(record_id)}: {what}")
+        say(ALTERED)
+        raise typer.Exit(SOME_REFUSED)
 
 
 def refuse_without_reason(hooks: DeidHooks, reason: str) -> None:

@@ -16,6 +16,7 @@ from deid_hooks.cli.context import (
     open_access,
     open_hooks,
     read_arguments,
+    stop_if_altered,
 )
 from deid_hooks.cli.output import (
     Format,
@@ -72,6 +73,7 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
     deid-hooks pending --format csv
     """
     with open_hooks(context) as hooks:
+        log = hooks.gate.open_log()
         rows = [
             {
                 "id": event.log_id,
@@ -79,10 +81,11 @@ def pending(context: typer.Context, form: FormatOption = None) -> None:
                 "destination": event.destination,
                 "uploader": event.uploader,
             }
-            for event in hooks.gate.open_log().pending()
+            for event in log.pending()
         ]
     if write_rows(rows, ["id", "cleared", "destination", "uploader"], form, "id") == 0:
         say("Nothing is pending.")
+    stop_if_altered(log)
 
 
 def _explain_absence(log: Log, log_id: str) -> str:

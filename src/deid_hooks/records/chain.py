@@ -206,11 +206,18 @@ def find_difference(record: Record, seal: Seal) -> str:
         return "its seal is that of another record"
     if leaf.digest != seal.leaf:
         return "it was changed"
-    if isinstance(record, AccessRow):
-        if record.salt and record.commitment != _compute_commitment(record):
-            return "what was asked, or the reason, was changed"
-        if not record.salt and (record.asked or record.reason):
-            return "what was asked, or the reason, was added later"
+    return find_wrong_terms(record) if isinstance(record, AccessRow) else ""
+
+
+def find_wrong_terms(row: AccessRow) -> str:
+    """Return how what was asked, and why, differs from what the commitment covers; ``""`` if not.
+
+    They may have been erased.
+    """
+    if row.salt and row.commitment != _compute_commitment(row):
+        return "what was asked, or the reason, was changed"
+    if not row.salt and (row.asked or row.reason):
+        return "what was asked, or the reason, was added later"
     return ""
 
 
@@ -322,7 +329,8 @@ class Verification:
                     yield "it is another record than the log had there once"
 
     def _note(self, record: Record, seal: Seal) -> None:
-        time = getattr(record, "created", "") or getattr(record, "at", "")
+        erasure = getattr(record, "erasure", record)  # a tombstone's own time is that of it
+        time = getattr(erasure, "at", "") or getattr(record, "created", "")
         self.first_time, self.last_time = self.first_time or time, time or self.last_time
         if self.last is None:
             self.genesis = seal.genesis
@@ -357,7 +365,7 @@ class Blocks:
         for block, text in blocks:
             seal = parse_seal(text)
             if what := self._sealer.find_fault(block, text):
-                return f"the block {block.id}: {what}"
+                return f"a block: {what}"
             if seal is None or seal.control != last:
                 return "a block was removed"
             last = seal.n

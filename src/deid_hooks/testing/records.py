@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from deid_hooks.records.chain import Sealer, make_leaf
+from deid_hooks.records.chain import Sealer, commit_terms, make_leaf
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import (
     AccessRow,
@@ -102,8 +102,8 @@ any_tombstones = st.builds(
 any_blocks = st.builds(Block, _ids, *[any_text] * 5, st.booleans())
 any_access_rows = st.builds(
     AccessRow, _ids, *[any_text] * 5, st.lists(any_text).map(tuple), any_text
-)
-"""Access rows that are not linked yet."""
+).map(commit_terms)
+"""Access rows as the log makes them: what was asked, and why, is covered by a commitment."""
 
 NAMES = (
     *("Doe^John", "DOE ^ JOHN^^", "John Doe", "Doe^Jane=\u5c71\u7530^\u592a\u90ce", "O'Brien^Pat"),

@@ -22,6 +22,7 @@ from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import NotAllowed
 from deid_hooks.log import ALTERED_REMEDY, Log
 from deid_hooks.query.json_codec import encode_query
+from deid_hooks.records.chain import find_wrong_terms
 from deid_hooks.records.json_codec import encode_record, encode_text
 from deid_hooks.records.keys import SiteSecret, compute_content_digest
 from deid_hooks.records.model import (
@@ -94,6 +95,11 @@ async def append(call: Call) -> dict[str, Any]:
     if sender.projects:
         await _require_projects(call, records)
     if sender.keeps_trail:
+        if any(find_wrong_terms(each) for each in records if isinstance(each, AccessRow)):
+            raise _make_conflict(
+                "an access row is not what its commitment says, and verify would always name it",
+                "send it as deid-hooks makes it",
+            )
         # In the place of what was erased there is only a seal, and the service has its own.
         records = [record for record in records if not isinstance(record, Erased)]
     else:
