@@ -22,9 +22,9 @@ from benchmarks.ct import dataset
 from deid_hooks import capture, changes
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
-from deid_hooks.dicom.difference import assemble
+from deid_hooks.dicom.difference import assemble, list_patients
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import RootKey, key_entry
 from deid_hooks.records.model import Entry, make_log_id
 from deid_hooks.testing.records import chain_seals
 
@@ -77,8 +77,8 @@ def _entry(number: int, instances: int, engine: Callable[[Dataset], object]) -> 
         before = capture(ct)
         engine(ct)
         gathered.append(changes(before, ct))
-    secret = SiteSecret(b"s" * 32)
-    return assemble(gathered, make_log_id(), "TRIAL7", "benchmark", secret, INDEXED_FIELDS)
+    entry = assemble(gathered, make_log_id(), "TRIAL7", "benchmark", INDEXED_FIELDS)
+    return key_entry(entry, list_patients(gathered), RootKey(b"s" * 32))
 
 
 def _store(path: Path) -> SQLiteBackend:

@@ -15,10 +15,10 @@ from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.backends.sqlite.schema import insert_entry
 from deid_hooks.deadline import Deadline
 from deid_hooks.records.chain import make_leaf
-from deid_hooks.records.keys import SiteSecret, compute_patient_digest, make_sealer
+from deid_hooks.records.keys import Keyring, RootKey, compute_patient_digest, make_sealer
 from deid_hooks.records.model import Entry, Instance, UploadEvent
 
-SECRET = SiteSecret(b"\xab" * 32)
+KEYRING = Keyring((RootKey(b"\xab" * 32),))
 A_SUBJECT = 200
 """Acquisitions of the one patient who has many; others have twenty or so."""
 
@@ -40,7 +40,7 @@ def fill(path: Path, entries: int) -> None:
     ).fetchall()
     for name, _ in indexes:
         connection.execute(f"DROP INDEX [{name}]")
-    sealer, head = make_sealer(SECRET), ""
+    sealer, head = make_sealer(KEYRING), ""
     connection.execute("BEGIN")
     for number, entry in enumerate(entries_of(entries)):
         seq = 2 * number + 1
@@ -124,6 +124,6 @@ def _entry(number: int, who: int, chance: random.Random) -> Entry:
         uids=((f"{deid}4", f"{uid}.4"),),
         large={},
         digest=f"{chance.getrandbits(256):064x}",
-        key=SECRET.name,
-        patients=(compute_patient_digest(number_of_patient, "", SECRET),),
+        key=KEYRING.newest.name,
+        patients=(compute_patient_digest(number_of_patient, "", KEYRING.newest),),
     )

@@ -19,7 +19,7 @@ from statistics import median
 from pydicom import dcmread, dcmwrite
 
 from benchmarks.ct import write_series
-from benchmarks.filled import SECRET, fill, patient
+from benchmarks.filled import KEYRING, fill, patient
 from deid_hooks import DeidHooks
 from deid_hooks.access import AccessRecorder
 from deid_hooks.admin.reidentify import Reidentifier
@@ -40,7 +40,7 @@ def main() -> None:
             started = time.perf_counter()
             fill(log, entries)
             print(f"{entries} entries made in {time.perf_counter() - started:.0f} s")
-        os.environ["DEID_HOOKS_SECRET"] = SECRET.text()
+        os.environ["DEID_HOOKS_SECRET"] = KEYRING.text()
         os.environ["DEID_HOOKS_URL"] = f"sqlite:///{log.resolve()}"
         with DeidHooks.load("benchmark") as hooks:
             _search(hooks.gate.open_log(), entries)

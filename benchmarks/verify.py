@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.filled import SECRET, fill
+from benchmarks.filled import KEYRING, fill
 from deid_hooks.backends import Deadline
 from deid_hooks.log import Log, make_backend
 from deid_hooks.records.chain import Verification
@@ -25,7 +25,7 @@ def main() -> None:
     entries = int(sys.argv[1]) if sys.argv[1:] else 20_000
     with tempfile.TemporaryDirectory() as folder:
         fill(Path(folder, "log.db"), entries)
-        log = Log(make_backend(f"sqlite:///{folder}/log.db"), SECRET, 60)
+        log = Log(make_backend(f"sqlite:///{folder}/log.db"), KEYRING, 60)
         reads, wholes = [], []
         for _ in range(5):
             began = time.perf_counter()

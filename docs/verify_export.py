@@ -1,6 +1,6 @@
 """Verify an export of a whole log of deid-hooks, without deid-hooks and without any key.
 
-    python verify_export.py EXPORT [--head "GENESIS N LINK KEY TAG TIME"] [--key HEX]
+    python verify_export.py EXPORT [--head "GENESIS N LINK KEY TAG TIME"] [--key HEX[,HEX...]]
 
 Each line is a record with its seal [n, kind, id, leaf, link, control, key, tag, salt, genesis], the
 last one {"head": "GENESIS N LINK KEY TAG TIME"}. digest(x, ...) is the SHA-256 of each text as
@@ -50,8 +50,8 @@ def write_json(value: object) -> str:
 def encode(text: Any) -> bytes:
     """Return a text as UTF-8. One with lone surrogates is {"utf-8": HEX} in the export."""
     found = text.encode() if isinstance(text, str) else bytes.fromhex(text["utf-8"])
-    is_plain = found.decode(errors="ignore").encode() == found
-    if text != (found.decode() if is_plain else {"utf-8": found.hex()}):
+    plain = found.decode(errors="ignore")
+    if text != (plain if plain.encode() == found else {"utf-8": found.hex()}):
         raise ValueError
     return found
 
@@ -85,15 +85,15 @@ def find_difference(record: Any, kind: str, text: Any, leaf: str, salt: str) -> 
         committed = digest("private", record["salt"], write_json(terms))
         if record["salt"] and record["commitment"] != committed:
             return "what was asked, or the reason, was changed"
-    same = leaf == digest("leaf", kind, encode(text), write_json(kept) if kept else "", private)
-    return "" if same else "it was changed"
+    said = write_json(kept) if kept else ""
+    return "" if leaf == digest("leaf", kind, encode(text), said, private) else "it was changed"
 
 
 class Export:
     """Follows the chain of an export. Memory grows with the entries that were erased."""
 
     def __init__(self, kept: re.Match[str] | None = None, key: bytes = b"") -> None:
-        self.kept, self.key = kept, key  # the head that was kept, the seal key
+        self.kept, self.keys = kept, [key[at : at + 32] for at in range(0, len(key), 32)]
         self.count, self.times, self.has_end, self.read = 0, ["", ""], False, hashlib.sha256()
         self.genesis, self.n, self.link, self.key_name, self.tag = "", -1, "", "", ""
         self.control, self.erased = -1, set[bytes]()
@@ -134,7 +134,7 @@ class Export:
         """Yield what is wrong with a record, given its seal; keep what the next one needs."""
         n, kind, text, leaf, link, control, key, tag, salt, genesis = seal
         if is_first := self.count == 0:
-            self.genesis, self.link, self.key_name = genesis, genesis, key
+            self.genesis = self.link = genesis
         self.count += 1
         if n != self.n + 1:
             yield "records before it are missing" if n > self.n else "it was moved here"
@@ -142,9 +142,11 @@ class Export:
             yield "it does not follow the record before it"
         if control != self.control or type(control) is not int or bool(genesis) != is_first:
             yield "a block before it was removed, or its seal was changed"
-        said = self.key and join("tag", str(n), kind, id_, leaf, link, str(control), key)
-        if said and (key, hmac.digest(self.key, said, "sha256").hex()) != (self.key_name, tag):
+        said = join("tag", str(n), kind, id_, leaf, link, str(control), key)
+        tags = [hmac.digest(each, said, "sha256").hex() for each in self.keys]
+        if self.keys and tag not in tags:
             yield "it was not sealed with this key"
+        del self.keys[: tags.index(tag) if tag in tags else 0]  # a key that was replaced
         was = self.kept.group(3, 4, 5) if self.kept and self.kept[2] == str(n) else (link, key, tag)
         if was[0] != link or (was[1] == key and was[2] != tag):
             yield "it is another record than the log had there once"
@@ -177,22 +179,20 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify an export of a whole deid-hooks log.")
     parser.add_argument("export", type=argparse.FileType("rb"))
     parser.add_argument("--head", help='a line "GENESIS N LINK KEY TAG TIME" that was kept')
-    parser.add_argument("--key", help="64 hex digits: tags are checked, too")
+    parser.add_argument("--key", help="64 hex digits each, the oldest first")
     asked = parser.parse_args(words)
     kept = HEAD.fullmatch((asked.head or "").strip())
-    if (asked.head and not kept) or not re.fullmatch("([0-9a-fA-F]{64})?", asked.key or ""):
-        parser.error("--head takes six words, --key 64 hex digits")
-    export, faults = Export(kept, bytes.fromhex(asked.key or "")), 0
+    if (asked.head and not kept) or not re.fullmatch("([0-9a-fA-F]{64}(,|$))*", asked.key or ""):
+        parser.error("--head takes six words, --key 64 hex digits each")
+    export, faults = Export(kept, bytes.fromhex((asked.key or "").replace(",", ""))), 0
     for faults, (n, id_, what) in enumerate(export.check(asked.export), 1):
         if faults <= 100:  # ids are cut and escaped: the file may be forged
             print(f"record {n} {ascii(id_.decode(errors='replace'))[1:-1][:64]}: {what}")
     if not export.count:
         parser.error("this is no export of a whole log")
-    if faults:
-        print(f"{faults} faults in {export.count} records")
-        return 1
-    print(f"whole: {export.count} records{', ' * bool(export.times[0])}{'..'.join(export.times)}")
-    return 0
+    whole = f"whole: {export.count} records{', ' * bool(export.times[0])}{'..'.join(export.times)}"
+    print(f"{faults} faults in {export.count} records" if faults else whole)
+    return int(faults > 0)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,18 @@ from pydicom.dataset import Dataset
 
 from deid_hooks.deadline import hide_foreign_errors
 from deid_hooks.dicom.capture import Snapshot, capture
-from deid_hooks.dicom.difference import Changes, Policy, assemble, changes, refuse_mixed_patients
+from deid_hooks.dicom.difference import (
+    Changes,
+    Policy,
+    assemble,
+    changes,
+    list_patients,
+    refuse_mixed_patients,
+)
 from deid_hooks.errors import UnableToLog, UnusableDataset, UploadRefused
 from deid_hooks.gate import Gate
 from deid_hooks.plugins import PostDeid, PostUpload, PreUpload
+from deid_hooks.records.keys import key_entry
 from deid_hooks.records.model import make_log_id
 
 logger = logging.getLogger("deid_hooks")
@@ -32,7 +40,7 @@ class Acquisition:
         self.project = project
         self._uploader = uploader
         self._gate = gate
-        self._secret = gate.open_log().secret
+        self._root = gate.open_log().keyring.newest
         self._gathered: list[Changes] = []
         self._event: PostDeid | None = None
         self._left = False
@@ -122,14 +130,9 @@ class Acquisition:
             refuse_mixed_patients(self._gathered)
         policy: Policy = "identifying" if settings.policy == "identifying" else "all"
         entry = assemble(
-            self._gathered,
-            self.log_id,
-            self.project,
-            self._uploader,
-            self._secret,
-            settings.fields,
-            policy,
+            self._gathered, self.log_id, self.project, self._uploader, settings.fields, policy
         )
+        entry = key_entry(entry, list_patients(self._gathered), self._root)
         not_kept = tuple(sorted({name for each in self._gathered for name in each.not_kept}))
         return PostDeid(self.log_id, self.project, self._uploader, entry, not_kept)
 

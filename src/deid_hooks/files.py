@@ -9,8 +9,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +34,20 @@ def put_file(path: Path, content: bytes, place: Callable[[Path, Path], object] =
     finally:
         draft.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Wait for the lock of a file, which is made if it is not there, and hold it. Raises OSError.
+
+    For processes of one machine.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 class NotPrivate(OSError):

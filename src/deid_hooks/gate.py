@@ -118,10 +118,8 @@ class Gate:
         That it is equal is found out when it is logged. Raises UnableToLog.
         """
         with _convert_to_unable_to_log():
-            log_id = self.open_log().find_equal(event.entry)
-        if log_id is None:
-            return event
-        return replace(event, log_id=log_id, entry=replace(event.entry, log_id=log_id), reused=True)
+            found = self.open_log().find_equal(event.entry)
+        return replace(event, log_id=found.log_id, entry=found, reused=True) if found else event
 
     def open_log(self) -> Log:
         """Open the log at the first call, and return it.
@@ -160,7 +158,7 @@ class Gate:
             logger.error("The log could not be closed: %s", type(error).__name__)
 
     def _refuse_blocked(self, entry: Entry | Receipt | None) -> None:
-        if entry and self.open_log().blocked(entry.patients, entry.project):
+        if entry and self.open_log().is_blocked(entry):
             raise DeidHooksError(BLOCKED)
 
     def _require_equal(self, entry: Entry) -> None:

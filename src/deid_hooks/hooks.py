@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deid_hooks.errors import SettingsError
 from deid_hooks.gate import Gate, make_pre_upload
 from deid_hooks.plugins import PreUpload, register
-from deid_hooks.records.keys import Pseudonyms, compute_patient_digest, reveals
+from deid_hooks.records.keys import Pseudonyms
 from deid_hooks.records.model import parse_log_id
 from deid_hooks.settings import Settings, load_settings, mask_passwords
 
@@ -108,18 +108,17 @@ class DeidHooks:
         None if the log knows no label, or one that reveals the PatientID, as after an engine that
         kept it: nobody may be sent under that again. Raises LogUnavailable.
         """
-        log = self.gate.open_log()
-        label = log.subject(project, compute_patient_digest(patient_id, issuer, log.secret))
-        return None if label is None or reveals(label, patient_id.strip("\0 ")) else label
+        return self.gate.open_log().find_label(project, patient_id, issuer)
 
     def pseudonyms(
         self, project: str, labels: Mapping[tuple[str, str], str] | None = None
     ) -> Pseudonyms:
         """Return what engines make stable pseudonyms and UIDs with, different in each project.
 
-        ``labels`` maps (PatientID, IssuerOfPatientID) to labels that are given already.
+        They are those that the project began with, whatever keys were rotated since. ``labels``
+        maps (PatientID, IssuerOfPatientID) to labels that are given already. Raises LogUnavailable.
         """
-        key = self.gate.open_log().secret.derive(f"pseudonyms {project}")
+        key = self.gate.open_log().find_root(project).derive(f"pseudonyms {project}")
         return Pseudonyms(project, key, labels or {})
 
     def close(self) -> None:

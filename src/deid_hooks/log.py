@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -33,7 +34,7 @@ from deid_hooks.errors import (
 )
 from deid_hooks.files import put_file
 from deid_hooks.plugins import BACKENDS, find_installed, suggest_nearest
-from deid_hooks.query.conditions import Query
+from deid_hooks.query.conditions import Equal, Query, Term
 from deid_hooks.records.chain import (
     Blocks,
     Fault,
@@ -46,12 +47,16 @@ from deid_hooks.records.chain import (
     parse_seal,
 )
 from deid_hooks.records.keys import (
-    SiteSecret,
-    compute_content_digest,
-    keep_secret,
+    Keyring,
+    RootKey,
+    change_root,
+    keep_keyring,
+    list_identities,
+    make_root,
     make_sealer,
-    make_secret,
-    read_secret,
+    normalise_identity,
+    read_keyring,
+    reveals,
 )
 from deid_hooks.records.model import (
     AccessRow,
@@ -71,7 +76,10 @@ _AFTER_ALL = 1 << 62
 _AT_ONCE = 100
 
 FOREIGN = "the log was written with another site secret than this machine has"
-FOREIGN_REMEDY = "copy the secret file from the machine that began the log"
+FOREIGN_REMEDY = (
+    "copy the secret file from the machine that began the log, or on which its keys were rotated"
+)
+ROTATED = "the keys of the log were rotated meanwhile"
 ALTERED_REMEDY = 'run deid-hooks verify, and read "The log was altered" in docs/verify.md'
 
 R = TypeVar("R", bound=Record)
@@ -88,16 +96,17 @@ class Log:
     def __init__(
         self,
         backend: LogBackend,
-        secret: SiteSecret,
+        keyring: Keyring,
         seconds: float = DEFAULT_SECONDS,
-        head_file: Path | None = None,
+        secret_file: Path | None = None,
     ) -> None:
-        """``head_file`` keeps the newest head of the log, outside the store; None for nowhere."""
+        """``secret_file`` is where the keyring came from; the newest head is kept beside it."""
         self.backend = backend
-        self.secret = secret
+        self.keyring = keyring
         self.seconds = seconds
-        self.head_file = head_file
-        self.sealer = make_sealer(secret)
+        self.secret_file = secret_file
+        self.head_file = secret_file and secret_file.with_suffix(".head")
+        self.sealer = make_sealer(keyring)
         self.altered: dict[str, str] = {}
         """What was read and is not what was written: what is wrong, by the id of the record."""
         self._blocks = Blocks(self.sealer)
@@ -143,6 +152,7 @@ class Log:
             return
         if not self.backend.seals:
             self._compare_head(self.read_head())
+            self.find_blocks([""])  # of nobody: that all of them are there, and can be matched
             return
         with suppress(NotAllowed):  # who may not read can't tell, and is told when appending
             for record in self.backend.read(0, deadline).records:
@@ -166,11 +176,18 @@ class Log:
                 raise AppendUnknown(error.cause, error.remedy) from None
 
     @_foreign_errors_as(LogUnavailable)
-    def find_equal(self, entry: Entry) -> str | None:
-        """Return the log id of the entry with the same content, if the log has one already."""
+    def find_equal(self, entry: Entry) -> Entry | None:
+        """Return the entry with the same content, if the log has one already.
+
+        It is ``entry`` with the log id, and under the root key, of the one that the log has.
+        """
         if not self.backend.records:
             return None
-        return self.backend.with_digest(entry.digest, self._deadline())
+        for root in reversed(self.keyring.roots):
+            same = change_root(entry, root)
+            if log_id := self.backend.with_digest(same.digest, self._deadline()):
+                return replace(same, log_id=log_id)
+        return None
 
     @_foreign_errors_as(LogUnavailable)
     def resolve(self, log_id: str) -> Entry | Receipt:
@@ -185,9 +202,7 @@ class Log:
         if isinstance(found, Tombstone):
             raise LogUnavailable(f"the entry {log_id} was forgotten")
         self._refuse_foreign(found)
-        altered = (
-            isinstance(found, Entry) and compute_content_digest(found, self.secret) != found.digest
-        )
+        altered = isinstance(found, Entry) and not self.keyring.is_whole(found)
         if found.log_id != log_id or altered:
             raise LogUnavailable(
                 f"the entry {log_id} is not what was written: it was altered in the store",
@@ -196,25 +211,39 @@ class Log:
         return found
 
     @_foreign_errors_as(LogUnavailable)
-    def blocked(self, patients: Sequence[str], project: str) -> bool:
-        """Return whether nothing of one of these patients may leave, in this project or in any."""
-        latest: dict[tuple[str, str], bool] = {}
-        for block in self.find_blocks(patients):
-            if block.project in ("", project):
-                latest[block.patient, block.project] = not block.lifted
-        return any(latest.values())
+    def is_blocked(self, entry: Entry | Receipt) -> bool:
+        """Return whether nothing of a patient of this entry may leave, in its project or in any."""
+        patients = self.keyring.list_patients(entry) if isinstance(entry, Entry) else entry.patients
+        blocks = self.find_blocks(patients)
+        return any(block.project in ("", entry.project) for block in list_standing(blocks))
 
     @_foreign_errors_as(LogUnavailable)
-    def find_blocks(self, patients: Sequence[str]) -> list[Block]:
+    def find_blocks(self, patients: Collection[str]) -> list[Block]:
         """Return the blocks of these patients, oldest first, if they are all that there ever were.
 
-        Raises LogUnavailable where a block was removed or changed, and for a log that was cut off
-        since this process looked at it before.
+        Raises LogUnavailable where a block was removed or changed, for a log that was cut off
+        since this process looked at it before, and where it can't be told for whom a block is.
         """
         if not (self.backend.records and patients):
             return []
         if self.backend.seals:
             return list(self.backend.blocks(patients, self._deadline()))
+        blocks = self._read_blocks()
+        if count := sum(block.id in self._blocks.unmatched for block in list_standing(blocks)):
+            raise LogUnavailable(
+                f"for whom {'1 block is' if count == 1 else f'{count} blocks are'} can't be told:"
+                " the key was lost",
+                "the administrator of the log lists them with `deid-hooks rotate --lost`",
+            )
+        return [block for block in blocks if block.patient in patients]
+
+    def list_unmatched(self) -> list[Block]:
+        """Return the standing blocks of which it can't be told for whom they are."""
+        blocks = list_standing(self._read_blocks())
+        return [block for block in blocks if block.id in self._blocks.unmatched]
+
+    def _read_blocks(self) -> list[Block]:
+        """Return all blocks, oldest first, proven to be all. Raises LogUnavailable."""
         page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
         if not page.head and self._holds_records():
             raise LogUnavailable("the log was altered: its records have no seals", ALTERED_REMEDY)
@@ -223,7 +252,7 @@ class Log:
                 page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
                 if what := self._take_blocks(page):
                     raise LogUnavailable(f"the log was altered: {what}", ALTERED_REMEDY)
-            return [block for block in self._blocks.found if block.patient in patients]
+            return list(self._blocks.found)
 
     def _holds_records(self) -> bool:
         """Return whether there is any record, or any event for who may read no more than those."""
@@ -241,11 +270,51 @@ class Log:
         return what
 
     @_foreign_errors_as(LogUnavailable)
-    def subject(self, project: str, patient: str) -> str | None:
-        """Return the label that a patient, by the keyed digest, has in this project already."""
+    def find_label(self, project: str, patient_id: str, issuer: str) -> str | None:
+        """Return the label that a patient has in this project already.
+
+        None if the log knows no label, or one that reveals the PatientID, as after an engine that
+        kept it: nobody may be sent under that again.
+        """
         if not self.backend.records:
             return None
-        return self.backend.subject(project, patient, self._deadline())
+        digests = self.keyring.digest_patient(patient_id, issuer)
+        labels = (self.backend.subject(project, each, self._deadline()) for each in digests)
+        label = next(filter(None, labels), None)
+        if label is None and self.keyring.lost:  # under a key that nobody has
+            label = self._search_label(project, *normalise_identity(patient_id, issuer))
+        return None if label is None or reveals(label, patient_id.strip("\0 ")) else label
+
+    def _search_label(self, project: str, patient_id: str, issuer: str) -> str | None:
+        terms = {"project": project, "PatientID": patient_id}
+        query = Query(
+            tuple(
+                Term("entry" if name == "project" else "original", name, (Equal(value),))
+                for name, value in terms.items()
+            )
+        )
+        for entry in self.entries(self.search(query)):
+            label = entry.deid.get("PatientID", ("",))[0]
+            if label and list_identities(entry) == [(patient_id, issuer)]:
+                return label
+        return None
+
+    @_foreign_errors_as(LogUnavailable)
+    def find_root(self, project: str) -> RootKey:
+        """Return the root key with which a project began: its pseudonyms are made with that.
+
+        It is that of the oldest entry; the oldest one that is left where that was lost. Raises
+        LogUnavailable, also where that entry was altered.
+        """
+        roots = self.keyring.roots
+        if not self.backend.records or (len(roots) == 1 and not self.keyring.lost):
+            return roots[-1]
+        query = Query((Term("entry", "project", (Equal(project),)),))
+        for entry in self.entries(islice(self.search(query), 1)):
+            if what := self.altered.get(entry.log_id):
+                raise LogUnavailable(f"the entry {entry.log_id}: {what}", ALTERED_REMEDY)
+            return self.keyring.find(entry.key) or roots[0]
+        return roots[-1]
 
     @_foreign_errors_as(LogUnavailable)
     def outcome(self, log_id: str, destination: str) -> str | None:
@@ -414,6 +483,9 @@ class Log:
             leaves = {id(record): make_leaf(record) for record in records}
 
         def seal(head: str, new: Sequence[Record]) -> list[str]:
+            if head and self._reload_keyring(head) and any(isinstance(r, Block) for r in new):
+                # They were made for the keys of before, and would not be found with the new ones.
+                raise LogUnavailable(ROTATED, "run the command again")
             if head:
                 self._refuse_forged_head(head)
             return self.sealer.seal(head, (leaves.get(id(r)) or make_leaf(r) for r in new))
@@ -448,11 +520,28 @@ class Log:
             there = seal is not None and (
                 seal.n > head.n or (seal.n, seal.link) == (head.n, head.link)
             )
-            if head.key == self.sealer.name and not there:
+            if self.sealer.knows(head.key) and not there:
                 raise LogUnavailable(
                     f"the log ends before record {head.n}, which it once had",
                     f"{ALTERED_REMEDY}; if it was begun anew on purpose, delete {self.head_file}",
                 )
+
+    def _reload_keyring(self, head: str) -> bool:
+        """Read the keyring again where the log ends with a key that was added since; say if so."""
+        seal = None if self.sealer.recall(head) else parse_seal(head)
+        if seal is None or self.sealer.knows(seal.key) or self.secret_file is None:
+            return False
+        found = read_keyring(self.secret_file)
+        if found is None or not found.extends(self.keyring):
+            return False
+        self.set_keyring(found)
+        return True
+
+    def set_keyring(self, keyring: Keyring) -> None:
+        """Use this keyring from now on."""
+        sealer = make_sealer(keyring)
+        self.keyring = keyring
+        self.sealer.copy_keys(sealer)
 
     def _refuse_forged_head(self, head: str) -> None:
         """Raise LogUnavailable unless the last seal of the log was made with our key.
@@ -461,16 +550,23 @@ class Log:
         """
         if self.sealer.recall(head):
             return
+        self._reload_keyring(head)
         seal = parse_seal(head)
-        if seal is not None and seal.key != self.sealer.name:
+        if seal is not None and not self.sealer.knows(seal.key):
             raise LogUnavailable(FOREIGN, FOREIGN_REMEDY)
         what = self.sealer.find_forgery(seal) if seal else "it has no seal"
         if what:
             raise LogUnavailable(f"the log was altered: its last record: {what}", ALTERED_REMEDY)
 
     def _refuse_foreign(self, entry: Entry | Receipt) -> None:
-        if entry.key != self.secret.name:
+        if not self.keyring.knows(entry.key):
             raise LogUnavailable(FOREIGN, FOREIGN_REMEDY)
+
+
+def list_standing(blocks: Iterable[Block]) -> list[Block]:
+    """Return the blocks that were not lifted since: the latest of each patient and project."""
+    latest = {(block.patient, block.project): block for block in blocks}
+    return [block for block in latest.values() if not block.lifted]
 
 
 log = logging.getLogger("deid_hooks")
@@ -505,15 +601,15 @@ def open_log(backend: LogBackend, settings: Settings) -> Log:
 
     Raises SettingsError if there is no site secret, LogUnavailable if a new log can't be made.
     """
-    secret = read_secret(settings.secret_file)
-    if secret is not None:
-        return Log(backend, secret, settings.deadline, _head_file(settings))
+    keyring = read_keyring(settings.secret_file)
+    if keyring is not None:
+        return Log(backend, keyring, settings.deadline, settings.secret_file)
     untouched = all(settings.origins.get(key) == "default" for key in ("url", "secret_file"))
     if backend.records and not (untouched and not backend.exists()):
         raise SettingsError(
             f"There is no site secret at {settings.secret_file}, and the log needs the one it"
             " was begun with. Copy it from the machine that began the log, or begin a new log:"
-            " deid-hooks init"
+            " deid-hooks init. If it was lost: deid-hooks rotate --lost"
         )
     begun = begin_log(backend, settings)
     if backend.records:
@@ -528,12 +624,7 @@ def begin_log(backend: LogBackend, settings: Settings) -> Log:
     The store comes first: one that was begun with another secret refuses, and no wrong secret is
     left behind. Raises SettingsError or LogUnavailable.
     """
-    secret = read_secret(settings.secret_file) or make_secret()
-    Log(backend, secret, settings.deadline).create()
-    kept = keep_secret(secret, settings.secret_file)
-    return Log(backend, kept, settings.deadline, _head_file(settings))
-
-
-def _head_file(settings: Settings) -> Path:
-    """Return where the newest head of the log is kept: beside the site secret."""
-    return settings.secret_file.with_suffix(".head")
+    keyring = read_keyring(settings.secret_file) or Keyring((make_root(),))
+    Log(backend, keyring, settings.deadline).create()
+    kept = keep_keyring(keyring, settings.secret_file)
+    return Log(backend, kept, settings.deadline, settings.secret_file)

@@ -171,7 +171,7 @@ def test_a_log_without_any_seal_is_not_taken_for_an_empty_one(delivered: Desk) -
     delivered.sql("DELETE FROM deid_log_chain")
     refused = delivered("upload", SERIES / "77654033", "folder:elsewhere")
     assert refused.code != 0
-    assert "its records have no seals" in refused.out
+    assert "its records have no seals" in refused.err
     assert verify(delivered)
     exported = delivered("export")
     assert (exported.code, exported.out) != (0, "")
@@ -251,7 +251,7 @@ def test_a_block_that_was_removed_lets_nothing_out(delivered: Desk) -> None:
     delivered.sql("DELETE FROM deid_log_block")
     refused = delivered("upload", SERIES / "77654033", "folder:elsewhere")
     assert refused.code != 0
-    assert "a block was removed" in refused.out
+    assert "a block was removed" in refused.err
     assert not list(Path(delivered.folder / "elsewhere").rglob("*.dcm"))
 
 

@@ -18,13 +18,13 @@ from deid_hooks.log import Log
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.chain import Verification
 from deid_hooks.records.json_codec import decode_record
-from deid_hooks.records.keys import SiteSecret, make_sealer
+from deid_hooks.records.keys import Keyring, RootKey, make_sealer
 from deid_hooks.records.model import AccessRow, Entry, Record, UploadEvent
 from deid_hooks.testing.records import fresh_id
 
 ROOT = Path(__file__).parents[2]
-SECRET = SiteSecret(b"\xab" * 32)
-FOREIGN = SiteSecret(b"\xcd" * 32)
+KEYRING = Keyring((RootKey(b"\xab" * 32),))
+FOREIGN = Keyring((RootKey(b"\xcd" * 32),))
 
 _SECOND = "Straßeł^Œuvre ħ đ ı ø ð þ æ^Złoty"
 _FOUND_BY_NAME = {
@@ -78,9 +78,9 @@ VERSION_1, VERSION_2 = OldLog(1), OldLog(2)
 OLDER = (VERSION_1, VERSION_2)
 
 
-def upgrade(store: LogBackend, secret: SiteSecret = SECRET) -> str:
+def upgrade(store: LogBackend, keyring: Keyring = KEYRING) -> str:
     """Upgrade a log as the command line does, and return what was done."""
-    return Log(store, secret).upgrade(60)
+    return Log(store, keyring).upgrade(60)
 
 
 def read_all(store: LogBackend) -> list[tuple[Record, str]]:
@@ -97,7 +97,7 @@ def record_accesses(store: LogBackend) -> list[AccessRow]:
     """Write to the access trail as a log does, some rows twice, and return what was written."""
     texts = ("PatientID=4711", "PatientName=\ud800\0", "x")
     for text in texts:
-        Log(store, SECRET).record_access(
+        Log(store, KEYRING).record_access(
             AccessRow(fresh_id(), "t", "who", "host", "show", text, (), "why")
         )
     written = [row for row, _ in store.trail(Deadline())][-len(texts) :]
@@ -137,7 +137,7 @@ def assert_upgraded(store: LogBackend, old: OldLog) -> None:
 
 def find_faults(store: LogBackend) -> list[str]:
     """Return what is wrong with the chain of a log."""
-    verification = Verification(make_sealer(SECRET))
+    verification = Verification(make_sealer(KEYRING))
     found = [
         fault.what
         for record, seal in store.chain(Deadline())

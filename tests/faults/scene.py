@@ -20,7 +20,7 @@ from typing import Any
 from deid_hooks.deadline import Deadline
 from deid_hooks.log import make_backend
 from deid_hooks.records.chain import make_leaf
-from deid_hooks.records.keys import SiteSecret, make_sealer
+from deid_hooks.records.keys import make_sealer, parse_keyring
 from tests.whole import canaries
 from tests.whole.site import LOG, Site
 
@@ -85,7 +85,7 @@ def seal_anew(site: Site) -> None:
     backend = make_backend(f"sqlite:///{site.folder / LOG}")
     records = [record for record, _ in backend.chain(Deadline())]
     backend.close()
-    seals = make_sealer(SiteSecret(bytes.fromhex(SECRET))).seal("", map(make_leaf, records))
+    seals = make_sealer(parse_keyring(SECRET, "test")).seal("", map(make_leaf, records))
     for place, seal in enumerate(seals):
         site.change(
             f"UPDATE deid_log_chain SET seal = '{seal}' WHERE seq ="

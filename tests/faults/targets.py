@@ -21,14 +21,13 @@ from deid_hooks.dicom.difference import assemble
 from deid_hooks.errors import DeidHooksError, SettingsError, TermError
 from deid_hooks.query.parser import parse_terms, read_terms
 from deid_hooks.records.fields import INDEXED_FIELDS
-from deid_hooks.records.keys import Pseudonyms, SiteSecret
+from deid_hooks.records.keys import Pseudonyms
 from deid_hooks.records.model import Entry, make_log_id
 from deid_hooks.settings import load_settings
 from deid_hooks.testing.records import KEYWORDS, TEXTS, chain_seals, make_entry
 from deid_hooks.uploader.prepare import Preparer, Refused, Work, be_quiet_and_fast
 from tests.dicom.files import Leaves, leaves, sent
 
-SECRET = SiteSecret(b"s" * 32)
 _VRS = frozenset(map(str, VR))
 _FOLDER = Path(tempfile.mkdtemp())
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
@@ -49,9 +48,7 @@ def dicom(content: bytes) -> None:
         assert prepared.reason
         return
     try:
-        entry = assemble(
-            [prepared.changes], make_log_id(), "", "fuzz", SECRET, INDEXED_FIELDS, "all"
-        )
+        entry = assemble([prepared.changes], make_log_id(), "", "fuzz", INDEXED_FIELDS, "all")
         restored = restore(dcmread(prepared.staged), entry)
     except DeidHooksError:
         return

@@ -43,8 +43,8 @@ from deid_hooks.testing.records import (
     make_entry,
 )
 
-SEALER = Sealer(b"k" * 32, "site")
-OTHER = Sealer(b"x" * 32, "site")
+SEALER = Sealer({"site": b"k" * 32})
+OTHER = Sealer({"site": b"x" * 32})
 ERASURE = Erasure("t", "dpo", "asked to")
 Log = list[tuple[Record, str]]
 
@@ -201,7 +201,7 @@ def test_who_has_the_log_and_not_the_key_cannot_make_a_log() -> None:
     forged = seal([record for record, _ in make_log()], sealer=OTHER)
     assert len(find_faults(forged)) == 7
     assert find_faults(forged, sealer=OTHER) == [], "with the key anybody could"
-    assert "another key" in find_faults(seal([make_row(1)], sealer=Sealer(b"x" * 32, "x")))[0]
+    assert "another key" in find_faults(seal([make_row(1)], sealer=Sealer({"x": b"x" * 32})))[0]
 
 
 def test_records_cut_off_at_the_end_are_missed_by_who_kept_the_head() -> None:
@@ -284,3 +284,25 @@ class TestBlocks:
         assert last is not None
         forged = str(replace(last, control=-1))
         assert Blocks(SEALER).add([], forged) == "its last record: its seal was changed"
+
+
+BOTH = Sealer({"site": b"k" * 32, "new": b"n" * 32})
+
+
+def test_a_key_that_was_replaced_seals_nothing_more() -> None:
+    log = seal([make_row(1), make_row(2)])
+    log += seal([make_row(3)], log[-1][1], BOTH)
+    assert find_faults(log, sealer=BOTH) == []
+    assert "2 it was sealed with another key" in find_faults(log)
+    log += seal([make_row(4)], log[-1][1], SEALER)
+    assert find_faults(log, sealer=BOTH) == ["3 it was sealed with a key that was replaced before"]
+
+
+def test_a_lost_key_vouches_for_the_records_that_it_may_have_sealed() -> None:
+    lost = Sealer({"site": 1, "new": b"n" * 32})
+    log = seal([make_row(1), make_row(2)])
+    assert find_faults([*log, *seal([make_row(3)], log[-1][1], lost)], sealer=lost) == []
+    late = seal([make_row(3)], log[-1][1])
+    assert find_faults([*log, *late], sealer=lost) == [
+        "2 it was sealed with a key that was lost before"
+    ]

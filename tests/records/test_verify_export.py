@@ -29,7 +29,7 @@ from deid_hooks.records.chain import (
     make_leaf,
 )
 from deid_hooks.records.json_codec import KINDS, encode_record
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import RootKey
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -116,8 +116,8 @@ def make_log(text: str = ODD, large: bytes = b"\0\xff") -> Log:
     return log
 
 
-def make_head(log: Log) -> Head:
-    verification = Verification(SEALER)
+def make_head(log: Log, sealer: Sealer = SEALER) -> Head:
+    verification = Verification(sealer)
     faults = [fault for pair in log for fault in verification.check(*pair)]
     assert faults == [*verification.finish()] == []
     head = verification.make_head(AT.format(9))
@@ -255,7 +255,7 @@ def test_lines_that_are_removed_swapped_repeated_or_cut_off_are_found() -> None:
 def test_a_forged_end_is_found_by_a_head_without_a_key_and_by_the_key_without_a_head() -> None:
     records: list[Record] = [record for record, _ in SMALL[5:]]
     records[-1] = UploadEvent("BB", AT.format(5), "failed", "d", "u")
-    forged = SMALL[:5] + seal([*records, make_entry()], Sealer(b"x" * 32, "kit"), SMALL[4][1])
+    forged = SMALL[:5] + seal([*records, make_entry()], Sealer({"kit": b"x" * 32}), SMALL[4][1])
     n, link, key, tag = read_seal(forged[-1][1])
     end = Head(make_head(SMALL).genesis, n, link, key, tag, AT.format(9))
     data = b"".join(write_lines(forged, end))
@@ -268,7 +268,7 @@ def test_a_forged_end_is_found_by_a_head_without_a_key_and_by_the_key_without_a_
 
 def test_a_forged_log_that_is_whole_by_itself_is_found_by_head_or_key() -> None:
     records = [record for record, _ in make_log("x")[1:3]]
-    forger = Sealer(b"x" * 32, "kit")
+    forger = Sealer({"kit": b"x" * 32})
     log = seal(records, forger)
     verification = Verification(forger)
     assert [fault for pair in log for fault in verification.check(*pair)] == []
@@ -278,6 +278,19 @@ def test_a_forged_log_that_is_whole_by_itself_is_found_by_head_or_key() -> None:
     assert find_faults(data) == [], "links need no key, so nothing tells it from a log"
     assert find_faults(data, make_head(SMALL))
     assert find_faults(data, None, KEY)
+
+
+def test_a_log_whose_key_was_rotated_is_verified_with_both_keys_in_their_order() -> None:
+    both = Sealer({"kit": KEY, "new": b"n" * 32})
+    log = SMALL + seal([make_row("row")], both, SMALL[-1][1])
+    data = b"".join(write_lines(log, make_head(log, both)))
+    assert find_faults(data, None, KEY + b"n" * 32) == []
+    assert find_faults(data, None, KEY) == ["it was not sealed with this key"]
+    late = seal([make_row("late")], head=log[-1][1])
+    n, link, key, tag = read_seal(late[0][1])
+    end = Head(make_head(SMALL).genesis, n, link, key, tag, AT.format(9))
+    data = b"".join(write_lines([*log, *late], end))
+    assert find_faults(data, None, KEY + b"n" * 32) == ["it was not sealed with this key"]
 
 
 def test_what_no_erasure_names_may_not_be_gone() -> None:
@@ -409,7 +422,7 @@ def test_it_reads_what_the_command_exports(tmp_path: Path) -> None:
     assert site.run("export", "--output", str(export)).returncode == 0
     data = export.read_bytes()
     head = json.loads(data.splitlines()[-1])["head"]
-    key = SiteSecret(bytes.fromhex("ab" * 32)).derive("seal")
+    key = RootKey(bytes.fromhex("ab" * 32)).derive("seal")
     assert find_faults(data, head, key) == []
     assert {json.loads(line).get("record") for line in data.splitlines()[:-1]} == {*KINDS}
 

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deid_hooks.log import Log, make_backend
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import Keyring, RootKey
 from deid_hooks_service.application import Application
 from deid_hooks_service.service import Service
 from deid_hooks_service.tokens import Senders, Tokens
@@ -32,7 +32,7 @@ class Stores:
         _, name, rest = scope["path"].split("/", 2)
         if name not in self._made:
             backend = make_backend(f"sqlite:///{self._folder / name}.db")
-            recorder = Log(backend, SiteSecret(bytes(32)))
+            recorder = Log(backend, Keyring((RootKey(bytes(32)),)))
             senders = Senders(Tokens(self._folder / "tokens.json"))
             self._made[name] = Application(Service(recorder, senders))
         path = f"/{rest}"

@@ -164,7 +164,7 @@ def test_an_entry_that_was_altered_is_an_error_that_names_it_and_nothing_else(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEID_HOOKS_TOKEN", site.token("reidentify"))
-    entry = make_entry(key=site.recorder.secret.name)
+    entry = make_entry(key=site.recorder.keyring.newest.name)
     site.recorder.append([entry])
     assert list(site.backend().entries([entry.log_id], Deadline())) == [entry]
     with sqlite3.connect(site.log) as plain:

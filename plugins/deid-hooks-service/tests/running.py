@@ -16,7 +16,7 @@ import httpx
 from tests.commands import BIN, Command, run_command
 
 from deid_hooks.log import Log, make_backend
-from deid_hooks.records.keys import read_secret
+from deid_hooks.records.keys import read_keyring
 from deid_hooks_http import HTTPBackend
 from deid_hooks_service.tokens import Tokens
 
@@ -98,9 +98,9 @@ class Site:
     @property
     def recorder(self) -> Log:
         """The log itself, past the service."""
-        secret = read_secret(self.folder / "secret")
-        assert secret is not None
-        return Log(make_backend(f"sqlite:///{self.log}"), secret)
+        keyring = read_keyring(self.folder / "secret")
+        assert keyring is not None
+        return Log(make_backend(f"sqlite:///{self.log}"), keyring)
 
 
 def lines(answer: httpx.Response) -> Iterator[dict[str, Any]]:

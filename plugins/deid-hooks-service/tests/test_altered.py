@@ -23,9 +23,9 @@ FORGED = "Forged^Name"
 
 def write(site: Site) -> Entry:
     """Write an entry with an upload event to the log of a site, and return it."""
-    secret = site.recorder.secret
-    entry = make_entry(project="TRIAL7", key=secret.name)
-    entry = replace(entry, digest=compute_content_digest(entry, secret))
+    root = site.recorder.keyring.newest
+    entry = make_entry(project="TRIAL7", key=root.name)
+    entry = replace(entry, digest=compute_content_digest(entry, root))
     site.recorder.append([entry, UploadEvent(entry.log_id, "t", "cleared", "folder:/a", "sender")])
     return entry
 
@@ -103,7 +103,7 @@ def test_a_block_that_was_removed_stops_uploads(
     site_of_its_own: Callable[..., Site], seen: bool
 ) -> None:
     site = site_of_its_own().start()
-    patient = compute_patient_digest("withdrawn", "", site.recorder.secret)
+    patient = compute_patient_digest("withdrawn", "", site.recorder.keyring.newest)
     client = site.client(site.token("upload"))
     site.recorder.append([Block(make_log_id(), "t", patient, "", "dpo", "asked to")])
     if seen:

@@ -166,7 +166,7 @@ def test_a_body_without_end_is_refused(uploader: httpx.Client) -> None:
 def test_a_patient_who_is_blocked_is_refused_and_nothing_is_logged(
     site: Site, uploader: httpx.Client
 ) -> None:
-    patient = compute_patient_digest("blocked", "", site.recorder.secret)
+    patient = compute_patient_digest("blocked", "", site.recorder.keyring.newest)
     block = Block(make_log_id(), "t", patient, "", "who", "why")
     site.recorder.append([block])
     answer = uploader.post("/logs", json=packfile(PatientID="blocked"))

@@ -17,13 +17,13 @@ from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
 from deid_hooks.log import Log
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import Keyring, RootKey
 from deid_hooks.records.model import Entry, Erasure, Record
 from deid_hooks.testing.records import make_entry
 from deid_hooks_service.committer import Committer
 from deid_hooks_service.flywheel import make_records
 
-SECRET = SiteSecret(bytes(32))
+KEYRING = Keyring((RootKey(bytes(32)),))
 
 
 class Store(SQLiteBackend):
@@ -57,7 +57,7 @@ def run(store: Store, writes: Writes, seconds: float = 5) -> Any:
     """What the writes come to, on a committer of their own."""
 
     async def within() -> Any:
-        committer = Committer(Log(store, SECRET, seconds))
+        committer = Committer(Log(store, KEYRING, seconds))
         try:
             return await writes(committer)
         finally:
@@ -88,7 +88,7 @@ def test_what_comes_at_once_shares_transactions(store: Store) -> None:
 
 def test_one_bad_entry_fails_no_other(store: Store) -> None:
     known = make_entry()
-    Log(store, SECRET).append([known])
+    Log(store, KEYRING).append([known])
     good = [make_entry() for _ in range(10)]
     bad = replace(known, project="other")
     answers = run(store, at_once(*[[entry] for entry in good[:5]], [bad], *[[e] for e in good[5:]]))
@@ -114,7 +114,7 @@ def test_a_transaction_that_failed_fails_each_of_its_requests(
 
 
 def packfile(patient: str = "4711") -> tuple[Record, ...]:
-    return make_records({"indexed_fields": {"PatientID": patient}}, "", "alice", SECRET)
+    return make_records({"indexed_fields": {"PatientID": patient}}, "", "alice", KEYRING.newest)
 
 
 def test_after_a_lost_reply_a_retry_is_the_same_entry_whenever_it_appears(store: Store) -> None:
@@ -148,7 +148,7 @@ def test_what_was_in_doubt_and_then_forgotten_is_logged_anew(store: Store) -> No
         with pytest.raises(AppendUnknown):
             await committer.write(first, Deadline(), reuse=True)
         store.after = lambda: None
-        Log(store, SECRET).erase([log_id], Erasure("2026-01-01", "alice", "asked to"), 30)
+        Log(store, KEYRING).erase([log_id], Erasure("2026-01-01", "alice", "asked to"), 30)
         return await committer.write(packfile(), Deadline(), reuse=True)
 
     assert run(store, writes) != [log_id]

@@ -11,7 +11,7 @@ from running import packfile
 
 from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.log import Log
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import Keyring, RootKey
 from deid_hooks_service.application import Application
 from deid_hooks_service.service import Service
 from deid_hooks_service.tokens import Senders, Tokens
@@ -27,7 +27,7 @@ def test_a_packfile_that_nobody_foresaw_is_unable_to_be_logged(
     monkeypatch.setattr("deid_hooks_service.handlers.make_records", fail)
     tokens = Tokens(tmp_path / "service-tokens.json")
     headers = {"Authorization": f"Bearer {tokens.add('ws12', 'upload')}"}
-    recorder = Log(SQLiteBackend(f"sqlite:///{tmp_path}/log.db"), SiteSecret(bytes(32)))
+    recorder = Log(SQLiteBackend(f"sqlite:///{tmp_path}/log.db"), Keyring((RootKey(bytes(32)),)))
 
     async def post() -> httpx.Response:
         service = Service(recorder, Senders(tokens))

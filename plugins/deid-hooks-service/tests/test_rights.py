@@ -34,16 +34,16 @@ CANARY = "Zyxwvut^Canary"
 
 
 def an_entry(site: Site, project: str = "", patient: str = "4711") -> Entry:
-    """An entry as a machine with the site secret makes it."""
-    secret = site.recorder.secret
+    """An entry as a machine with the keyring makes it."""
+    root = site.recorder.keyring.newest
     entry = make_entry(
         project=project,
-        key=secret.name,
+        key=root.name,
         fields={"PatientName": (CANARY,), "PatientID": (patient,)},
         originals=json.dumps({"00100010": {"vr": "PN", "Value": [{"Alphabetic": CANARY}]}}),
-        patients=(compute_patient_digest(patient, "", secret),),
+        patients=(compute_patient_digest(patient, "", root),),
     )
-    return replace(entry, digest=compute_content_digest(entry, secret))
+    return replace(entry, digest=compute_content_digest(entry, root))
 
 
 def append(client: httpx.Client, *records: Any) -> httpx.Response:
@@ -67,7 +67,7 @@ def rows(site: Site) -> list[AccessRow]:
 def find_faults(site: Site) -> list[str]:
     """What is wrong with the log of a site."""
     log = site.recorder
-    verification = Verification(make_sealer(log.secret))
+    verification = Verification(make_sealer(log.keyring))
     for record, seal in log.backend.chain(Deadline()):
         assert not list(verification.check(record, seal)), record
     return [fault.what for fault in verification.finish()]
@@ -125,7 +125,7 @@ def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: 
     answer = uploader.get(f"/v1/entries/{entry.log_id}")
     assert answer.json()["receipt"]["digest"] == entry.digest
     assert answer.json()["receipt"]["deid_uids"] == list(entry.deid_uids)
-    known, unknown = compute_content_digest(an_entry(site), site.recorder.secret), "0" * 64
+    known, unknown = compute_content_digest(an_entry(site), site.recorder.keyring.newest), "0" * 64
     answers = [answer]
     answers += [uploader.post("/v1/digests", json={"digest": d}) for d in (known, unknown)]
     answers.append(uploader.post("/v1/uploads", json={"log_ids": [entry.log_id]}))
@@ -136,7 +136,7 @@ def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: 
 
 def test_an_uploader_hears_of_a_block_and_not_who_and_why(site: Site) -> None:
     uploader = site.client(site.token("upload"))
-    patient = compute_patient_digest("withdrawn", "", site.recorder.secret)
+    patient = compute_patient_digest("withdrawn", "", site.recorder.keyring.newest)
     block = Block(make_log_id(), "t", patient, "", "Dr. Who", CANARY)
     site.recorder.append([block])
     answer = uploader.post("/v1/blocks", json={"patients": [patient]})

@@ -12,10 +12,10 @@ import pytest
 from sql_servers import MariaDBServer, PostgreSQLServer
 from tests.backends.upgrading import (
     FOREIGN,
+    KEYRING,
     NEW_FIELD,
     OLDER,
     ROOT,
-    SECRET,
     VERSION_1,
     VERSION_2,
     OldLog,
@@ -269,7 +269,7 @@ def test_who_had_the_log_open_before_its_upgrade_goes_on(readable: SQLBackend) -
     upgrade(readable)
     record_accesses(other)
     assert other.read(0, Deadline()).records
-    Log(other, SECRET).append([VERSION_2.entries[0]])
+    Log(other, KEYRING).append([VERSION_2.entries[0]])
     assert find_faults(other) == []
     other.close()
 
@@ -327,8 +327,8 @@ def test_the_roles_are_those_of_the_tables_after_the_script_ran_again(
         uploader.check(Deadline())
         for entry in old.entries:
             assert isinstance(uploader.resolve(entry.log_id, Deadline()), Receipt)
-        Log(uploader, SECRET).append([make_entry()])
-        assert Log(uploader, SECRET).find_blocks(["p" * 64]) == [
+        Log(uploader, KEYRING).append([make_entry()])
+        assert Log(uploader, KEYRING).find_blocks(["p" * 64]) == [
             record
             for record, _ in old.records
             if isinstance(record, Block) and record.patient == "p" * 64

@@ -16,7 +16,7 @@ from deid_hooks.log import ALTERED_REMEDY, Log
 from deid_hooks.records.chain import Verification, parse_seal
 from deid_hooks.records.fields import DEID_FIELDS
 from deid_hooks.records.json_codec import encode_record
-from deid_hooks.records.keys import SiteSecret
+from deid_hooks.records.keys import RootKey
 from deid_hooks.records.model import Entry, Record, read_clock
 
 JOIN_COLUMNS = [
@@ -57,7 +57,7 @@ def write_part(log: Log, log_ids: Iterable[str]) -> Iterator[str]:
 
     The last line has a keyed digest of all lines before it: a file without it was cut off.
     """
-    digest = hmac.new(derive_export_key(log.secret), digestmod="sha256")
+    digest = hmac.new(derive_export_key(log.keyring.newest), digestmod="sha256")
     for page in split_batches(log_ids, PAGE):
         records: list[tuple[Record, str]] = [*log.sealed_entries(page), *log.sealed_uploads(page)]
         for record, seal in records:
@@ -67,9 +67,9 @@ def write_part(log: Log, log_ids: Iterable[str]) -> Iterator[str]:
     yield _write_json({"part": digest.hexdigest()})
 
 
-def derive_export_key(secret: SiteSecret) -> bytes:
+def derive_export_key(root: RootKey) -> bytes:
     """Return the key of the digest that closes an export of a part of the log."""
-    return secret.derive("export")
+    return root.derive("export")
 
 
 def list_shown(record: Record) -> Sequence[str]:

@@ -29,13 +29,13 @@ from deid_hooks.access import AccessRecorder
 from deid_hooks.admin.export_log import derive_export_key
 from deid_hooks.batches import split_batches
 from deid_hooks.dicom.dictionary import SERIES_INSTANCE_UID, SOP_INSTANCE_UID, lookup_tag, lookup_vr
-from deid_hooks.dicom.difference import Changes, assemble, changes
+from deid_hooks.dicom.difference import Changes, assemble, changes, list_patients
 from deid_hooks.dicom.encoding import TEXT_VRS
 from deid_hooks.errors import DeidHooksError, Forgotten, IdConflict, UnusableDataset
 from deid_hooks.log import Log
 from deid_hooks.records.chain import Verification, parse_head
 from deid_hooks.records.json_codec import decode_record, write_canonical_json
-from deid_hooks.records.keys import SiteSecret, compute_content_digest
+from deid_hooks.records.keys import RootKey, key_entry
 from deid_hooks.records.model import AccessRow, Block, Entry, Erased, Record, Tombstone, make_log_id
 
 _AT_ONCE = 100
@@ -101,28 +101,30 @@ def _make_entries(
     kind: str,
     counts: Counts,
 ) -> Iterator[Entry]:
-    secret = log.secret
+    # An id stays the same for ever, so that a history can be imported again.
+    root = log.keyring.roots[0]
     for each in history:
         changes = [convert_pair(each)] if isinstance(each, Pair) else each
-        entry = assemble(changes, make_log_id(), project, f"{IMPORTED_BY}{kind}", secret, ())
+        entry = assemble(changes, make_log_id(), project, f"{IMPORTED_BY}{kind}", ())
         if isinstance(each, Pair):  # of which nobody knows to which instances it belongs
             entry = replace(entry, instances=(), uids=each.uids)
-            entry = replace(entry, digest=compute_content_digest(entry, secret))
+        patients = list_patients(changes)
+        first, entry = (key_entry(entry, patients, key) for key in (root, log.keyring.newest))
         if log.find_equal(entry):
             counts["there already"] += 1
         else:
-            yield replace(entry, log_id=_derive_log_id(entry.digest, secret))
+            yield replace(entry, log_id=_derive_log_id(first.digest, root))
 
 
-def _derive_log_id(digest: str, secret: SiteSecret) -> str:
-    keyed = hmac.digest(secret.derive("ids of imports"), digest.encode("ascii"), "sha256")
+def _derive_log_id(digest: str, root: RootKey) -> str:
+    keyed = hmac.digest(root.derive("ids of imports"), digest.encode("ascii"), "sha256")
     return uuid.UUID(bytes=keyed[:16], version=4).hex.upper()
 
 
 def _verify_export(log: Log, path: Path) -> None:
     """Raise UnreadableHistory unless an export is whole, and all of it is what was sealed."""
     verification = Verification(log.sealer)
-    digest = hmac.new(derive_export_key(log.secret), digestmod="sha256")
+    digests = [hmac.new(derive_export_key(root), digestmod="sha256") for root in log.keyring.roots]
     faults: list[str] = []
     end: dict[str, Any] = {}
     with path.open("rb") as file:
@@ -135,13 +137,15 @@ def _verify_export(log: Log, path: Path) -> None:
                 continue
             record, seal = _parse_record(document, number)
             _refuse_altered(log, record, number)
-            digest.update(line)
+            for digest in digests:
+                digest.update(line)
             found = [f"line {number}: {f.what}" for f in verification.check(record, seal)]
             faults = faults or found  # one is enough to refuse it
     faults += (fault.what for fault in verification.finish())
     head, last = parse_head(str(end.get("head", ""))), verification.last
     if "part" in end:
-        whole = hmac.compare_digest(str(end["part"]).encode(), digest.hexdigest().encode())
+        part = str(end["part"]).encode()
+        whole = any(hmac.compare_digest(part, each.hexdigest().encode()) for each in digests)
         faults = [] if whole else ["it is not what was exported"]
     elif head is None:
         faults = ["its last line is missing: it was cut off, or it is of an older version"]
@@ -177,7 +181,7 @@ def _parse_record(document: dict[str, Any], number: int) -> tuple[Record, str]:
 
 
 def _refuse_altered(log: Log, record: Record, number: int) -> None:
-    if isinstance(record, Entry) and compute_content_digest(record, log.secret) != record.digest:
+    if isinstance(record, Entry) and not log.keyring.is_whole(record):
         raise UnreadableHistory(
             f"line {number} holds an entry that was altered, or written with another site"
             " secret than this machine has"

@@ -20,7 +20,7 @@ from deid_hooks.errors import TermError, UnusableDataset
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Equal, Query, Term, collect_values, find_vr
 from deid_hooks.query.parser import parse_attribute, parse_terms
-from deid_hooks.records.keys import compute_content_digest
+from deid_hooks.records.keys import list_identities
 from deid_hooks.records.model import Entry, Instance, fold, make_readable, parse_log_id
 
 MOST_SORTED = 1_000_000
@@ -261,8 +261,8 @@ class Directory:
             for entry in self._log.entries(self._log.search(query)):
                 if entry.log_id not in seen:
                     seen.add(entry.log_id)
-                    digest = compute_content_digest(entry, self._log.secret)
-                    if digest != entry.digest or entry.log_id in self._log.altered:
+                    whole = self._log.keyring.is_whole(entry)
+                    if not whole or entry.log_id in self._log.altered:
                         raise UnusableDataset(
                             f"the entry {entry.log_id} is not what was written: it was altered in"
                             " the store, or written with another site secret"
@@ -273,10 +273,10 @@ class Directory:
 def identify_person(entry: Entry) -> Hashable | None:
     """Return what tells the persons of two entries apart; None where nothing in the entry does.
 
-    PatientID and issuer, by their digest; without a PatientID the name and the date of birth.
+    PatientID and issuer; without a PatientID the name and the date of birth.
     """
     if entry.patients:
-        return entry.patients
+        return tuple(list_identities(entry)) or entry.patients
     name = fold(entry.fields.get("PatientName", ("",))[0])
     birth_date = entry.fields.get("PatientBirthDate", ("",))[0]
     return (name, birth_date) if name or birth_date else None
@@ -308,7 +308,7 @@ class Line:
 
 def report(log: Log, log_ids: Iterable[str]) -> Iterator[Line]:
     """Yield the lines of these entries, in their order, some entries at a time."""
-    blocked: dict[tuple[tuple[str, ...], str], bool] = {}
+    blocked: dict[Hashable, bool] = {}
     for page in split_batches(log_ids, PAGE):
         copies = group_copies(log.uploads(page))
         for entry in log.entries(page):
@@ -316,7 +316,7 @@ def report(log: Log, log_ids: Iterable[str]) -> Iterator[Line]:
             if key not in blocked:
                 if len(blocked) > PAGE:
                     blocked.clear()
-                blocked[key] = log.blocked(*key)
+                blocked[key] = log.is_blocked(entry)
             person = (identify_person(entry), entry.project)
             for copy in copies.get(entry.log_id) or [Copy(entry.log_id, "", "", "")]:
                 yield Line(entry.log_id, person, _make_row(entry, copy, blocked[key]))

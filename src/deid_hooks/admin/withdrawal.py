@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deid_hooks.access import PAGE, AccessRecorder, identify_user
@@ -14,7 +14,7 @@ from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Between, Query
-from deid_hooks.records.keys import SiteSecret, compute_patient_digest
+from deid_hooks.records.keys import Keyring, list_identities
 from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, read_clock
 
 
@@ -27,15 +27,17 @@ class Noted:
     elsewhere: tuple[str, ...]
 
 
-def find_patient(log: Log, log_ids: Iterable[str]) -> str:
-    """Return the keyed digest of the one patient whom all these entries are about.
+def find_patient(log: Log, log_ids: Iterable[str]) -> set[str]:
+    """Return the keyed digests, one for each key, of the patient whom all these entries are about.
 
     Raises TermError if there are several, or if no entry has a PatientID.
     """
+    identities: set[tuple[str, str]] = set()
     found: set[str] = set()
     for entry in log.entries(log_ids):
-        found.update(entry.patients)
-        if len(found) > 1:
+        identities.update(list_identities(entry))
+        found |= log.keyring.list_patients(entry)
+        if len(identities) > 1 or len(entry.patients) > 1:
             raise TermError(
                 "these entries are about more than one patient: add terms, such as"
                 " IssuerOfPatientID=..., or block one after the other"
@@ -44,30 +46,36 @@ def find_patient(log: Log, log_ids: Iterable[str]) -> str:
         raise TermError(
             "the images that were found have no PatientID, and a block goes by PatientID and issuer"
         )
-    return found.pop()
+    return found
 
 
-def read_patients(lines: Iterable[str], secret: SiteSecret) -> Iterator[str]:
+def read_patients(lines: Iterable[str], keyring: Keyring) -> Iterator[set[str]]:
     """Yield the keyed digests of patients named by PatientID, a tab, and its issuer if any.
 
     They need not be in the log.
     """
     for line in lines:
         number, _, issuer = line.partition("\t")
-        yield compute_patient_digest(number.strip(), issuer.strip(), secret)
+        yield set(keyring.digest_patient(number.strip(), issuer.strip()))
 
 
-def block(log: Log, patients: Iterable[str], project: str, reason: str, lift: bool = False) -> int:
+def block(
+    log: Log, patients: Iterable[Collection[str]], project: str, reason: str, lift: bool = False
+) -> int:
     """Block these patients on every machine that shares the log, or lift their blocks.
 
-    Returns how many patients. It is durable then.
+    ``patients`` has the keyed digests of each, one for each key. Returns how many patients. It is
+    durable then. A block counts under every key, so that it stops what was logged before, and by
+    programs that have not seen a rotation.
     """
-    blocks = [
-        Block(uuid.uuid4().hex, read_clock(), patient, project, identify_user(), reason, lift)
-        for patient in dict.fromkeys(patients)
-    ]
-    log.append(blocks)
-    return len(blocks)
+    several = {tuple(sorted(patient)) for patient in patients}
+    log.append(
+        [
+            Block(uuid.uuid4().hex, read_clock(), digest, project, identify_user(), reason, lift)
+            for digest in sorted(set().union(*several))
+        ]
+    )
+    return len(several)
 
 
 def note_withdrawn(

@@ -125,6 +125,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "config": setup.config,
     "access": access.access,
     "verify": access.verify,
+    "rotate": setup.rotate,
     "init": setup.init,
 }
 for _name, _command in _COMMANDS.items():

@@ -109,6 +109,11 @@ def verify(
         put(str(end))
     span = f"{verification.first_time[:19]} to {verification.last_time[:19]}"
     say(f"The log is whole: {verification.count} records, {span}.")
+    if verification.unsure:
+        say(
+            f"The key of {verification.unsure} of them was lost: that they are in order was"
+            " checked, and not who wrote them."
+        )
 
 
 NO_RECORDS = "The log has no records, so nothing can be said of it."

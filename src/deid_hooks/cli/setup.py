@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deid_hooks.cli.context import FAILED, check_log, open_hooks
-from deid_hooks.cli.output import Format, FormatOption, choose_format, put, write_rows
+from deid_hooks.cli.output import Format, FormatOption, choose_format, put, say, write_rows
 from deid_hooks.errors import DeidHooksError
 
 if TYPE_CHECKING:
@@ -57,6 +58,61 @@ def init(
         secret = hooks.settings.secret_file
         put(f"log     {mask_passwords(hooks.settings.url)}")
         put(f"secret  {f'of the variable {VARIABLE}' if os.environ.get(VARIABLE) else secret}")
+
+
+def rotate(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(help="Why: kept in the access trail.")],
+    lost: Annotated[
+        bool, typer.Option("--lost", help="A key, or the whole secret, was lost: go on without it.")
+    ] = False,
+    release_blocks: Annotated[
+        bool,
+        typer.Option(
+            "--release-blocks",
+            help="Lift the blocks of which nobody can tell for whom they are: their key was lost.",
+        ),
+    ] = False,
+) -> None:
+    """Write with a new key from now on. The keys of before stay, to read and to find with.
+
+    Copy the secret file, by a safe way, to every machine that shares this log: until then they
+    refuse uploads. Labels and UIDs of projects stay what they are.
+
+    \b
+    deid-hooks rotate --reason 'every year'
+    deid-hooks rotate --lost --reason 'the disk with the secret failed'
+    """
+    from deid_hooks.admin import rotation
+
+    if not reason.strip():
+        raise typer.BadParameter("say why: --reason TEXT")
+    with open_hooks(context) as hooks:
+        if release_blocks:
+            count = rotation.release(hooks.gate.open_log(), reason)
+            put(f"Lifted: {count} blocks. Block anew who must stay blocked.")
+            return
+        if lost:
+            keys = rotation.replace_lost(hooks.settings, reason)
+            put(f"{len(keys)} keys of the log were lost.")
+            name = hooks.gate.open_log().keyring.newest.name
+            _list_unmatched(hooks)
+        else:
+            name = rotation.rotate(hooks.gate.open_log(), reason)
+        put(f"key     {name}")
+        put(f"secret  {hooks.settings.secret_file}")
+
+
+def _list_unmatched(hooks: DeidHooks) -> None:
+    """Name the blocks of which nobody can tell for whom they are, and what to do."""
+    blocks = hooks.gate.open_log().list_unmatched()
+    rows = ({**dataclasses.asdict(block), "at": block.at[:19]} for block in blocks)
+    if write_rows(rows, ["at", "who", "project", "reason"], None, "at"):
+        say(
+            "Nobody can tell for whom these blocks are, and nothing is uploaded until an"
+            " administrator has: block those patients anew with deid-hooks block --patient-id, then"
+            " lift these with deid-hooks rotate --release-blocks."
+        )
 
 
 def _upgrade(hooks: DeidHooks) -> None:

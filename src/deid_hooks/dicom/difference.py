@@ -6,7 +6,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal
@@ -44,7 +44,6 @@ from deid_hooks.dicom.encoding import encode_value
 from deid_hooks.errors import UnableToLog, UnusableDataset
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.json_codec import write_canonical_json
-from deid_hooks.records.keys import SiteSecret, compute_content_digest, compute_patient_digest
 from deid_hooks.records.model import Entry, Instance, make_readable, read_clock
 
 PREAMBLE = "preamble"
@@ -203,13 +202,14 @@ def assemble(
     log_id: str,
     project: str,
     uploader: str,
-    secret: SiteSecret,
     fields: Sequence[str],
     policy: Policy = "all",
 ) -> Entry:
-    """Return the entry of an acquisition. The order in which instances came makes no difference."""
-    large = {plain: secret.digest(plain.encode()) for each in gathered for plain in each.large}
-    originals = [_select_kept(each, large, fields, policy) for each in gathered]
+    """Return the entry of an acquisition. The order in which instances came makes no difference.
+
+    It has no keyed digests yet: see :func:`~deid_hooks.records.keys.key_entry`.
+    """
+    originals = [_select_kept(each, fields, policy) for each in gathered]
     common = _find_common(originals)
     uid_counts = Counter(each.deid_uid for each in gathered)
     instances = [
@@ -218,7 +218,7 @@ def assemble(
         )
         for each, own in zip(gathered, originals, strict=True)
     ]
-    entry = Entry(
+    return Entry(
         log_id=log_id,
         created=read_clock(),
         uploader=uploader,
@@ -230,16 +230,19 @@ def assemble(
         instances=tuple(sorted(instances, key=lambda i: (i.uid, i.deid_uid, i.originals))),
         uids=tuple(sorted(set(chain.from_iterable(each.uids for each in gathered)))),
         large={
-            large[plain]: value
+            plain: value
             for each in gathered
             for plain, value in each.large.items()
             if value is not None and policy == "all"
         },
         digest="",
-        key=secret.name,
-        patients=_digest_patients(gathered, secret),
+        key="",
     )
-    return _add_digest(entry, secret)
+
+
+def list_patients(gathered: Iterable[Changes]) -> list[tuple[str, str]]:
+    """Return the identities of the patients, (PatientID, issuer), that the instances are of."""
+    return sorted({(each.patient.patient_id, each.patient.issuer) for each in gathered})
 
 
 def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
@@ -261,18 +264,6 @@ def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
             )
 
 
-def _add_digest(entry: Entry, secret: SiteSecret) -> Entry:
-    return replace(entry, digest=compute_content_digest(entry, secret))
-
-
-def _digest_patients(gathered: Iterable[Changes], secret: SiteSecret) -> tuple[str, ...]:
-    identities = {(each.patient.patient_id, each.patient.issuer) for each in gathered}
-    known = ((number, issuer) for number, issuer in identities if number)
-    return tuple(
-        sorted({compute_patient_digest(number, issuer, secret) for number, issuer in known})
-    )
-
-
 def _find_common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
     """Return what all of them say alike."""
     common = originals[0]
@@ -281,13 +272,9 @@ def _find_common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
     return common
 
 
-def _select_kept(
-    each: Changes, large: Mapping[str, str], fields: Sequence[str], policy: Policy
-) -> dict[str, str]:
-    """Return what the policy keeps of its originals, with keyed digests in place of plain ones."""
+def _select_kept(each: Changes, fields: Sequence[str], policy: Policy) -> dict[str, str]:
+    """Return what the policy keeps of its originals."""
     originals = each.originals
-    for plain in each.large:
-        originals = {path: text.replace(plain, large[plain]) for path, text in originals.items()}
     if policy == "all":
         return originals
     wanted = {f"{tag:08X}" for keyword in fields if (tag := lookup_tag(keyword)) is not None}

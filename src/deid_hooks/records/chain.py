@@ -22,7 +22,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -134,14 +134,16 @@ def make_erased(seal: str) -> Erased | None:
 
 
 class Sealer:
-    """Seals records with one key, and checks records against their seals.
+    """Seals records with the newest key, and checks records against their seals.
 
-    ``key`` has 32 bytes, ``name`` tells keys apart without telling anything about them.
+    ``keys`` are those of the log, 32 bytes each, by the names that tell them apart, from the oldest
+    to the newest. In the place of one that nobody has any more is the number of the last record
+    that it may have sealed: such a seal is taken as it is.
     """
 
-    def __init__(self, key: bytes, name: str) -> None:
-        self._key = key
-        self.name = name
+    def __init__(self, keys: Mapping[str, bytes | int]) -> None:
+        self._keys = dict(keys)
+        self.name = list(keys)[-1]
         self._last: tuple[str, Seal | None] = "", None  # what was made last is what follows mostly
 
     def __repr__(self) -> str:
@@ -172,11 +174,30 @@ class Sealer:
 
     def find_forgery(self, seal: Seal) -> str:
         """Return whether somebody without the key made this seal: in words, ``""`` if not."""
-        if seal.key != self.name:
+        key = self._keys.get(seal.key)
+        if key is None:
             return "it was sealed with another key"
+        if isinstance(key, int):
+            return "" if seal.n <= key else "it was sealed with a key that was lost before"
         place = seal.n, seal.kind, seal.id, seal.leaf, seal.link, seal.control
-        same = hmac.compare_digest(self._tag(*place).encode(), seal.tag.encode())
+        same = hmac.compare_digest(_make_tag(key, seal.key, *place).encode(), seal.tag.encode())
         return "" if same else "its seal was changed"
+
+    def copy_keys(self, other: Sealer) -> None:
+        """Use the keys of another sealer from now on, as after a rotation."""
+        self._keys, self.name = other._keys, other.name
+
+    def knows(self, name: str) -> bool:
+        """Return whether a key of this name seals, or once sealed, records of this log."""
+        return name in self._keys
+
+    def is_lost(self, seal: Seal) -> bool:
+        """Return whether nobody has the key of this seal any more."""
+        return isinstance(self._keys.get(seal.key), int)
+
+    def get_place(self, name: str) -> int:
+        """Return the place of a key among those of the log, oldest first; -1 of an unknown one."""
+        return list(self._keys).index(name) if name in self._keys else -1
 
     def _follow(self, last: Seal | None, leaf: Leaf) -> Seal:
         kind, id_, digest, salt = leaf.kind, leaf.id, leaf.digest, leaf.salt
@@ -186,12 +207,17 @@ class Sealer:
         else:
             genesis, n, before, control = "", last.n + 1, last.link, last.newest_control
         link = compute_link(before, n, kind, id_, digest)
-        tag = self._tag(n, kind, id_, digest, link, control)
+        key = self._keys[self.name]
+        assert isinstance(key, bytes)
+        tag = _make_tag(key, self.name, n, kind, id_, digest, link, control)
         return Seal(n, kind, id_, digest, link, control, self.name, tag, salt, genesis)
 
-    def _tag(self, n: int, kind: str, id_: str, leaf: str, link: str, control: int) -> str:
-        texts = (str(n), kind, id_, leaf, link, str(control), self.name)
-        return hmac.digest(self._key, _join("tag", *texts), "sha256").hex()
+
+def _make_tag(
+    key: bytes, name: str, n: int, kind: str, id_: str, leaf: str, link: str, control: int
+) -> str:
+    texts = (str(n), kind, id_, leaf, link, str(control), name)
+    return hmac.digest(key, _join("tag", *texts), "sha256").hex()
 
 
 def compute_link(before: str, n: int, kind: str, id_: str, leaf: str) -> str:
@@ -267,6 +293,8 @@ class Verification:
         self.count = 0
         self.genesis = self.first_time = self.last_time = ""
         self.last: Seal | None = None
+        self.unsure = 0
+        """Records whose key was lost: that they follow one another was checked, and no more."""
         self._sealer = sealer
         self._heads = list(heads)
         self._control = _NONE
@@ -315,6 +343,8 @@ class Verification:
             yield "it does not follow the record before it"
         if what := self._sealer.find_forgery(seal):
             yield what
+        elif self.last and self._sealer.get_place(seal.key) < self._sealer.get_place(self.last.key):
+            yield "it was sealed with a key that was replaced before"
         if seal.control != self._control:
             yield "a block before it was removed"
         if not isinstance(record, Erased):
@@ -335,6 +365,7 @@ class Verification:
         if self.last is None:
             self.genesis = seal.genesis
         self.last, self._control = seal, seal.newest_control
+        self.unsure += self._sealer.is_lost(seal)
         match record:
             case Erased():
                 self._gone[seal.id] = seal.n
@@ -354,6 +385,8 @@ class Blocks:
         self._sealer = sealer
         self._last = self._newest = _NONE
         self.found: list[Block] = []
+        self.unmatched: set[str] = set()
+        """The ids of blocks whose key was lost: for whom they are can't be told."""
 
     def add(self, blocks: Iterable[tuple[Block, str]], head: str) -> str:
         """Take in the blocks after those of before, and the last seal of the log.
@@ -362,6 +395,7 @@ class Blocks:
         log ever had.
         """
         found, last = [], self._last
+        unmatched = set()
         for block, text in blocks:
             seal = parse_seal(text)
             if what := self._sealer.find_fault(block, text):
@@ -370,6 +404,8 @@ class Blocks:
                 return "a block was removed"
             last = seal.n
             found.append(block)
+            if self._sealer.is_lost(seal):
+                unmatched.add(block.id)
         end = self._sealer.recall(head) or parse_seal(head)
         if end is None:
             return "its last record has no seal" if head or self._newest > _NONE else ""
@@ -381,6 +417,7 @@ class Blocks:
             return "a block was removed"
         self._newest, self._last = end.n, last
         self.found += found
+        self.unmatched |= unmatched
         return ""
 
 

@@ -28,7 +28,7 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=8) | st.sample
 """NUL, lone surrogates, nothing and a lot among it."""
 
 
-SEALER = Sealer(bytes(32), "kit")
+SEALER = Sealer({"kit": bytes(32)})
 """Seals the records of the kit, with a key that everybody knows."""
 
 

@@ -22,10 +22,10 @@ from deid_hooks.records.model import Block, Erasure, UploadEvent
 from deid_hooks.testing.records import chain_seals, make_entry
 from tests.backends.upgrading import (
     FOREIGN,
+    KEYRING,
     NEW_FIELD,
     OLDER,
     ROOT,
-    SECRET,
     VERSION_1,
     VERSION_2,
     OldLog,
@@ -254,7 +254,7 @@ def test_nothing_is_erased_as_long_as_a_copy_keeps_it(readable: SQLiteBackend, p
         readable.erase([gone], ERASURE, chain_seals, Deadline(60))
     assert read_all(readable) == before
     copy.unlink()
-    Log(readable, SECRET).erase([gone], ERASURE, 60)
+    Log(readable, KEYRING).erase([gone], ERASURE, 60)
     assert readable.resolve(gone, Deadline()) != VERSION_2.entries[0]
     assert find_faults(readable) == []
     readable.close()

@@ -22,7 +22,7 @@ from deid_hooks.errors import (
     LogUnavailable,
     NotAllowed,
 )
-from deid_hooks.log import Log
+from deid_hooks.log import Log, list_standing
 from deid_hooks.records.model import Entry, Record, UploadEvent
 from deid_hooks_service.forms import make_busy
 
@@ -193,15 +193,16 @@ class Committer:
         for job in reusing:
             entry = job.entry
             assert entry is not None
-            if any((each, of) in blocked for each in entry.patients for of in ("", entry.project)):
+            patients = self._log.keyring.list_patients(entry)
+            if any((each, of) in blocked for each in patients for of in ("", entry.project)):
                 job.answer = NotAllowed("uploads of this patient are blocked")
                 continue
             # Once more under the same id, where an earlier attempt may yet come into the log.
             known = first.get(entry.digest) or self._find_uncertain(entry.digest)
             if known is None:
-                log_id = self._log.find_equal(entry)
+                same = self._log.find_equal(entry)
                 try:
-                    known = entry if log_id is None else self._resolve(log_id)
+                    known = self._resolve(same.log_id) if same else entry
                 except LogError as error:  # that entry was altered in the store, say
                     job.answer = error
                     continue
@@ -226,11 +227,10 @@ class Committer:
 
         Raises LogUnavailable if the blocks are not all that there ever were.
         """
-        patients = {p for job in jobs if job.entry is not None for p in job.entry.patients}
-        lifted: dict[tuple[str, str], bool] = {}
-        for block in self._log.find_blocks(sorted(patients)):
-            lifted[block.patient, block.project] = block.lifted
-        return {pair for pair, is_lifted in lifted.items() if not is_lifted}
+        list_patients = self._log.keyring.list_patients
+        patients = {p for job in jobs if job.entry is not None for p in list_patients(job.entry)}
+        standing = list_standing(self._log.find_blocks(patients))
+        return {(block.patient, block.project) for block in standing}
 
     def _read_back(self, jobs: list[Job]) -> None:
         """Find every entry in the store as it was written, or raise LogUnavailable.

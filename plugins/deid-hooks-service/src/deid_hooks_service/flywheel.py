@@ -14,7 +14,6 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -23,7 +22,7 @@ from deid_hooks.dicom.capture import format_iso
 from deid_hooks.dicom.dictionary import NAME_GROUPS, lookup_tag, lookup_vr
 from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.json_codec import describe_list, describe_object, write_canonical_json
-from deid_hooks.records.keys import SiteSecret, compute_content_digest, compute_patient_digest
+from deid_hooks.records.keys import RootKey, key_entry
 from deid_hooks.records.model import Entry, UploadEvent, make_log_id, make_readable, read_clock
 from deid_hooks_service.forms import (
     STRING,
@@ -49,7 +48,7 @@ _NO_ELEMENT = "deidentified_tags holds what is no element of the DICOM JSON mode
 
 
 def make_records(
-    document: Mapping[str, Any], project: str, uploader: str, secret: SiteSecret
+    document: Mapping[str, Any], project: str, uploader: str, root: RootKey
 ) -> tuple[Entry, UploadEvent]:
     """Return the entry of a packfile, and the event that it is about to leave.
 
@@ -71,11 +70,10 @@ def make_records(
         uids=(),
         large={},
         digest="",
-        key=secret.name,
-        patients=(compute_patient_digest(patient, issuer, secret),) if patient else (),
+        key="",
     )
     event = UploadEvent(entry.log_id, moment, "cleared", DESTINATION, uploader)
-    return replace(entry, digest=compute_content_digest(entry, secret)), event
+    return key_entry(entry, [(patient, issuer)], root), event
 
 
 def _find_timestamp(fields: Mapping[str, str]) -> str | None:

@@ -24,7 +24,7 @@ from deid_hooks.log import ALTERED_REMEDY, Log
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.records.chain import find_wrong_terms
 from deid_hooks.records.json_codec import encode_record, encode_text
-from deid_hooks.records.keys import SiteSecret, compute_content_digest
+from deid_hooks.records.keys import Keyring
 from deid_hooks.records.model import (
     OUTCOMES,
     AccessRow,
@@ -70,7 +70,7 @@ async def log_packfile(call: Call) -> dict[str, Any]:
             "use a token that is held to one",
         )
     project = sender.projects[0] if sender.projects else ""
-    records = make_records(call.body, project, sender.name, service.log.secret)
+    records = make_records(call.body, project, sender.name, service.log.keyring.newest)
     [log_id] = await service.committer.write(records, call.deadline, reuse=True)
     return {"id": log_id}
 
@@ -91,7 +91,7 @@ async def append(call: Call) -> dict[str, Any]:
             "to copy a log with its access trail, use a token made with --keeps-trail",
         )
     if sender.role != "admin":
-        _refuse_unsound(records, service.log.secret)
+        _refuse_unsound(records, service.log.keyring)
     if sender.projects:
         await _require_projects(call, records)
     if sender.keeps_trail:
@@ -321,7 +321,7 @@ def check(call: Call) -> dict[str, Any]:
         "name": sender.name,
         "role": sender.role,
         "projects": list(sender.projects),
-        "key": call.service.log.secret.name,
+        "key": call.service.log.keyring.newest.name,
     }
 
 
@@ -331,16 +331,16 @@ async def show_metrics(call: Call) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
-def _refuse_unsound(records: Sequence[Record], secret: SiteSecret) -> None:
+def _refuse_unsound(records: Sequence[Record], keyring: Keyring) -> None:
     """Raise unless these are what uploaders write: entries of this site, and their outcomes."""
     for record in records:
         if isinstance(record, Entry):
-            if record.key != secret.name:
+            if keyring.find(record.key) is None:
                 raise _make_conflict(
                     "the log was begun with another site secret than the one it is written with",
                     "copy the secret file from the machine that began the log",
                 )
-            if record.digest != compute_content_digest(record, secret):
+            if not keyring.is_whole(record):
                 raise _make_conflict("an entry is not what its digest says", "make it again")
         elif not isinstance(record, UploadEvent) or record.event not in _BY_UPLOADERS:
             raise NotAllowed("the role upload may log entries and what became of them only")

@@ -101,7 +101,7 @@ class Service:
 
     def limit(self, deadline: Deadline) -> Log:
         """Return the log for one who waits that long."""
-        return Log(self.log.backend, self.log.secret, deadline.seconds, self.log.head_file)
+        return Log(self.log.backend, self.log.keyring, deadline.seconds, self.log.secret_file)
 
     async def ask(self, deadline: Deadline, question: Callable[[], T]) -> T:
         """Return what ``question`` returns in a thread; raise LogUnavailable at the deadline."""

@@ -6,7 +6,6 @@ Tokens are kept as hashes, in a file that its owner alone may read.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import hmac
 import json
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deid_hooks.errors import NotAllowed, SettingsError
-from deid_hooks.files import NotPrivate, put_file, read_private
+from deid_hooks.files import NotPrivate, lock_file, put_file, read_private
 from deid_hooks.records.model import read_clock
 from deid_hooks.settings import find_config_file
 
@@ -177,22 +176,13 @@ class Tokens:
         """Give the tokens, and write them when the block ends well, whole or not at all."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._locked():
+            with lock_file(self.path.with_suffix(".lock")):
                 tokens = list(self.all())
                 yield tokens
                 text = json.dumps([asdict(token) for token in tokens], indent=1)
                 put_file(self.path, text.encode(), os.replace)
         except OSError as error:
             raise self._unusable(error) from None
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
 
     def _unusable(self, error: OSError) -> SettingsError:
         return SettingsError(f"The file of tokens {self.path} can't be used: {error.strerror}.")
