@@ -26,7 +26,8 @@ PUBLIC = {
         Forgotten IdConflict
         Instance Key LATER_FIELDS LogBackend LogError LogUnavailable NoAnswer NotAllowed
         NotPrivate read_private
-        ObjectCodec OlderLog Page Query Receipt Record Seal SettingsError Statistics Tombstone Turn
+        ObjectCodec OlderLog Page Query Receipt Record RemoteBackend Seal
+        SettingsError Statistics Tombstone Turn
         UploadEvent WRONG_FORM Worker call_store call_within count_fitting decode_query
         decode_record decode_text encode_query encode_record encode_text erase_salt erase_terms
         estimate_size get_id get_key iterate_entries

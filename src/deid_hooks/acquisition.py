@@ -40,7 +40,7 @@ class Acquisition:
         self.project = project
         self._uploader = uploader
         self._gate = gate
-        self._root = gate.open_log().keyring.newest
+        self._log = gate.open_log()
         self._gathered: list[Changes] = []
         self._event: PostDeid | None = None
         self._left = False
@@ -132,7 +132,9 @@ class Acquisition:
         entry = assemble(
             self._gathered, self.log_id, self.project, self._uploader, settings.fields, policy
         )
-        entry = key_entry(entry, list_patients(self._gathered), self._root)
+        if self._log.remote is None:  # else its service makes the digests
+            root = self._log.keyring.newest
+            entry = key_entry(entry, list_patients(self._gathered), root)
         not_kept = tuple(sorted({name for each in self._gathered for name in each.not_kept}))
         return PostDeid(self.log_id, self.project, self._uploader, entry, not_kept)
 

@@ -162,7 +162,10 @@ class Gate:
             raise DeidHooksError(BLOCKED)
 
     def _require_equal(self, entry: Entry) -> None:
-        if self.open_log().resolve(entry.log_id).digest != entry.digest:
+        log = self.open_log()
+        found = log.resolve(entry.log_id)
+        self._refuse_blocked(found)
+        if log.remote is None and found.digest != entry.digest:
             raise UnableToLog(
                 f"the log named {entry.log_id} as an equal entry, and that is another entry",
                 "check the store of the log, and what is between it and this machine",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deid_hooks.errors import SettingsError
@@ -15,6 +15,31 @@ from deid_hooks.settings import Settings, load_settings, mask_passwords
 if TYPE_CHECKING:
     from deid_hooks.access import Reader
     from deid_hooks.acquisition import Acquisition, Upload
+
+
+class AskedLabels(Mapping[tuple[str, str], str]):
+    """The labels of patients, by (PatientID, issuer), that are asked for when they are needed."""
+
+    def __init__(self, ask: Callable[[str, str], str | None]) -> None:
+        self._ask = ask
+        self._asked: dict[tuple[str, str], str | None] = {}
+
+    def __getitem__(self, identity: tuple[str, str]) -> str:
+        if identity not in self._asked:
+            self._asked[identity] = self._ask(*identity) if identity[0] else None
+        label = self._asked[identity]
+        if label is None:
+            raise KeyError
+        return label
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return (identity for identity, label in self._asked.items() if label is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __reduce__(self) -> tuple[type[dict[Any, Any]], tuple[dict[Any, Any]]]:
+        return dict, (dict(self),)
 
 
 class DeidHooks:
@@ -102,11 +127,19 @@ class DeidHooks:
         """
         return self.gate.open_log().outcome(parse_log_id(log_id) or "", mask_passwords(destination))
 
+    def is_behind_service(self) -> bool:
+        """Return whether a service holds the keys of the log, makes the labels and compares them.
+
+        Opens the log, and raises what :meth:`reading` raises.
+        """
+        return self.gate.open_log().remote is not None
+
     def subject(self, project: str, patient_id: str, issuer: str = "") -> str | None:
         """Return the label that a patient has in this project, given on any machine of this log.
 
         None if the log knows no label, or one that reveals the PatientID, as after an engine that
-        kept it: nobody may be sent under that again. Raises LogUnavailable.
+        kept it: nobody may be sent under that again. A service that holds the keys answers with the
+        label to be, too. Raises LogUnavailable, or NotAllowed where the token may not ask.
         """
         return self.gate.open_log().find_label(project, patient_id, issuer)
 
@@ -116,10 +149,13 @@ class DeidHooks:
         """Return what engines make stable pseudonyms and UIDs with, different in each project.
 
         They are those that the project began with, whatever keys were rotated since. ``labels``
-        maps (PatientID, IssuerOfPatientID) to labels that are given already. Raises LogUnavailable.
+        maps (PatientID, IssuerOfPatientID) to labels that are given already. Without it the log is
+        asked for each patient's, once; sent to another process, they are those asked for until
+        then. Raises LogUnavailable.
         """
-        key = self.gate.open_log().find_root(project).derive(f"pseudonyms {project}")
-        return Pseudonyms(project, key, labels or {})
+        if labels is None:
+            labels = AskedLabels(lambda *identity: self.subject(project, *identity))
+        return self.gate.open_log().make_pseudonyms(project, labels)
 
     def close(self) -> None:
         """Close the log. Idempotent, never raises. A forked child leaves it to its parent."""

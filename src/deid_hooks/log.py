@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ContextDecorator, suppress
 from dataclasses import replace
 from itertools import islice
@@ -19,6 +19,7 @@ from deid_hooks.backends.contract import (
     LogBackend,
     OlderLog,
     Receipt,
+    RemoteBackend,
     Seal,
     Statistics,
     find_copies,
@@ -40,6 +41,7 @@ from deid_hooks.records.chain import (
     Fault,
     Head,
     Leaf,
+    Sealer,
     Verification,
     commit_terms,
     make_leaf,
@@ -48,10 +50,12 @@ from deid_hooks.records.chain import (
 )
 from deid_hooks.records.keys import (
     Keyring,
+    Pseudonyms,
     RootKey,
     change_root,
     keep_keyring,
     list_identities,
+    make_pseudonyms,
     make_root,
     make_sealer,
     normalise_identity,
@@ -67,6 +71,7 @@ from deid_hooks.records.model import (
     Tombstone,
     UploadEvent,
     get_id,
+    make_record_id,
     read_clock,
 )
 from deid_hooks.settings import Settings, mask_passwords
@@ -74,11 +79,14 @@ from deid_hooks.settings import Settings, mask_passwords
 _SECONDS_TO_COUNT = 600.0
 _AFTER_ALL = 1 << 62
 _AT_ONCE = 100
+_LABELS = range(10, 40, 2)
+"""Characters of labels, from the usual one on."""
 
 FOREIGN = "the log was written with another site secret than this machine has"
 FOREIGN_REMEDY = (
     "copy the secret file from the machine that began the log, or on which its keys were rotated"
 )
+NO_KEYS = "This needs the keys of the log, which only its host has: run it there."
 ROTATED = "the keys of the log were rotated meanwhile"
 ALTERED_REMEDY = 'run deid-hooks verify, and read "The log was altered" in docs/verify.md'
 
@@ -96,24 +104,43 @@ class Log:
     def __init__(
         self,
         backend: LogBackend,
-        keyring: Keyring,
+        keyring: Keyring | None,
         seconds: float = DEFAULT_SECONDS,
         secret_file: Path | None = None,
     ) -> None:
-        """``secret_file`` is where the keyring came from; the newest head is kept beside it."""
+        """``secret_file`` is where the keyring came from; the newest head is kept beside it.
+
+        ``keyring`` may be None for a log behind a service, which holds the keys.
+        """
         self.backend = backend
-        self.keyring = keyring
+        self.remote = backend if isinstance(backend, RemoteBackend) else None
+        """The backend, if it is a service that holds the keys; None if they are here."""
+        self._keyring = keyring
+        self._sealer = make_sealer(keyring) if keyring else None
         self.seconds = seconds
         self.secret_file = secret_file
         self.head_file = secret_file and secret_file.with_suffix(".head")
-        self.sealer = make_sealer(keyring)
         self.altered: dict[str, str] = {}
         """What was read and is not what was written: what is wrong, by the id of the record."""
-        self._blocks = Blocks(self.sealer)
+        self._blocks = Blocks(self._sealer) if self._sealer else None
         self._blocks_cursor = 0
         self._older: bool | None = None
         self._genesis = ""
         self._lock = threading.Lock()
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys of the log. Raises SettingsError where only its service has them."""
+        if self._keyring is None:
+            raise SettingsError(NO_KEYS)
+        return self._keyring
+
+    @property
+    def sealer(self) -> Sealer:
+        """What seals the records, and checks them. Raises SettingsError as ``keyring`` does."""
+        if self._sealer is None:
+            raise SettingsError(NO_KEYS)
+        return self._sealer
 
     @_foreign_errors_as(LogUnavailable)
     def create(self) -> None:
@@ -150,9 +177,11 @@ class Log:
         self.backend.check(deadline)
         if not self.backend.records:
             return
-        if not self.backend.seals:
+        if self.remote is None:
             self._compare_head(self.read_head())
-            self.find_blocks([""])  # of nobody: that all of them are there, and can be matched
+            self._find_standing()  # which refuses where some are missing, or can't be matched
+            return
+        if self._keyring is None:
             return
         with suppress(NotAllowed):  # who may not read can't tell, and is told when appending
             for record in self.backend.read(0, deadline).records:
@@ -183,6 +212,9 @@ class Log:
         """
         if not self.backend.records:
             return None
+        if self.remote is not None:
+            log_id = self.remote.find_equal(entry, self._deadline())
+            return replace(entry, log_id=log_id) if log_id else None
         for root in reversed(self.keyring.roots):
             same = change_root(entry, root)
             if log_id := self.backend.with_digest(same.digest, self._deadline()):
@@ -196,12 +228,17 @@ class Log:
         Returns a Receipt where the store itself finds that, because this user may not read the
         entry. Raises LogError with the cause if there is none, or it isn't.
         """
-        found = self.backend.resolve(log_id, self._deadline())
+        found: Entry | Receipt | Tombstone | None
+        if self.remote is not None:
+            found = self.remote.fetch_receipt(log_id, self._deadline())
+        else:
+            found = self.backend.resolve(log_id, self._deadline())
         if found is None:
             raise LogUnavailable(f"the log has no entry {log_id}")
         if isinstance(found, Tombstone):
             raise LogUnavailable(f"the entry {log_id} was forgotten")
-        self._refuse_foreign(found)
+        if self.remote is None:
+            self._refuse_foreign(found)
         altered = isinstance(found, Entry) and not self.keyring.is_whole(found)
         if found.log_id != log_id or altered:
             raise LogUnavailable(
@@ -212,35 +249,69 @@ class Log:
 
     @_foreign_errors_as(LogUnavailable)
     def is_blocked(self, entry: Entry | Receipt) -> bool:
-        """Return whether nothing of a patient of this entry may leave, in its project or in any."""
-        patients = self.keyring.list_patients(entry) if isinstance(entry, Entry) else entry.patients
-        blocks = self.find_blocks(patients)
-        return any(block.project in ("", entry.project) for block in list_standing(blocks))
+        """Return whether nothing of a patient of this entry may leave, in its project or in any.
 
-    @_foreign_errors_as(LogUnavailable)
-    def find_blocks(self, patients: Collection[str]) -> list[Block]:
-        """Return the blocks of these patients, oldest first, if they are all that there ever were.
+        Of an entry for a service that holds the keys, the service says that when it is appended.
+        """
+        if self.remote is not None:
+            return isinstance(entry, Receipt) and entry.blocked
+        patients = self.keyring.list_patients(entry) if isinstance(entry, Entry) else entry.patients
+        blocks = self._find_standing() if self.backend.records and patients else []
+        projects = ("", entry.project)
+        return any(each.patient in patients and each.project in projects for each in blocks)
+
+    def _find_standing(self) -> list[Block]:
+        """Return all blocks that were not lifted, if they are all that there ever were.
 
         Raises LogUnavailable where a block was removed or changed, for a log that was cut off
         since this process looked at it before, and where it can't be told for whom a block is.
         """
-        if not (self.backend.records and patients):
-            return []
-        if self.backend.seals:
-            return list(self.backend.blocks(patients, self._deadline()))
-        blocks = self._read_blocks()
-        if count := sum(block.id in self._blocks.unmatched for block in list_standing(blocks)):
+        blocks = list_standing(self._read_blocks())
+        assert self._blocks is not None
+        if count := sum(block.id in self._blocks.unmatched for block in blocks):
             raise LogUnavailable(
                 f"for whom {'1 block is' if count == 1 else f'{count} blocks are'} can't be told:"
                 " the key was lost",
                 "the administrator of the log lists them with `deid-hooks rotate --lost`",
             )
-        return [block for block in blocks if block.patient in patients]
+        return blocks
+
+    @_foreign_errors_as(LogUnavailable)
+    def find_blocks(self, patients: Collection[str]) -> list[Block]:
+        """Return the standing blocks of these patients, by their keyed digests.
+
+        Raises LogUnavailable if the blocks are not all that there ever were.
+        """
+        if not (self.backend.records and patients):
+            return []
+        return [block for block in self._find_standing() if block.patient in patients]
+
+    def block(
+        self,
+        patients: Sequence[tuple[str, str]],
+        project: str,
+        who: str,
+        reason: str,
+        lift: bool = False,
+    ) -> None:
+        """Block patients, by (PatientID, issuer), or lift their blocks. Raises LogError.
+
+        A service that holds the keys says who itself.
+        """
+        if self.remote is not None:
+            self.remote.block(patients, project, reason, lift, self._deadline())
+            return
+        digests = sorted({d for each in patients for d in self.keyring.digest_patient(*each)})
+        at = read_clock()
+        self.append(
+            [Block(make_record_id(), at, each, project, who, reason, lift) for each in digests]
+        )
 
     def list_unmatched(self) -> list[Block]:
         """Return the standing blocks of which it can't be told for whom they are."""
         blocks = list_standing(self._read_blocks())
-        return [block for block in blocks if block.id in self._blocks.unmatched]
+        unmatched = self._blocks.unmatched if self._blocks else ()
+        return [block for block in blocks if block.id in unmatched]
 
     def _read_blocks(self) -> list[Block]:
         """Return all blocks, oldest first, proven to be all. Raises LogUnavailable."""
@@ -248,6 +319,7 @@ class Log:
         if not page.head and self._holds_records():
             raise LogUnavailable("the log was altered: its records have no seals", ALTERED_REMEDY)
         with self._lock:
+            assert self._blocks is not None
             if self._take_blocks(page):  # or another thread was faster with later ones: once more
                 page = self.backend.blocks_after(self._blocks_cursor, self._deadline())
                 if what := self._take_blocks(page):
@@ -264,6 +336,7 @@ class Log:
         """Take in blocks that follow those of before; return what is wrong with them."""
         if page.head:
             self._refuse_forged_head(page.head)
+        assert self._blocks is not None
         what = self._blocks.add(page.blocks, page.head)
         if not what:
             self._blocks_cursor = page.cursor
@@ -278,6 +351,8 @@ class Log:
         """
         if not self.backend.records:
             return None
+        if self.remote is not None:
+            return self.remote.find_label(project, patient_id, issuer, self._deadline())
         digests = self.keyring.digest_patient(patient_id, issuer)
         labels = (self.backend.subject(project, each, self._deadline()) for each in digests)
         label = next(filter(None, labels), None)
@@ -286,18 +361,53 @@ class Log:
         return None if label is None or reveals(label, patient_id.strip("\0 ")) else label
 
     def _search_label(self, project: str, patient_id: str, issuer: str) -> str | None:
-        terms = {"project": project, "PatientID": patient_id}
-        query = Query(
-            tuple(
-                Term("entry" if name == "project" else "original", name, (Equal(value),))
-                for name, value in terms.items()
-            )
-        )
-        for entry in self.entries(self.search(query)):
+        terms = Term("original", "PatientID", (Equal(patient_id),)), _make_project_term(project)
+        for entry in self.entries(self.search(Query(terms))):
             label = entry.deid.get("PatientID", ("",))[0]
             if label and list_identities(entry) == [(patient_id, issuer)]:
                 return label
         return None
+
+    @_foreign_errors_as(LogUnavailable)
+    def assign_label(self, project: str, patient_id: str, issuer: str) -> str:
+        """Return the label of a patient in a project: the one of before, or else the one to be.
+
+        One that is longer than others where their first characters are another patient's label.
+        """
+        patient_id, issuer = normalise_identity(patient_id, issuer)
+        label = self.find_label(project, patient_id, issuer)
+        if label or not patient_id:
+            return label or ""
+        pseudonyms = self.make_pseudonyms(project, {})
+        labels = (pseudonyms.label(patient_id, issuer, characters) for characters in _LABELS)
+        return next(label for label in labels if self._find_first(project, label) is None)
+
+    @_foreign_errors_as(LogUnavailable)
+    def is_label_of_another(self, entry: Entry) -> bool:
+        """Return whether an entry has a label that is another patient's in its project."""
+        identities = set(list_identities(entry))
+        for label in filter(None, entry.deid.get("PatientID", ())):
+            if any(self.find_label(entry.project, *each) == label for each in identities):
+                continue
+            other = self._find_first(entry.project, label)
+            if other is not None and not identities.intersection(list_identities(other)):
+                return True
+        return False
+
+    def _find_first(self, project: str, label: str) -> Entry | None:
+        """Return the oldest entry of a project with this label."""
+        terms = Term("deid", "PatientID", (Equal(label),)), _make_project_term(project)
+        return next(self.entries(islice(self.search(Query(terms)), 1)), None)
+
+    @_foreign_errors_as(LogUnavailable)
+    def make_pseudonyms(self, project: str, labels: Mapping[tuple[str, str], str]) -> Pseudonyms:
+        """Return what makes the pseudonyms of a project. Raises LogUnavailable.
+
+        Behind a service that holds the keys it makes no labels: see :meth:`find_label`.
+        """
+        if self.remote is not None:
+            return Pseudonyms(project, self.remote.derive_key(project, self._deadline()), labels)
+        return make_pseudonyms(project, self.find_root(project), labels)
 
     @_foreign_errors_as(LogUnavailable)
     def find_root(self, project: str) -> RootKey:
@@ -309,8 +419,8 @@ class Log:
         roots = self.keyring.roots
         if not self.backend.records or (len(roots) == 1 and not self.keyring.lost):
             return roots[-1]
-        query = Query((Term("entry", "project", (Equal(project),)),))
-        for entry in self.entries(islice(self.search(query), 1)):
+        first = self.search(Query((_make_project_term(project),)))
+        for entry in self.entries(islice(first, 1)):
             if what := self.altered.get(entry.log_id):
                 raise LogUnavailable(f"the entry {entry.log_id}: {what}", ALTERED_REMEDY)
             return self.keyring.find(entry.key) or roots[0]
@@ -339,6 +449,15 @@ class Log:
         """Yield the entries with these ids, in that order, some at a time."""
         return (entry for entry, _ in self.sealed_entries(log_ids))
 
+    def is_whole(self, entry: Entry) -> bool:
+        """Return whether an entry that was read is what was written.
+
+        A service that holds the keys shows no other.
+        """
+        if self.remote is not None:
+            return True
+        return self.keyring.is_whole(entry) and entry.log_id not in self.altered
+
     def sealed_entries(self, log_ids: Iterable[str]) -> Iterator[tuple[Entry, str]]:
         """Yield the entries with these ids and their seals, ``""`` behind a service, in that order.
 
@@ -346,7 +465,7 @@ class Log:
         """
         ids = iter(log_ids)
         while some := list(islice(ids, _AT_ONCE)):
-            if self.backend.seals:
+            if self.remote is not None:
                 yield from ((entry, "") for entry in self.backend.entries(some, self._deadline()))
             else:
                 yield from self._check_each(self.backend.sealed_entries(some, self._deadline()))
@@ -429,7 +548,7 @@ class Log:
     def sealed_uploads(self, log_ids: Iterable[str] | None) -> Iterator[tuple[UploadEvent, str]]:
         """Yield the same events with their seals, checked as entries are."""
         ids, deadline = None if log_ids is None else list(log_ids), self._deadline()
-        if self.backend.seals:
+        if self.remote is not None:
             return ((event, "") for event in self.backend.uploads(ids, deadline))
         return self._check_each(self.backend.sealed_uploads(ids, deadline))
 
@@ -457,7 +576,7 @@ class Log:
         The caller records that.
         """
         trail = self.backend.trail(self._deadline())
-        return trail if self.backend.seals else self._check_each(trail)
+        return trail if self.remote is not None else self._check_each(trail)
 
     def statistics(self) -> Statistics:
         """Count what the log holds. A large log takes minutes."""
@@ -479,7 +598,7 @@ class Log:
         What takes long is done now, before the store takes its lock.
         """
         leaves: dict[int, Leaf] = {}
-        if not self.backend.seals:
+        if self.remote is None:
             leaves = {id(record): make_leaf(record) for record in records}
 
         def seal(head: str, new: Sequence[Record]) -> list[str]:
@@ -540,7 +659,7 @@ class Log:
     def set_keyring(self, keyring: Keyring) -> None:
         """Use this keyring from now on."""
         sealer = make_sealer(keyring)
-        self.keyring = keyring
+        self._keyring = keyring
         self.sealer.copy_keys(sealer)
 
     def _refuse_forged_head(self, head: str) -> None:
@@ -561,6 +680,10 @@ class Log:
     def _refuse_foreign(self, entry: Entry | Receipt) -> None:
         if not self.keyring.knows(entry.key):
             raise LogUnavailable(FOREIGN, FOREIGN_REMEDY)
+
+
+def _make_project_term(project: str) -> Term:
+    return Term("entry", "project", (Equal(project),))
 
 
 def list_standing(blocks: Iterable[Block]) -> list[Block]:
@@ -602,7 +725,7 @@ def open_log(backend: LogBackend, settings: Settings) -> Log:
     Raises SettingsError if there is no site secret, LogUnavailable if a new log can't be made.
     """
     keyring = read_keyring(settings.secret_file)
-    if keyring is not None:
+    if keyring is not None or isinstance(backend, RemoteBackend):
         return Log(backend, keyring, settings.deadline, settings.secret_file)
     untouched = all(settings.origins.get(key) == "default" for key in ("url", "secret_file"))
     if backend.records and not (untouched and not backend.exists()):
@@ -624,7 +747,12 @@ def begin_log(backend: LogBackend, settings: Settings) -> Log:
     The store comes first: one that was begun with another secret refuses, and no wrong secret is
     left behind. Raises SettingsError or LogUnavailable.
     """
-    keyring = read_keyring(settings.secret_file) or Keyring((make_root(),))
+    keyring = read_keyring(settings.secret_file)
+    if isinstance(backend, RemoteBackend):
+        remote = Log(backend, keyring, settings.deadline, settings.secret_file)
+        remote.create()
+        return remote
+    keyring = keyring or Keyring((make_root(),))
     Log(backend, keyring, settings.deadline).create()
     kept = keep_keyring(keyring, settings.secret_file)
     return Log(backend, kept, settings.deadline, settings.secret_file)

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from deid_hooks.backends.contract import LogBackend, Page, Seal
+from deid_hooks.backends.contract import BlocksPage, LogBackend, Page, Seal
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
 from deid_hooks.errors import AppendUnknown, Forgotten, IdConflict, LogUnavailable
-from deid_hooks.records.model import Entry, Erasure, Record, Tombstone, UploadEvent
+from deid_hooks.records.model import Block, Entry, Erasure, Record, Tombstone, UploadEvent
 
 SECRET_OF_THE_DRIVER = "Canary^Driver"
 
@@ -24,6 +24,7 @@ class Store:
     """
 
     records: list[Record] = field(default_factory=list)
+    sealed: list[tuple[Record, str]] = field(default_factory=list)
     made: bool = False
     down: bool = False
     faults: list[str] = field(default_factory=list)
@@ -47,7 +48,7 @@ _lock = threading.Lock()
 
 
 class MemoryBackend(LogBackend):
-    seals = True  # keeps none: what is tested here is who calls the store, and when
+    """Keeps seals for the proof that no block is missing, and not with what it reads."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -74,7 +75,7 @@ class MemoryBackend(LogBackend):
         if fault == "hang":
             self._hang(deadline)
         if fault != "lost":
-            self._write(records)
+            self._write(records, seal)
         if fault in ("lost", "written"):
             raise AppendUnknown("the reply to the commit was lost")
 
@@ -91,9 +92,14 @@ class MemoryBackend(LogBackend):
             for entry in self._store.entries:
                 if entry.log_id in log_ids:
                     self._store.records.remove(entry)
-                    self._store.records.append(
-                        Tombstone(entry.log_id, entry.created, (), erasure, entry.project),
-                    )
+                    stone = Tombstone(entry.log_id, entry.created, (), erasure, entry.project)
+                    self._store.records.append(stone)
+                    self._seal([stone], seal)
+
+    def blocks_after(self, after: int, deadline: Deadline) -> BlocksPage:
+        self._refuse_if_down()
+        found = [(record, seal) for record, seal in self._store.sealed if isinstance(record, Block)]
+        return BlocksPage(tuple(found[after:]), len(found), self._find_head())
 
     def close(self) -> None:
         self._store.closed += 1
@@ -108,10 +114,19 @@ class MemoryBackend(LogBackend):
         except NoAnswer:
             raise AppendUnknown("the log did not answer in time") from None
 
-    def _write(self, records: Sequence[Record]) -> None:
+    def _write(self, records: Sequence[Record], seal: Seal) -> None:
         with _lock:
             new = [record for record in records if not self._is_known(record)]
+            self._seal(new, seal)
             self._store.records.extend(new)
+
+    def _seal(self, records: Sequence[Record], seal: Seal) -> None:
+        if records:
+            seals = seal(self._find_head(), records)
+            self._store.sealed += zip(records, seals, strict=True)
+
+    def _find_head(self) -> str:
+        return self._store.sealed[-1][1] if self._store.sealed else ""
 
     def _is_known(self, record: Record) -> bool:
         for known in self._store.records:

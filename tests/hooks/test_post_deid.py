@@ -17,9 +17,7 @@ from deid_hooks import (
     UploadRefused,
     hookimpl,
 )
-from deid_hooks.deadline import Deadline
 from deid_hooks.records.model import Entry, Erasure
-from deid_hooks.testing.records import chain_seals
 from tests.hooks.conftest import Load
 from tests.hooks.memory import Store
 from tests.hooks.series import (
@@ -114,7 +112,8 @@ def test_the_status_of_a_service_that_is_down_is_in_the_message(
 def test_a_known_id_with_other_content_is_an_error(hooks: DeidHooks, store: Store) -> None:
     with hooks.acquisition() as acquisition:
         fill(acquisition, series())
-        store.records.append(replace(acquisition.event().entry, uploader="another"))
+        other = replace(acquisition.event().entry, timestamp="another")
+        hooks.gate.open_log().append([other])
         assert "already holds another entry" in str(refused(acquisition))
 
 
@@ -122,10 +121,7 @@ def test_a_forgotten_id_does_not_come_back(hooks: DeidHooks, store: Store) -> No
     with hooks.acquisition() as acquisition:
         fill(acquisition, series())
         acquisition.post_deid()
-        backend = hooks.gate.open_log().backend
-        backend.erase(
-            [acquisition.log_id], Erasure("", "dpo", "asked for"), chain_seals, Deadline()
-        )
+        hooks.gate.open_log().erase([acquisition.log_id], Erasure("", "dpo", "asked for"), 10)
         assert "was forgotten" in str(refused(acquisition))
     assert store.entries == []
 

@@ -351,3 +351,23 @@ def test_neither_events_nor_log_lines_show_an_original(
         upload.sent("9.9.9")
     assert_hides_everything(caplog.text)
     assert_hides_everything(repr(store.entries) + repr(acquisition) + repr(hooks))
+
+
+def test_pseudonyms_take_the_label_that_the_log_has_and_ask_once(
+    hooks: DeidHooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def subject(project: str, patient_id: str, issuer: str) -> str | None:
+        asked.append((patient_id, issuer))
+        return "S-007" if patient_id == "4711" else None
+
+    monkeypatch.setattr(hooks, "subject", subject)
+    pseudonyms = hooks.pseudonyms("TRIAL7")
+    assert [pseudonyms.label(" 4711", "A") for _ in range(2)] == ["S-007"] * 2
+    new = [pseudonyms.label("4712", "") for _ in range(2)]
+    assert new[0] == new[1] == hooks.pseudonyms("TRIAL7", {}).label("4712", "")
+    assert pseudonyms.label(" ", "") == ""
+    assert asked == [("4711", "A"), ("4712", "")]
+    sent = pickle.loads(pickle.dumps(pseudonyms))
+    assert (sent.label("4711", "A"), sent.label("4712", "")) == ("S-007", new[0])

@@ -68,7 +68,7 @@ def run(store: Store, writes: Writes, seconds: float = 5) -> Any:
 
 def at_once(*batches: Sequence[Record], reuse: bool = False, seconds: float = 5) -> Writes:
     async def writes(committer: Committer) -> list[Any]:
-        waiting = [committer.write(b, Deadline(seconds), reuse) for b in batches]
+        waiting = [committer.write(b, Deadline(seconds), reuse=reuse) for b in batches]
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     return writes

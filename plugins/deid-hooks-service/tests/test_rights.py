@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,12 @@ from deid_hooks.query.json_codec import encode_query
 from deid_hooks.query.parser import parse_terms
 from deid_hooks.records.chain import Verification
 from deid_hooks.records.json_codec import encode_record
-from deid_hooks.records.keys import compute_content_digest, compute_patient_digest, make_sealer
+from deid_hooks.records.keys import (
+    Pseudonyms,
+    compute_content_digest,
+    compute_patient_digest,
+    make_sealer,
+)
 from deid_hooks.records.model import (
     AccessRow,
     Block,
@@ -29,6 +35,8 @@ from deid_hooks.records.model import (
     make_log_id,
 )
 from deid_hooks.testing.records import make_entry
+from deid_hooks_service.forms import Problem
+from deid_hooks_service.service import Uses
 
 CANARY = "Zyxwvut^Canary"
 
@@ -36,14 +44,21 @@ CANARY = "Zyxwvut^Canary"
 def an_entry(site: Site, project: str = "", patient: str = "4711") -> Entry:
     """An entry as a machine with the keyring makes it."""
     root = site.recorder.keyring.newest
+    digest = compute_patient_digest(patient, "", root)
     entry = make_entry(
         project=project,
         key=root.name,
         fields={"PatientName": (CANARY,), "PatientID": (patient,)},
         originals=json.dumps({"00100010": {"vr": "PN", "Value": [{"Alphabetic": CANARY}]}}),
-        patients=(compute_patient_digest(patient, "", root),),
+        deid={"PatientID": (f"SUBJ-{digest[:10]}",)},
+        patients=(digest,),
     )
     return replace(entry, digest=compute_content_digest(entry, root))
+
+
+def plain(entry: Entry) -> Entry:
+    """An entry as an uploader sends it: without keyed digests."""
+    return replace(entry, digest="", key="", patients=())
 
 
 def append(client: httpx.Client, *records: Any) -> httpx.Response:
@@ -73,6 +88,7 @@ def find_faults(site: Site) -> list[str]:
     return [fault.what for fault in verification.finish()]
 
 
+BLOCK = {"patients": [["1234", ""]], "project": "", "reason": "asked to", "lift": False}
 EVERYTHING: list[tuple[str, str, Any]] = [
     ("POST", "/v1/search", query("PatientID=4711")),
     ("POST", "/v1/entries", {"log_ids": []}),
@@ -82,11 +98,13 @@ EVERYTHING: list[tuple[str, str, Any]] = [
     ("POST", "/v1/erasures", {"log_ids": [], "at": "", "who": "", "reason": ""}),
     ("PUT", "/v1/store", None),
     ("POST", "/v1/records", {"records": []}),
-    ("POST", "/v1/digests", {"digest": "d"}),
-    ("POST", "/v1/blocks", {"patients": []}),
+    ("POST", "/v1/equal", {"record": encode_record(make_entry(digest="", key=""))}),
+    ("POST", "/v1/labels", {"project": "TRIAL7", "patient_id": "4711", "issuer": ""}),
+    ("POST", "/v1/keys", {"project": "TRIAL7"}),
+    ("POST", "/v1/blocks", BLOCK),
 ]
 MAY = {
-    "upload": {"/v1/records POST", "/v1/digests POST", "/v1/blocks POST"},
+    "upload": {"/v1/records POST", "/v1/equal POST", "/v1/labels POST", "/v1/keys POST"},
     "search": {"/v1/search POST", "/v1/uploads POST"},
     "reidentify": {"/v1/search POST", "/v1/uploads POST", "/v1/entries POST"},
 }
@@ -120,37 +138,140 @@ def test_nothing_is_answered_without_a_token_that_is_good(site: Site) -> None:
 def test_an_uploader_reads_nothing_that_identifies_not_even_what_it_wrote(site: Site) -> None:
     uploader = site.client(site.token("upload"))
     entry = an_entry(site)
-    assert append(uploader, entry).json() == {"log_ids": [entry.log_id]}
+    assert append(uploader, plain(entry)).json() == {"log_ids": [entry.log_id]}
     before = rows(site)
-    answer = uploader.get(f"/v1/entries/{entry.log_id}")
-    assert answer.json()["receipt"]["digest"] == entry.digest
-    assert answer.json()["receipt"]["deid_uids"] == list(entry.deid_uids)
-    known, unknown = compute_content_digest(an_entry(site), site.recorder.keyring.newest), "0" * 64
-    answers = [answer]
-    answers += [uploader.post("/v1/digests", json={"digest": d}) for d in (known, unknown)]
+    answers = [uploader.get(f"/v1/{name}/{entry.log_id}") for name in ("receipts", "entries")]
+    for answer in answers:
+        assert answer.json()["receipt"] == {
+            "log_id": entry.log_id,
+            "project": "",
+            "deid_uids": list(entry.deid_uids),
+            "blocked": False,
+            **{"digest": "", "key": "", "patients": []},
+        }
+    for sent in (plain(entry), plain(replace(entry, timestamp="another"))):
+        answers.append(uploader.post("/v1/equal", json={"record": encode_record(sent)}))
     answers.append(uploader.post("/v1/uploads", json={"log_ids": [entry.log_id]}))
-    assert [each.status_code for each in answers] == [200, 200, 404, 200]
+    assert [each.status_code for each in answers] == [200, 200, 200, 404, 200]
     assert not any(CANARY in each.text or "4711" in each.text for each in answers)
     assert rows(site) == before, "nothing to record"
 
 
-def test_an_uploader_hears_of_a_block_and_not_who_and_why(site: Site) -> None:
+def test_an_uploader_hears_that_a_patient_is_blocked_and_not_by_whom_and_why(site: Site) -> None:
     uploader = site.client(site.token("upload"))
-    patient = compute_patient_digest("withdrawn", "", site.recorder.keyring.newest)
-    block = Block(make_log_id(), "t", patient, "", "Dr. Who", CANARY)
-    site.recorder.append([block])
-    answer = uploader.post("/v1/blocks", json={"patients": [patient]})
-    assert answer.json()["records"] == [encode_record(replace(block, who="", reason=""))]
+    before, later = (an_entry(site, patient="withdrawn") for _ in range(2))
+    assert append(uploader, plain(before)).status_code == 200
+    body = {**BLOCK, "patients": [["withdrawn", ""]], "reason": CANARY}
+    assert site.client(site.token("admin")).post("/v1/blocks", json=body).status_code == 200
+    receipt = uploader.get(f"/v1/receipts/{before.log_id}")
+    assert receipt.json()["receipt"]["blocked"] is True
+    refused = append(uploader, plain(later))
+    assert (refused.status_code, refused.json()["cause"]) == (
+        403,
+        "uploads of this patient are blocked",
+    )
+    assert not any(CANARY in answer.text for answer in (receipt, refused))
+
+
+def test_a_block_is_in_the_name_of_the_token_and_in_the_trail_before(site: Site) -> None:
+    admin = site.client(site.token("admin"))
+    name = site.tokens.all()[-1].name
+    body = {**BLOCK, "patients": [["on request", "A"]], "project": "TRIAL7"}
+    for lift in (False, True):
+        assert admin.post("/v1/blocks", json={**body, "lift": lift}).status_code == 200
+    digest = compute_patient_digest("on request", "A", site.recorder.keyring.newest)
+    blocks = list(site.recorder.backend.blocks([digest], Deadline()))
+    assert [(block.who, block.project, block.lifted) for block in blocks] == [
+        (name, "TRIAL7", False),
+        (name, "TRIAL7", True),
+    ]
+    found = [(row.action, row.asked, row.who) for row in rows(site) if row.asked == digest]
+    assert found == [("block", digest, name), ("lift", digest, name)]
+    held = site.client(site.token("admin", "TRIAL7"))
+    assert held.post("/v1/blocks", json=body).status_code == 200
+    for project in ("TRIAL8", ""):
+        assert held.post("/v1/blocks", json={**body, "project": project}).status_code == 403
+
+
+def test_asking_for_a_label_tells_nobody_whether_the_patient_is_known(site: Site) -> None:
+    known = an_entry(site, "LABELS", "known")
+    site.recorder.append([known])
+    uploader = site.client(site.token("upload", "LABELS"))
+    name = site.tokens.all()[-1].name
+
+    def ask(patient: str, project: str = "LABELS") -> httpx.Response:
+        body = {"project": project, "patient_id": patient, "issuer": ""}
+        return uploader.post("/v1/labels", json=body)
+
+    before = len(rows(site))
+    answers = [ask(patient) for patient in ("known", "unknown", "known", "unknown")]
+    assert [answer.json()["label"] for answer in answers[:2]] == [
+        answer.json()["label"] for answer in answers[2:]
+    ]
+    assert answers[0].json() == {"label": known.deid["PatientID"][0]}
+    assert re.fullmatch("SUBJ-[0-9A-Z]{10}", answers[1].json()["label"])
+    assert ask("known", "TRIAL8").status_code == 403
+    written = rows(site)[before:]
+    assert [(row.action, row.who, row.log_ids) for row in written] == [("label", name, ())] * 2
+    assert not any("known" in row.asked for row in written)
+
+
+def test_a_token_gets_the_labels_of_so_many_patients_an_hour(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uses = Uses()
+    monkeypatch.setattr("deid_hooks_service.service._MOST_AN_HOUR", 2)
+    assert [uses.is_new("ws12", what) for what in "ab"] == [True, True]
+    uses.note("ws12", "a")
+    assert not uses.is_new("ws12", "a"), "once more, and not recorded again"
+    with pytest.raises(Problem, match="2 patients in an hour") as refused:
+        uses.is_new("ws12", "c")
+    assert (refused.value.status, refused.value.kind) == (429, "NotAllowed")
+    assert uses.is_new("ws13", "c")
+
+
+def test_a_key_that_makes_uids_makes_no_labels(site: Site) -> None:
+    uploader = site.client(site.token("upload", "KEYS"))
+    key = bytes.fromhex(uploader.post("/v1/keys", json={"project": "KEYS"}).json()["key"])
+    there = site.recorder.make_pseudonyms("KEYS", {})
+    here = Pseudonyms("KEYS", key)
+    assert here.uid("1.2.3") == there.uid("1.2.3")
+    assert here.label("4711", "") != there.label("4711", "")
+    body = {"project": "KEYS", "patient_id": "4711", "issuer": ""}
+    assert uploader.post("/v1/labels", json=body).json()["label"] == there.label("4711", "")
+    assert uploader.post("/v1/keys", json={"project": "TRIAL7"}).status_code == 403
+
+
+def test_a_planted_label_is_refused(site: Site) -> None:
+    uploader, admin = (site.client(site.token(role)) for role in ("upload", "admin"))
+
+    def labelled(patient: str, label: str) -> Entry:
+        return replace(plain(an_entry(site, "PLANTED", patient)), deid={"PatientID": (label,)})
+
+    assert append(uploader, labelled("first", "SUBJ-1")).status_code == 200
+    assert append(uploader, labelled("first", "SUBJ-1")).status_code == 200
+    refused = append(uploader, labelled("second", "SUBJ-1"))
+    assert refused.status_code == 403
+    assert "is another patient's" in refused.json()["cause"]
+    both = append(uploader, labelled("third", "SUBJ-3"), labelled("fourth", "SUBJ-3"))
+    assert both.status_code == 403
+    assert append(admin, labelled("second", "SUBJ-1")).status_code == 200, "who joins them"
+    assert append(uploader, labelled("second", "SUBJ-1")).status_code == 200
 
 
 def test_an_uploader_writes_sound_entries_and_outcomes_only(site: Site) -> None:
     uploader = site.client(site.token("upload"))
     entry = an_entry(site)
-    event = UploadEvent(entry.log_id, "t", "uploaded", "d", "u")
-    assert append(uploader, entry, event).status_code == 200
-    assert append(uploader, replace(entry, log_id=make_log_id(), project="x")).status_code == 409
-    foreign = append(uploader, replace(entry, key="another")).json()
-    assert "another site secret" in foreign["message"]
+    event = UploadEvent(entry.log_id, "t", "uploaded", "d", "sender/1")
+    assert append(uploader, plain(entry), event).status_code == 200
+    name = site.tokens.all()[-1].name
+    there = site.recorder.resolve(entry.log_id)
+    assert isinstance(there, Entry)
+    assert replace(there, created=entry.created, uploader=entry.uploader) == entry
+    assert (there.uploader, there.created > "2026-11") == (f"sender/1.2 ({name})", True)
+    [kept] = site.recorder.uploads([entry.log_id])
+    assert (kept.uploader, kept.at > "2026-11") == (f"sender/1 ({name})", True)
+    assert append(uploader, entry).status_code == 422, "the service makes the digests"
     for record in (
         AccessRow(make_log_id(), "t", "who", "host", "show", "", ()),
         Block(make_log_id(), "t", "ab", "", "who", "why"),
@@ -237,8 +358,9 @@ def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
     assert len(list(lines(client.post("/v1/entries", json=both)))) == 1
     assert client.get(f"/v1/entries/{other.log_id}").status_code == 404
     uploader = site.client(site.token("upload", "TRIAL7"))
-    assert uploader.post("/v1/digests", json={"digest": other.digest}).status_code == 404
-    assert append(uploader, an_entry(site, "TRIAL8")).status_code == 403
+    body = {"record": encode_record(plain(other))}
+    assert uploader.post("/v1/equal", json=body).status_code == 403
+    assert append(uploader, plain(an_entry(site, "TRIAL8"))).status_code == 403
     event = UploadEvent(other.log_id, "t", "uploaded", "d", "u")
     assert append(uploader, event).status_code == 403
     assert append(uploader, replace(event, log_id=ours.log_id)).status_code == 200

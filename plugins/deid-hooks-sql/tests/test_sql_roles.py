@@ -58,7 +58,7 @@ def test_who_uploads_appends_and_learns_that_it_is_there_whole(
     uploader.append([entry, event], chain_seals, Deadline())
     assert owner.resolve(entry.log_id, Deadline()) == entry
     assert uploader.resolve(entry.log_id, Deadline()) == Receipt(
-        *(entry.log_id, entry.project, entry.digest, entry.key, entry.patients, entry.deid_uids)
+        *(entry.log_id, entry.project, entry.deid_uids, entry.digest, entry.key, entry.patients)
     )
     assert uploader.with_digest(entry.digest, Deadline()) == entry.log_id
     assert list(uploader.uploads([entry.log_id], Deadline())) == [event]

@@ -261,8 +261,7 @@ class Directory:
             for entry in self._log.entries(self._log.search(query)):
                 if entry.log_id not in seen:
                     seen.add(entry.log_id)
-                    whole = self._log.keyring.is_whole(entry)
-                    if not whole or entry.log_id in self._log.altered:
+                    if not self._log.is_whole(entry):
                         raise UnusableDataset(
                             f"the entry {entry.log_id} is not what was written: it was altered in"
                             " the store, or written with another site secret"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deid_hooks.access import PAGE, AccessRecorder, identify_user
@@ -14,8 +13,8 @@ from deid_hooks.batches import split_batches
 from deid_hooks.errors import TermError
 from deid_hooks.log import Log
 from deid_hooks.query.conditions import Between, Query
-from deid_hooks.records.keys import Keyring, list_identities
-from deid_hooks.records.model import Block, Entry, Erasure, UploadEvent, read_clock
+from deid_hooks.records.keys import is_patient, list_identities, normalise_identity
+from deid_hooks.records.model import Entry, Erasure, UploadEvent, read_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,54 +26,53 @@ class Noted:
     elsewhere: tuple[str, ...]
 
 
-def find_patient(log: Log, log_ids: Iterable[str]) -> set[str]:
-    """Return the keyed digests, one for each key, of the patient whom all these entries are about.
+def find_patient(log: Log, log_ids: Iterable[str]) -> tuple[str, str]:
+    """Return PatientID and issuer of the one patient whom all these entries are about.
 
-    Raises TermError if there are several, or if no entry has a PatientID.
+    Raises TermError if there are several, or if no entry has a PatientID that can be read.
     """
-    identities: set[tuple[str, str]] = set()
-    found: set[str] = set()
+    found: set[tuple[str, str]] = set()
     for entry in log.entries(log_ids):
-        identities.update(list_identities(entry))
-        found |= log.keyring.list_patients(entry)
-        if len(identities) > 1 or len(entry.patients) > 1:
+        identities = list_identities(entry)
+        found.update(identities)
+        if len(found) > 1 or len(entry.patients) > 1:
             raise TermError(
                 "these entries are about more than one patient: add terms, such as"
                 " IssuerOfPatientID=..., or block one after the other"
+            )
+        if log.remote is None and not is_patient(entry, identities, log.keyring):
+            raise TermError(
+                f"the PatientID of the entry {entry.log_id} has characters that no text shows, so"
+                " that it can't be told whom to block"
             )
     if not found:
         raise TermError(
             "the images that were found have no PatientID, and a block goes by PatientID and issuer"
         )
-    return found
+    return found.pop()
 
 
-def read_patients(lines: Iterable[str], keyring: Keyring) -> Iterator[set[str]]:
-    """Yield the keyed digests of patients named by PatientID, a tab, and its issuer if any.
-
-    They need not be in the log.
-    """
+def read_patients(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield patients named by PatientID, a tab, and its issuer if any. They need not be logged."""
     for line in lines:
         number, _, issuer = line.partition("\t")
-        yield set(keyring.digest_patient(number.strip(), issuer.strip()))
+        yield normalise_identity(number.strip(), issuer.strip())
 
 
 def block(
-    log: Log, patients: Iterable[Collection[str]], project: str, reason: str, lift: bool = False
+    log: Log,
+    patients: Iterable[tuple[str, str]],
+    project: str,
+    reason: str,
+    lift: bool = False,
 ) -> int:
-    """Block these patients on every machine that shares the log, or lift their blocks.
+    """Block patients, by (PatientID, issuer), on every machine that shares the log; or lift that.
 
-    ``patients`` has the keyed digests of each, one for each key. Returns how many patients. It is
-    durable then. A block counts under every key, so that it stops what was logged before, and by
-    programs that have not seen a rotation.
+    Returns how many patients. It is durable then. A block counts under every key, so that it stops
+    what was logged before, and by programs that have not seen a rotation.
     """
-    several = {tuple(sorted(patient)) for patient in patients}
-    log.append(
-        [
-            Block(uuid.uuid4().hex, read_clock(), digest, project, identify_user(), reason, lift)
-            for digest in sorted(set().union(*several))
-        ]
-    )
+    several = list(dict.fromkeys(patients))
+    log.block(several, project, identify_user(), reason, lift)
     return len(several)
 
 

@@ -76,17 +76,18 @@ class BlocksPage:
 class Receipt:
     """An entry as one learns of it who may upload and not read.
 
-    The store vouches that it holds the entry whole: ``digest`` is the keyed digest of what it
-    holds, ``key`` and ``patients`` are the entry's, ``deid_uids`` its de-identified SOP Instance
-    UIDs.
+    The store vouches that it holds the entry whole. ``deid_uids`` are its de-identified SOP
+    Instance UIDs. ``digest``, the keyed digest of what the store holds, ``key`` and ``patients``
+    are the entry's; a service that holds the keys says ``blocked`` in their place, and tells none.
     """
 
     log_id: str
     project: str
-    digest: str
-    key: str
-    patients: tuple[str, ...]
     deid_uids: tuple[str, ...]
+    digest: str = ""
+    key: str = ""
+    patients: tuple[str, ...] = ()
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +382,45 @@ class NoLog(LogBackend):
 
     def close(self) -> None:
         return None
+
+
+class RemoteBackend(LogBackend):
+    """A log behind a service that holds its keys.
+
+    The service seals what is appended, and checks what it shows. An entry of an uploader has no
+    keyed digests, which the service makes: ``digest``, ``key`` and ``patients`` are empty, and
+    ``large`` is by plain SHA-256. ``append`` raises NotAllowed for one of a blocked patient, or
+    with a label that is another patient's.
+    """
+
+    seals = True
+
+    @abstractmethod
+    def find_equal(self, entry: Entry, deadline: Deadline) -> str | None:
+        """Return the log id of the entry with the same content; None if the log has none."""
+
+    @abstractmethod
+    def fetch_receipt(self, log_id: str, deadline: Deadline) -> Receipt | Tombstone | None:
+        """Return the receipt of an entry that the service finds whole, or its tombstone."""
+
+    @abstractmethod
+    def find_label(self, project: str, patient_id: str, issuer: str, deadline: Deadline) -> str:
+        """Return the label of a patient in a project: the one of before, or else the one to be."""
+
+    @abstractmethod
+    def derive_key(self, project: str, deadline: Deadline) -> bytes:
+        """Return the key of 32 bytes that makes the UIDs of a project, and no labels."""
+
+    @abstractmethod
+    def block(
+        self,
+        patients: Sequence[tuple[str, str]],
+        project: str,
+        reason: str,
+        lift: bool,
+        deadline: Deadline,
+    ) -> None:
+        """Block patients by (PatientID, issuer), or lift their blocks; durable when it returns."""
 
 
 def get_key(record: Record) -> Key:

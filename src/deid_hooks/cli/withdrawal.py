@@ -68,7 +68,7 @@ def block(
                 stop_without("Nothing found; --patient-id takes who is not in the log.")
             patients = [withdrawal.find_patient(log, ids)]
         else:
-            patients = list(withdrawal.read_patients(read_arguments([patient_id]), log.keyring))
+            patients = list(withdrawal.read_patients(read_arguments([patient_id])))
         count = withdrawal.block(log, patients, project, reason, lift)
     whom = "one patient" if count == 1 else f"{count} patients"
     where = f"project {project}" if project else "every project"

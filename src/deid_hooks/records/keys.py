@@ -327,6 +327,14 @@ def list_identities(entry: Entry) -> list[tuple[str, str]]:
     return sorted({pair for pair in pairs if pair[0]})
 
 
+def is_patient(entry: Entry, identities: Iterable[tuple[str, str]], keyring: Keyring) -> bool:
+    """Return whether the patients of an entry are among these, as far as the keys tell."""
+    root = keyring.find(entry.key)
+    if root is None:
+        return True
+    return {compute_patient_digest(*each, root) for each in identities} >= set(entry.patients)
+
+
 def normalise_identity(patient_id: str, issuer: str) -> tuple[str, str]:
     """Return a PatientID and its IssuerOfPatientID as they are compared."""
     return patient_id.strip("\0 "), issuer.strip("\0 ")
@@ -341,17 +349,21 @@ def reveals(label: str, patient_id: str) -> bool:
 class Pseudonyms:
     """The pseudonyms of one project.
 
-    ``key`` holds the 32 bytes that were derived from the site secret for this project. ``labels``
-    maps (PatientID, IssuerOfPatientID), without spaces at either end, to labels that stand already.
+    ``key`` holds 32 bytes, derived from the site secret for this project, with which UIDs, tokens
+    and seeds are made, and ``label_key`` 32 others for labels. ``labels`` maps (PatientID,
+    IssuerOfPatientID), without spaces at either end, to labels that are given already. Behind a
+    service, which makes the labels and keeps their key, each patient's is asked for by
+    ``hooks.subject`` and given here; others who are named in a file get one made with ``key``.
     Raises SettingsError for a key of another length.
     """
 
     project: str
     key: bytes = field(repr=False)
     labels: Mapping[tuple[str, str], str] = field(repr=False, default_factory=dict)
+    label_key: bytes = field(repr=False, default=b"")
 
     def __post_init__(self) -> None:
-        if len(self.key) != _KEY_BYTES:
+        if len(self.key) != _KEY_BYTES or len(self.label_key) not in (0, _KEY_BYTES):
             raise SettingsError(f"the key of pseudonyms must have {_KEY_BYTES} bytes")
 
     def uid(self, original: str) -> str:
@@ -368,17 +380,20 @@ class Pseudonyms:
         number = number & ~(0x3 << 62) | 0x2 << 62  # the variant
         return f"2.25.{number}"
 
-    def label(self, patient_id: str, issuer: str) -> str:
+    def label(self, patient_id: str, issuer: str, characters: int = 10) -> str:
         """Return the label of one person: a PatientID and its IssuerOfPatientID.
 
-        One that stands already, or else ``SUBJ-`` and ten characters. Spaces at either end mean
+        One that stands already, or else ``SUBJ-`` and so many characters. Spaces at either end mean
         nothing (PS3.5, section 6.2). Empty for an empty PatientID: two persons of whom nothing is
         known are not made into one.
         """
         patient_id, issuer = identity = normalise_identity(patient_id, issuer)
         if identity in self.labels:
             return self.labels[identity]
-        return f"SUBJ-{self._spell(10, 'label', patient_id, issuer)}" if patient_id else ""
+        if not patient_id:
+            return ""
+        drawn = _draw(self.label_key or self.key, self.project, "label", patient_id, issuer)
+        return f"SUBJ-{_spell(characters, drawn)}"
 
     def token(self, purpose: str, value: str, length: int) -> str:
         """Return ``length`` letters and digits for ``value``; empty for an empty one.
@@ -387,20 +402,38 @@ class Pseudonyms:
         Raises ValueError for a length over 51.
         """
         value = value.strip("\0 ")
-        return self._spell(length, "token", purpose, value) if value else ""
+        return _spell(length, self._draw("token", purpose, value)) if value else ""
 
     def seed(self, purpose: str) -> str:
         """Return 64 hex digits to seed an engine that makes its own pseudonyms."""
         return self._draw("seed", purpose).hex()
 
-    def _spell(self, length: int, *parts: str) -> str:
-        if not 0 < length <= _MOST_CHARACTERS:
-            raise ValueError(f"a pseudonym has 1 to {_MOST_CHARACTERS} characters")
-        number = int.from_bytes(self._draw(*parts))
-        return "".join(_ALPHABET[number >> 5 * place & 31] for place in range(length))
-
     def _draw(self, *parts: str) -> bytes:
-        # Each part is preceded by its length, so that no two lists of parts look the same.
-        encoded = [part.encode("utf-8", "surrogatepass") for part in (self.project, *parts)]
-        message = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
-        return hmac.digest(self.key, message, "sha256")
+        return _draw(self.key, self.project, *parts)
+
+
+def make_pseudonyms(
+    project: str, root: RootKey, labels: Mapping[tuple[str, str], str]
+) -> Pseudonyms:
+    """Return the pseudonyms of a project that began with this root."""
+    keys = derive_project_key(project, root), root.derive(f"labels {project}")
+    return Pseudonyms(project, keys[0], labels, keys[1])
+
+
+def derive_project_key(project: str, root: RootKey) -> bytes:
+    """Return the key that makes the UIDs and tokens of a project, and no labels."""
+    return root.derive(f"pseudonyms {project}")
+
+
+def _spell(length: int, drawn: bytes) -> str:
+    if not 0 < length <= _MOST_CHARACTERS:
+        raise ValueError(f"a pseudonym has 1 to {_MOST_CHARACTERS} characters")
+    number = int.from_bytes(drawn)
+    return "".join(_ALPHABET[number >> 5 * place & 31] for place in range(length))
+
+
+def _draw(key: bytes, *parts: str) -> bytes:
+    # Each part is preceded by its length, so that no two lists of parts look the same.
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    message = b"".join(b"%d:%b" % (len(part), part) for part in encoded)
+    return hmac.digest(key, message, "sha256")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from deid_hooks.backends.contract import (
@@ -18,17 +17,15 @@ from deid_hooks.backends.contract import (
     select_new,
 )
 from deid_hooks.deadline import Deadline, NoAnswer, call_within
-from deid_hooks.errors import AppendUnknown, LogUnavailable
+from deid_hooks.errors import AppendUnknown, LogUnavailable, NotAllowed
 from deid_hooks.records.chain import erase_salt, erase_terms
 from deid_hooks.records.model import (
     AccessRow,
-    Block,
     Entry,
     Erased,
     Erasure,
     Record,
     UploadEvent,
-    read_clock,
 )
 
 Fault = Literal["refuse", "unknown", "hang", "lose", "block"]
@@ -85,11 +82,6 @@ class MemoryBackend(LogBackend):
         super().__init__(url)
         self._log = open_memory_log(url)
 
-    @property
-    def seals(self) -> bool:  # type: ignore[override]
-        """True while every patient is blocked: blocks of patients not known yet have no seals."""
-        return self._log.fault == "block"
-
     def create(self, deadline: Deadline) -> None:
         self._log.exists = True
 
@@ -105,6 +97,8 @@ class MemoryBackend(LogBackend):
             self._hang(deadline)
         if self._log.fault == "unknown":
             raise AppendUnknown("the reply to the commit was lost")
+        if self._log.fault == "block" and any(map(_lets_out, records)):
+            raise NotAllowed("uploads of this patient are blocked")
         with self._log.lock:
             held: dict[Key, Record] = {get_key(record): record for record in self._log.records}
             new = select_new(records, held.get)
@@ -121,11 +115,6 @@ class MemoryBackend(LogBackend):
             tuple(seal for _, _, seal in rows),
             rows[-1][0] if rows else after,
         )
-
-    def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
-        if self._log.fault == "block":
-            return iter([Block(uuid.uuid4().hex, read_clock(), p, "", "test") for p in patients])
-        return super().blocks(patients, deadline)
 
     def erase(
         self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
@@ -171,3 +160,7 @@ class MemoryBackend(LogBackend):
             call_within(deadline, wait)
         except NoAnswer:
             raise AppendUnknown("the log in memory gave no answer in time") from None
+
+
+def _lets_out(record: Record) -> bool:
+    return isinstance(record, Entry) or getattr(record, "event", "") == "cleared"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
@@ -13,17 +14,16 @@ from deid_hooks.backends import (
     WRONG_FORM,
     AccessRow,
     AppendUnknown,
-    Block,
     Deadline,
     Entry,
     Erasure,
-    LogBackend,
     LogUnavailable,
     ObjectCodec,
     Page,
     Query,
     Receipt,
     Record,
+    RemoteBackend,
     Seal,
     SettingsError,
     Tombstone,
@@ -34,29 +34,34 @@ from deid_hooks.backends import (
     encode_record,
     encode_text,
 )
-from deid_hooks_http.exchange import Exchange, NotFound, NotWhole
+from deid_hooks_http.exchange import AccessFile, Exchange, NotFound, NotWhole, read_access_file
 
 R = TypeVar("R", bound=Record)
 
+_FILE = "deidlog+file:"
 _IDS_AT_ONCE = 500
 _MOST_IDS = 10_000
 _RECEIPT: ObjectCodec[Receipt] = ObjectCodec(Receipt)
 _ERASURE: ObjectCodec[Erasure] = ObjectCodec(Erasure)
 
 
-class HTTPBackend(LogBackend):
+class HTTPBackend(RemoteBackend):
     """``deidlog+https://host:port``, or ``deidlog+http://`` on the same machine.
 
-    The token decides what its holder may do; NotAllowed says that something is not allowed. The
-    service keeps the access trail: it writes a record before it answers anything identifying. It
-    seals what it appends, and checks the entries, uploads and blocks that it answers.
+    ``deidlog+file:/path`` names the file with address, certificate and token that the administrator
+    of the service made. The token decides what its holder may do; NotAllowed says that something is
+    not allowed. The service keeps the access trail: it writes a record before it answers anything
+    identifying. It holds the keys, seals what it appends, and checks the entries and uploads that
+    it answers.
     """
 
-    seals = True
-
     def __init__(self, url: str) -> None:
-        """Raises SettingsError for a URL with a password, or without a host."""
+        """Raises SettingsError for a URL with a password, or without a host, and a file of none."""
         super().__init__(url)
+        access: AccessFile | None = None
+        if url.startswith(_FILE):
+            access = read_access_file(Path(unquote(url.removeprefix(_FILE))).expanduser())
+            url = access.url
         try:
             parts = urlsplit(url.removeprefix("deidlog+"))
             host = httpx.URL(f"http://{parts.netloc}").host.encode("idna")
@@ -69,7 +74,8 @@ class HTTPBackend(LogBackend):
             )
         if not whole:
             raise _make_no_url()
-        self._exchange = Exchange(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1")
+        base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1"
+        self._exchange = Exchange(base, access)
 
     def create(self, deadline: Deadline) -> None:
         _require_done(self._exchange.ask(deadline, "PUT", "/store"))
@@ -116,8 +122,11 @@ class HTTPBackend(LogBackend):
         self._exchange.close()
 
     def resolve(self, log_id: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
+        return self._resolve(f"/entries/{quote(log_id, safe='')}", deadline)
+
+    def _resolve(self, path: str, deadline: Deadline) -> Entry | Receipt | Tombstone | None:
         try:
-            answer = self._exchange.ask(deadline, "GET", f"/entries/{quote(log_id, safe='')}")
+            answer = self._exchange.ask(deadline, "GET", path)
         except NotFound:
             return None
         if "receipt" not in answer:
@@ -135,12 +144,46 @@ class HTTPBackend(LogBackend):
                 Deadline(deadline.seconds), "/entries", {"log_ids": some}, Entry
             )
 
-    def with_digest(self, digest: str, deadline: Deadline) -> str | None:
+    def find_equal(self, entry: Entry, deadline: Deadline) -> str | None:
         try:
-            body = {"digest": encode_text(digest)}
-            return _read_text(self._exchange.ask(deadline, "POST", "/digests", body), "log_id")
+            body = {"record": encode_record(entry)}
+            return _read_text(self._exchange.ask(deadline, "POST", "/equal", body), "log_id")
         except NotFound:
             return None
+
+    def fetch_receipt(self, log_id: str, deadline: Deadline) -> Receipt | Tombstone | None:
+        found = self._resolve(f"/receipts/{quote(log_id, safe='')}", deadline)
+        if isinstance(found, Entry):
+            raise _make_not_ours()
+        return found
+
+    def find_label(self, project: str, patient_id: str, issuer: str, deadline: Deadline) -> str:
+        texts = {"project": project, "patient_id": patient_id, "issuer": issuer}
+        body = {name: encode_text(text) for name, text in texts.items()}
+        return _read_text(self._exchange.ask(deadline, "POST", "/labels", body), "label")
+
+    def derive_key(self, project: str, deadline: Deadline) -> bytes:
+        answer = self._exchange.ask(deadline, "POST", "/keys", {"project": encode_text(project)})
+        try:
+            return bytes.fromhex(_read_text(answer, "key"))
+        except ValueError:
+            raise _make_not_ours() from None
+
+    def block(
+        self,
+        patients: Sequence[tuple[str, str]],
+        project: str,
+        reason: str,
+        lift: bool,
+        deadline: Deadline,
+    ) -> None:
+        body = {
+            "patients": [[encode_text(text) for text in patient] for patient in patients],
+            "project": encode_text(project),
+            "reason": encode_text(reason),
+            "lift": lift,
+        }
+        _require_done(self._exchange.ask(deadline, "POST", "/blocks", body, writes=True))
 
     def search(self, query: Query, deadline: Deadline) -> Iterator[str]:
         body = {"query": encode_query(query)}
@@ -155,18 +198,6 @@ class HTTPBackend(LogBackend):
         for event in self._read_records(deadline, "/uploads", body, UploadEvent):
             if rest is None or event.log_id in rest:
                 yield event
-
-    def blocks(self, patients: Collection[str], deadline: Deadline) -> Iterator[Block]:
-        body = {"patients": [encode_text(patient) for patient in patients]}
-        answer = self._exchange.ask(deadline, "POST", "/blocks", body)
-        yield from _read_list(answer, "records", Block)
-
-    def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
-        body = {"project": encode_text(project), "patient": encode_text(patient)}
-        try:
-            return _read_text(self._exchange.ask(deadline, "POST", "/subjects", body), "label")
-        except NotFound:
-            return None
 
     def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
         for line in self._exchange.read_lines(deadline, "GET", "/trail"):

@@ -12,6 +12,7 @@ import random
 import ssl
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from deid_hooks.backends import (
     NoAnswer,
     NotAllowed,
     NotPrivate,
+    SettingsError,
     Worker,
     call_within,
     read_private,
@@ -98,6 +100,43 @@ def read_token() -> str:
         raise LogUnavailable(f"the token {path} can't be read") from None
 
 
+@dataclass(frozen=True, slots=True)
+class AccessFile:
+    """What one file gives a workstation: the address of a service, its certificate, a token.
+
+    ``certificate`` is PEM, ``""`` where the certificates that this machine trusts count.
+    """
+
+    path: Path
+    url: str
+    certificate: str = ""
+    token: str = field(repr=False, default="")
+
+
+def read_access_file(path: Path) -> AccessFile:
+    """Return what a file of ``deid-hooks-service token add --output`` holds.
+
+    Raises SettingsError for one that can't be read, that others may read, or that is none.
+    """
+    again = "Ask the administrator of the log for a new one."
+    try:
+        values = tomllib.loads(read_private(path).decode())
+        texts = {name: values.pop(name) for name in ("url", "token", "certificate")}
+        if values or not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError
+        if not texts["url"].startswith(("deidlog+https://", "deidlog+http://")):
+            raise ValueError
+    except NotPrivate:
+        raise SettingsError(
+            f"Others may read {path}, which holds a token. Make it yours alone: chmod 600 {path}"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read: {error.strerror}.") from None
+    except (ValueError, KeyError):
+        raise SettingsError(f"{path} gives no access to a service of the log. {again}") from None
+    return AccessFile(path, texts["url"], texts["certificate"], texts["token"].strip())
+
+
 def _check_token(text: str, where: str) -> str:
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise LogUnavailable(f"the text in {where} is no token", "copy it again, whole")
@@ -142,8 +181,10 @@ class _Request:
 class Exchange:
     """One pool of connections to one service. Any thread; not in a forked child."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, access: AccessFile | None = None) -> None:
+        """``access`` has the token and the certificate; without it they are those of the user."""
         self._base = base
+        self._access = access
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
@@ -290,7 +331,7 @@ class Exchange:
     def _send(self, request: _Request) -> httpx.Response:
         left = request.deadline.left()
         headers = {
-            "Authorization": f"Bearer {read_token()}",
+            "Authorization": f"Bearer {self._read_token()}",
             # a little less than there is, so that its answer is here in time
             "Deid-Hooks-Deadline": f"{max(left * 0.9, 0.001):.3f}",
         }
@@ -306,12 +347,28 @@ class Exchange:
         )
         return client.send(prepared, stream=True)
 
+    def _read_token(self) -> str:
+        if self._access is None:
+            return read_token()
+        return _check_token(self._access.token, str(self._access.path))
+
+    def _make_context(self) -> ssl.SSLContext:
+        """Trust what this machine trusts, the CA of a hospital among it; or one certificate only.
+
+        Raises LogUnavailable if that is none.
+        """
+        if self._access is None or not self._access.certificate:
+            return ssl.create_default_context()
+        try:
+            return ssl.create_default_context(cadata=self._access.certificate)
+        except (ssl.SSLError, ValueError):
+            raise LogUnavailable(f"the certificate in {self._access.path} is none") from None
+
     def _open_client(self) -> httpx.Client:
         with self._lock:
             if self._client is None:
                 self._client = httpx.Client(
-                    # the certificates that this machine trusts, the CA of a hospital among them
-                    verify=ssl.create_default_context(),
+                    verify=self._make_context(),
                     limits=httpx.Limits(
                         max_connections=_MOST_CONNECTIONS,
                         max_keepalive_connections=_MOST_CONNECTIONS,

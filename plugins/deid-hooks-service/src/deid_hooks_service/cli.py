@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from deid_hooks.errors import SettingsError
+
 app = typer.Typer(
     help="Put the de-id log of a site behind HTTP, for many uploaders.",
     no_args_is_help=True,
@@ -99,13 +101,38 @@ def add(
             help="For a program that records each access itself, before it shows anything.",
         ),
     ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it with --address to this file, for its holder."),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="Where the service is for its holder: https://HOST:PORT.")
+    ] = "",
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="PEM file that the holder is to trust, and no other certificate."),
+    ] = None,
     tokens: TokensOption = None,
 ) -> None:
-    """Make a token and print it, alone. It is kept as a hash: nobody can print it again."""
-    from deid_hooks_service.tokens import Tokens, default_path
+    """Make a token and print it, alone. It is kept as a hash: nobody can print it again.
+
+    With --output it is written to a file of mode 0600, which is all that a workstation needs.
+
+    \b
+    deid-hooks-service token add ws12 --role upload --project TRIAL7 \\
+        --output ws12.toml --address https://log.hospital.example:8470
+    """
+    from deid_hooks_service.tokens import Tokens, default_path, make_access_file
 
     if keeps_trail and role is not Role.ADMIN:
         raise typer.BadParameter("only an admin's token can keep the trail")
+    if (output is None) != (not address) or (certificate and output is None):
+        raise typer.BadParameter("--output and --address go together, and --certificate with them")
+    if output is not None and not address.startswith(("https://", "http://")):
+        raise typer.BadParameter("--address takes https://HOST:PORT")
+    if output is not None and output.exists():
+        raise typer.BadParameter(f"{output} is there already")
+    pem = _read_certificate(certificate)
     secret = Tokens(tokens or default_path()).add(
         name,
         role.value,
@@ -114,7 +141,14 @@ def add(
         keeps_trail=keeps_trail,
         secret=sys.stdin.readline() if stdin else None,
     )
-    if not stdin:
+    if output is not None:
+        try:
+            make_access_file(output, address, pem, secret)
+        except SettingsError:
+            Tokens(tokens or default_path()).revoke(name)  # nobody has it
+            raise
+        typer.echo(f"On its machine: DEID_HOOKS_URL=deidlog+file:{output.name}")
+    elif not stdin:
         typer.echo(secret)
 
 
@@ -147,6 +181,20 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - its text may hold values
         print(describe_error(error), file=sys.stderr)
         sys.exit(choose_exit_code(error))
+
+
+def _read_certificate(path: Path | None) -> str:
+    """Return the PEM text of a certificate; ``""`` for none. Raises BadParameter."""
+    import ssl
+
+    if path is None:
+        return ""
+    try:
+        text = path.read_text(encoding="ascii")
+        ssl.create_default_context(cadata=text)
+    except (OSError, ValueError, ssl.SSLError):
+        raise typer.BadParameter(f"{path} holds no certificate as PEM") from None
+    return text
 
 
 def _moment(text: str) -> str:

@@ -22,7 +22,8 @@ from deid_hooks.errors import (
     LogUnavailable,
     NotAllowed,
 )
-from deid_hooks.log import Log, list_standing
+from deid_hooks.log import Log
+from deid_hooks.records.keys import change_root, list_identities
 from deid_hooks.records.model import Entry, Record, UploadEvent
 from deid_hooks_service.forms import make_busy
 
@@ -37,11 +38,13 @@ class Job:
     """Records of one request, to be written all or none; ``answer`` is what came of it.
 
     With ``reuse``, the first is an entry, and the log may have one with the same content already:
-    then the other records get the id of that one.
+    then the other records get the id of that one. With ``checks``, entries are refused of patients
+    who are blocked, and with labels of others.
     """
 
     records: Sequence[Record]
     reuse: bool
+    checks: bool
     deadline: Deadline
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[list[str]] = field(init=False)
@@ -53,10 +56,21 @@ class Job:
         self.done = self.loop.create_future()
 
     @property
+    def entries(self) -> list[Entry]:
+        """The entries among the records."""
+        return [record for record in self.records if isinstance(record, Entry)]
+
+    @property
     def entry(self) -> Entry | None:
         """The entry that it begins with, if any."""
         first = self.records[0] if self.records else None
         return first if isinstance(first, Entry) else None
+
+
+_TAKEN = (
+    "the label (the de-identified PatientID) is another patient's in this project",
+    "give each patient a label of its own; an administrator's token may join two PatientIDs",
+)
 
 
 class Committer:
@@ -73,15 +87,20 @@ class Committer:
         self._thread.start()
 
     async def write(
-        self, records: Sequence[Record], deadline: Deadline, reuse: bool = False
+        self,
+        records: Sequence[Record],
+        deadline: Deadline,
+        *,
+        reuse: bool = False,
+        checks: bool = False,
     ) -> list[str]:
         """Write the records, durably; return the ids of their entries.
 
         With ``reuse`` the first is an entry, and one with the same content is used in its place.
-        Raises what ``LogBackend.append`` raises, NotAllowed for a blocked patient (``reuse`` only),
-        and Problem 503 when too many wait.
+        Raises what ``LogBackend.append`` raises, NotAllowed for a blocked patient or a label of
+        another one (``reuse`` and ``checks`` only), and Problem 503 when too many wait.
         """
-        job = Job(records, reuse, deadline, asyncio.get_running_loop())
+        job = Job(records, reuse, checks, deadline, asyncio.get_running_loop())
         with self._changed:
             if self._stopping:
                 raise make_busy("the service is being stopped")
@@ -185,18 +204,25 @@ class Committer:
 
     def _prepare(self, jobs: list[Job]) -> None:
         """Answer jobs that may not be written; put the entry to use into the others."""
-        reusing = [job for job in jobs if job.reuse]
-        if not reusing:
+        checked = [job for job in jobs if job.entries and (job.reuse or job.checks)]
+        if not checked:
             return
-        blocked = self._find_blocked(reusing)
+        blocked = self._find_blocked(checked)
+        labels: dict[tuple[str, str], set[tuple[str, str]]] = {}
         first: dict[str, Entry] = {}
-        for job in reusing:
-            entry = job.entry
-            assert entry is not None
-            patients = self._log.keyring.list_patients(entry)
-            if any((each, of) in blocked for each in patients for of in ("", entry.project)):
+        for job in checked:
+            if any(not blocked.isdisjoint(self._list_blockable(each)) for each in job.entries):
                 job.answer = NotAllowed("uploads of this patient are blocked")
                 continue
+            if job.checks:
+                job.records = [self._keep_key(record) for record in job.records]
+                if any(self._is_label_of_another(each, labels) for each in job.entries):
+                    job.answer = NotAllowed(*_TAKEN)
+                    continue
+            if not job.reuse:
+                continue
+            entry = job.entry
+            assert entry is not None
             # Once more under the same id, where an earlier attempt may yet come into the log.
             known = first.get(entry.digest) or self._find_uncertain(entry.digest)
             if known is None:
@@ -227,10 +253,41 @@ class Committer:
 
         Raises LogUnavailable if the blocks are not all that there ever were.
         """
-        list_patients = self._log.keyring.list_patients
-        patients = {p for job in jobs if job.entry is not None for p in list_patients(job.entry)}
-        standing = list_standing(self._log.find_blocks(patients))
-        return {(block.patient, block.project) for block in standing}
+        entries = [entry for job in jobs for entry in job.entries]
+        patients = {patient for entry in entries for patient, _ in self._list_blockable(entry)}
+        return {(block.patient, block.project) for block in self._log.find_blocks(patients)}
+
+    def _list_blockable(self, entry: Entry) -> set[tuple[str, str]]:
+        """Return the pairs (patient, project) of which a block stops this entry."""
+        patients = self._log.keyring.list_patients(entry)
+        return {(patient, project) for patient in patients for project in ("", entry.project)}
+
+    def _keep_key(self, record: Record) -> Record:
+        """Return a record as the log has it under an older key, if it was sent before a rotation.
+
+        Sent again, it must be the same.
+        """
+        keyring = self._log.keyring
+        if isinstance(record, Entry) and len(keyring.roots) > 1:
+            for there in self._log.entries([record.log_id]):
+                root = keyring.find(there.key)
+                return change_root(record, root) if root else record
+        return record
+
+    def _is_label_of_another(
+        self, entry: Entry, labels: dict[tuple[str, str], set[tuple[str, str]]]
+    ) -> bool:
+        """Return whether another patient has this label, in the log or among ``labels``.
+
+        Those are what the other entries of the transaction have, to which this one's are added.
+        """
+        identities = set(list_identities(entry))
+        known = True
+        for label in filter(None, entry.deid.get("PatientID", ())):
+            known = known and (entry.project, label) in labels
+            if labels.setdefault((entry.project, label), identities).isdisjoint(identities):
+                return True
+        return not known and self._log.is_label_of_another(entry)
 
     def _read_back(self, jobs: list[Job]) -> None:
         """Find every entry in the store as it was written, or raise LogUnavailable.

@@ -17,7 +17,10 @@ from deid_hooks.records.model import Erasure
 from deid_hooks_service import handlers
 from deid_hooks_service.flywheel import ELEMENT, PACKFILE
 from deid_hooks_service.forms import (
+    ENTRY,
+    FLAG,
     LOG_ID,
+    PATIENTS,
     QUERY,
     RECORDS,
     SCHEMAS,
@@ -155,6 +158,13 @@ ENDPOINTS = (
         right="resolve",
         parameters=(_ID_PARAMETER,),
     ),
+    Endpoint(
+        "GET /v1/receipts/{log_id}",
+        handlers.read_receipt,
+        {"anyOf": list(map(describe_object, _RESOLVED))},
+        right="resolve",
+        parameters=(_ID_PARAMETER,),
+    ),
     _lines(
         "POST /v1/entries",
         handlers.read_entries,
@@ -170,11 +180,11 @@ ENDPOINTS = (
         body=Body({"query": QUERY}, {"reason": SHORT_TEXT}),
     ),
     Endpoint(
-        "POST /v1/digests",
-        handlers.find_digest,
+        "POST /v1/equal",
+        handlers.find_equal,
         describe_object({"log_id": TEXT}),
-        right="find by content",
-        body=Body({"digest": SHORT_TEXT}),
+        right="log",
+        body=Body({"record": ENTRY}),
     ),
     _lines(
         "POST /v1/uploads",
@@ -185,17 +195,26 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST /v1/blocks",
-        handlers.read_blocks,
-        describe_object({"records": describe_list(make_reference("Block"))}),
-        right="ask for blocks",
-        body=Body({"patients": TEXTS}),
+        handlers.block,
+        _DONE,
+        right="block patients",
+        body=Body(
+            {"patients": PATIENTS, "project": SHORT_TEXT, "reason": SHORT_TEXT, "lift": FLAG}
+        ),
     ),
     Endpoint(
-        "POST /v1/subjects",
-        handlers.find_subject,
+        "POST /v1/labels",
+        handlers.find_label,
         describe_object({"label": TEXT}),
-        right="find by content",
-        body=Body({"project": SHORT_TEXT, "patient": SHORT_TEXT}),
+        right="ask for labels",
+        body=Body({"project": SHORT_TEXT, "patient_id": SHORT_TEXT, "issuer": SHORT_TEXT}),
+    ),
+    Endpoint(
+        "POST /v1/keys",
+        handlers.derive_key,
+        describe_object({"key": {"type": "string", "pattern": "^[0-9a-f]{64}$"}}),
+        right="ask for labels",
+        body=Body({"project": SHORT_TEXT}),
     ),
     _lines(
         "GET /v1/trail",
@@ -242,7 +261,7 @@ _PROBLEMS = {
     413: "Too large",
     415: "Not application/json",
     422: "JSON of another form",
-    429: "Too many wrong tokens from this address",
+    429: "Too many wrong tokens from this address, or too many labels for this token",
     500: "The service failed",
     503: "The log gave no answer in time, or can't be read or written",
 }

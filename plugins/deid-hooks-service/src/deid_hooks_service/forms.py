@@ -41,7 +41,7 @@ from deid_hooks.records.json_codec import (
     describe_object,
     describe_record,
 )
-from deid_hooks.records.model import AccessRow, Record
+from deid_hooks.records.model import AccessRow, Entry, Record
 
 Schema = dict[str, Any]
 
@@ -315,12 +315,50 @@ def _read_query(name: str, value: Any) -> Query:
         raise make_invalid(f"{name} is no query of the log") from None
 
 
+def _read_patients(name: str, rows: Any) -> list[tuple[str, str]]:
+    """Return pairs of PatientID and its issuer."""
+    if not isinstance(rows, list) or not 0 < len(rows) <= MOST_ITEMS:
+        raise make_invalid(f"{name} must be a list of 1 to {MOST_ITEMS}")
+    found = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 2:
+            raise make_invalid(f"{name} must hold pairs of PatientID and issuer")
+        patient_id, issuer = (_read_short_text(name, text) for text in row)
+        if not patient_id.strip("\0 "):
+            raise make_invalid(f"{name} holds an empty PatientID")
+        found.append((patient_id, issuer))
+    return found
+
+
+def _read_entry(name: str, row: Any) -> Entry:
+    [record] = _read_records(name, [row])
+    if not isinstance(record, Entry):
+        raise make_invalid(f"{name} must be an entry")
+    return record
+
+
+def _read_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise make_invalid(f"{name} must be true or false")
+    return value
+
+
 SHORT_TEXT = Form(_read_short_text, _SHORT)
 TEXTS = Form(_read_texts, describe_list(TEXT, MOST_ITEMS))
 TEXTS_OR_NULL = Form(
     lambda name, value: None if value is None else _read_texts(name, value),
     {"anyOf": [TEXTS.schema, {"type": "null"}]},
 )
+PATIENTS = Form(
+    _read_patients,
+    {
+        **describe_list({"type": "array", "items": _SHORT, "minItems": 2, "maxItems": 2}),
+        "minItems": 1,
+        "maxItems": MOST_ITEMS,
+    },
+)
+ENTRY = Form(_read_entry, make_reference("Entry"))
+FLAG = Form(_read_flag, {"type": "boolean"})
 RECORDS = Form(_read_records, describe_list(make_reference("Record"), MOST_ITEMS))
 QUERY = Form(_read_query, make_reference("Query"))
 

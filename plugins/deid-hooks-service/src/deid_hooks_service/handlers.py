@@ -24,7 +24,12 @@ from deid_hooks.log import ALTERED_REMEDY, Log
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.records.chain import find_wrong_terms
 from deid_hooks.records.json_codec import encode_record, encode_text
-from deid_hooks.records.keys import Keyring
+from deid_hooks.records.keys import (
+    compute_patient_digest,
+    derive_project_key,
+    key_entry,
+    list_identities,
+)
 from deid_hooks.records.model import (
     OUTCOMES,
     AccessRow,
@@ -78,10 +83,12 @@ async def log_packfile(call: Call) -> dict[str, Any]:
 async def append(call: Call) -> dict[str, Any]:
     """Append records, all or none.
 
-    Durable when it is answered. Repeat it with the same ids if no answer came. Who and when of
-    blocks and tombstones are the service's own, and the access trail has a row of them before; so
-    is when an upload was cleared and what it came to. Of a sender who keeps the trail, they are
-    taken as they are.
+    Durable when it is answered. Repeat it with the same ids if no answer came. An entry comes
+    without keyed digests (`digest`, `key` and `patients` empty, `large` by plain SHA-256): the
+    service makes them. One of a blocked patient, or with a label that is another patient's in its
+    project, is refused. Who and when of blocks and tombstones are the service's own, and the access
+    trail has a row of them before; so are when an entry was made, when an upload was cleared and
+    what it came to. Of a sender who keeps the trail, they are taken as they are.
     """
     sender, service = call.sender, call.service
     records: list[Record] = call.body["records"]
@@ -91,7 +98,7 @@ async def append(call: Call) -> dict[str, Any]:
             "to copy a log with its access trail, use a token made with --keeps-trail",
         )
     if sender.role != "admin":
-        _refuse_unsound(records, service.log.keyring)
+        _refuse_unsound(records)
     if sender.projects:
         await _require_projects(call, records)
     if sender.keeps_trail:
@@ -107,8 +114,9 @@ async def append(call: Call) -> dict[str, Any]:
             sent = records
             await service.ask(call.deadline, lambda: _record_changes(call, sent))
         at = read_clock()
-        records = [_stamp(record, at, sender.name) for record in records]
-    return {"log_ids": await service.committer.write(records, call.deadline)}
+        records = [_complete(call, _stamp(each, at, sender.name)) for each in records]
+    checks = sender.role != "admin"
+    return {"log_ids": await service.committer.write(records, call.deadline, checks=checks)}
 
 
 def erase(call: Call) -> dict[str, Any]:
@@ -178,10 +186,22 @@ def resolve(call: Call) -> dict[str, Any]:
         return {"record": encode_record(found)}
     if isinstance(found, Tombstone):
         return {"record": _encode_for(found, sender)}
-    log.resolve(log_id)  # whole, or LogUnavailable
-    names = ("log_id", "project", "digest", "key", "patients", "deid_uids")
-    receipt = Receipt(*(getattr(found, name) for name in names))
-    return {"receipt": RECEIPT.encode(receipt)}
+    return _make_receipt(call, log_id)
+
+
+def read_receipt(call: Call) -> dict[str, Any]:
+    """Resolve for an upload: return the receipt of an entry, or its tombstone.
+
+    The service has read the entry back and found it whole, and says whether its patient is blocked.
+    """
+    asked, sender = call.request.path_params["log_id"], call.sender
+    log_id, log = parse_log_id(asked) or asked, call.service.limit(call.deadline)
+    found = log.backend.resolve(log_id, call.deadline)
+    if found is None or not sender.reaches(found.project):
+        raise make_not_found(f"the log has no entry {log_id}" if parse_log_id(asked) else _NO_ID)
+    if isinstance(found, Tombstone):
+        return {"record": _encode_for(found, sender)}
+    return _make_receipt(call, log_id)
 
 
 def read_entries(call: Call) -> Stream:
@@ -213,12 +233,18 @@ def search(call: Call) -> Stream:
     return Stream(iter(call.service.log.backend.search(query, call.deadline)), _PAGE, show)
 
 
-def find_digest(call: Call) -> dict[str, Any]:
-    """Find the oldest entry of exactly this content."""
-    log_id = call.service.log.backend.with_digest(call.body["digest"], call.deadline)
-    if log_id is None or log_id not in _find_reached(call, [log_id]):
+def find_equal(call: Call) -> dict[str, Any]:
+    """Find the entry of exactly this content.
+
+    The entry comes without keyed digests, as it would be appended.
+    """
+    entry: Entry = call.body["record"]
+    call.sender.require_project(entry.project)
+    log = call.service.limit(call.deadline)
+    found = log.find_equal(key_entry(entry, list_identities(entry), log.keyring.newest))
+    if found is None:
         raise make_not_found("the log has no entry of this content")
-    return {"log_id": encode_text(log_id)}
+    return {"log_id": encode_text(found.log_id)}
 
 
 def read_uploads(call: Call) -> Stream:
@@ -240,26 +266,49 @@ def read_uploads(call: Call) -> Stream:
     return Stream(log.uploads(wanted), _PAGE, show)
 
 
-def read_blocks(call: Call) -> dict[str, Any]:
-    """Read blocks of patients, by their keyed digests, oldest first.
+def find_label(call: Call) -> dict[str, Any]:
+    """Return the label of a patient within a project: the one of before, or else the one to be.
 
-    All that there ever were, or none at all.
+    The answer does not tell whether the patient is known. The access trail has a row for each
+    patient, project and day, with a keyed digest of the patient; there is a limit to them.
     """
-    sender = call.sender
-    # The log of the service, not one for this call: it knows the blocks that it proved before.
-    found = call.service.log.find_blocks(call.body["patients"])
-    mine = [block for block in found if not block.project or sender.reaches(block.project)]
-    return {"records": [_encode_for(block, sender) for block in mine]}
-
-
-def find_subject(call: Call) -> dict[str, Any]:
-    """Find the label of a patient within a project, by the keyed digest."""
-    project, patient = call.body["project"], call.body["patient"]
+    project, patient_id, issuer = (call.body[name] for name in ("project", "patient_id", "issuer"))
     call.sender.require_project(project)
-    label = call.service.log.backend.subject(project, patient, call.deadline)
-    if label is None:
-        raise make_not_found("the log has no label for it")
-    return {"label": encode_text(label)}
+    log = call.service.limit(call.deadline)
+    digest = compute_patient_digest(patient_id, issuer, log.keyring.newest)
+    call.record_use("label", f"{digest} in {project}")
+    return {"label": encode_text(log.assign_label(project, patient_id, issuer))}
+
+
+def derive_key(call: Call) -> dict[str, Any]:
+    """Return the key with which engines make the UIDs of a project: 64 hex digits.
+
+    No label and no digest can be made with it. The access trail has a row for each project and day.
+    """
+    project = call.body["project"]
+    call.sender.require_project(project)
+    log = call.service.limit(call.deadline)
+    call.record_use("key", project)
+    return {"key": derive_project_key(project, log.find_root(project)).hex()}
+
+
+def block(call: Call) -> dict[str, Any]:
+    """Block patients, by PatientID and issuer, or lift their blocks.
+
+    Who and when are the service's own, and the access trail has a row of it before, with keyed
+    digests of the patients.
+    """
+    names = ("patients", "project", "reason", "lift")
+    patients, project, reason, lift = (call.body[name] for name in names)
+    if not project:
+        call.sender.require_all_projects()
+    call.sender.require_project(project)
+    log = call.service.limit(call.deadline)
+    root = log.keyring.newest
+    digests = (compute_patient_digest(number, issuer, root) for number, issuer in patients)
+    call.record_access("lift" if lift else "block", " ".join(digests), [], reason)
+    log.block(patients, project, call.sender.name, reason, lift)
+    return {"done": True}
 
 
 def read_records(call: Call) -> dict[str, Any]:
@@ -331,19 +380,31 @@ async def show_metrics(call: Call) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
-def _refuse_unsound(records: Sequence[Record], keyring: Keyring) -> None:
-    """Raise unless these are what uploaders write: entries of this site, and their outcomes."""
+def _refuse_unsound(records: Sequence[Record]) -> None:
+    """Raise unless these are what uploaders write: entries without digests, and their outcomes."""
     for record in records:
         if isinstance(record, Entry):
-            if keyring.find(record.key) is None:
-                raise _make_conflict(
-                    "the log was begun with another site secret than the one it is written with",
-                    "copy the secret file from the machine that began the log",
-                )
-            if not keyring.is_whole(record):
-                raise _make_conflict("an entry is not what its digest says", "make it again")
+            if record.digest or record.key or record.patients:
+                raise make_invalid("an entry comes without keyed digests: the service makes them")
         elif not isinstance(record, UploadEvent) or record.event not in _BY_UPLOADERS:
             raise NotAllowed("the role upload may log entries and what became of them only")
+
+
+def _complete(call: Call, record: Record) -> Record:
+    """Return an entry that has no keyed digests with them; any other record as it is."""
+    if not isinstance(record, Entry) or record.key:
+        return record
+    return key_entry(record, list_identities(record), call.service.log.keyring.newest)
+
+
+def _make_receipt(call: Call, log_id: str) -> dict[str, Any]:
+    """Return the receipt of an entry. Raises LogUnavailable unless the log holds it whole."""
+    # The log of the service, not one for this call: it knows the blocks that it proved before.
+    log = call.service.log
+    entry = log.resolve(log_id)
+    blocked = log.is_blocked(entry)
+    receipt = Receipt(entry.log_id, entry.project, entry.deid_uids, blocked=blocked)
+    return {"receipt": RECEIPT.encode(receipt)}
 
 
 def _make_conflict(cause: str, remedy: str) -> Problem:
@@ -390,15 +451,22 @@ def _refuse_altered(log: Log, records: Iterable[Entry | UploadEvent]) -> None:
 def _stamp(record: Record, at: str, who: str) -> Record:
     """Return a record as done by this person at this time.
 
-    Entries are as they are, and so is when something was withdrawn from an archive.
+    Entries that have keyed digests, as those of a history, are as they are, and so is when
+    something was withdrawn from an archive.
     """
+    if isinstance(record, Entry) and not record.key:
+        return replace(record, created=at, uploader=_name_uploader(record.uploader, who))
     if isinstance(record, UploadEvent) and record.event in _BY_UPLOADERS:
-        return replace(record, at=at)
+        return replace(record, at=at, uploader=_name_uploader(record.uploader, who))
     if isinstance(record, Block):
         return replace(record, at=at, who=who)
     if isinstance(record, Tombstone):
         return replace(record, erasure=replace(record.erasure, at=at, who=who))
     return record
+
+
+def _name_uploader(program: str, who: str) -> str:
+    return f"{program} ({who})" if program else who
 
 
 def _record_changes(call: Call, records: Iterable[Record]) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -26,7 +29,7 @@ from deid_hooks.errors import DeidHooksError, LogUnavailable
 from deid_hooks.log import Log
 from deid_hooks.records.model import AccessRow, read_clock
 from deid_hooks_service.committer import Committer
-from deid_hooks_service.forms import find_problem
+from deid_hooks_service.forms import Problem, find_problem
 from deid_hooks_service.tokens import Sender, Senders
 
 T = TypeVar("T")
@@ -41,6 +44,9 @@ _AT_ONCE = 40
 """Questions to the log that threads of their own wait for."""
 _CHECK_SECONDS = 1.0
 """How long an answer to whether the log takes a write is good for everybody."""
+_HOUR = 3600.0
+_MOST_AN_HOUR = 2_000
+"""Patients whose labels a token may ask for."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -80,12 +86,50 @@ class Metrics:
         children[1].observe(seconds)
 
 
+class Uses:
+    """What each token asked for, so that it is recorded once a day, and bounded in an hour."""
+
+    def __init__(self) -> None:
+        self._day = ""
+        self._seen: dict[str, set[str]] = {}
+        self._recent: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def is_new(self, name: str, what: str) -> bool:
+        """Return whether this token has not asked for that today. Raises Problem 429."""
+        with self._lock:
+            if (day := read_clock()[:10]) != self._day:
+                self._day, self._seen = day, {}
+            if what in self._seen.setdefault(name, set()):
+                return False
+            recent = self._recent.setdefault(name, deque())
+            now = time.monotonic()
+            while recent and recent[0] < now - _HOUR:
+                recent.popleft()
+            if len(recent) >= _MOST_AN_HOUR:
+                raise Problem(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"the token {name} asked for the labels of {_MOST_AN_HOUR} patients in an hour",
+                    "wait an hour and run the upload again",
+                    kind="NotAllowed",
+                    after=int(recent[0] + _HOUR - now) + 1,
+                )
+            recent.append(now)
+            return True
+
+    def note(self, name: str, what: str) -> None:
+        """Note that it was recorded that this token asked for that."""
+        with self._lock:
+            self._seen.setdefault(name, set()).add(what)
+
+
 class Service:
     """One log, served."""
 
     def __init__(self, log: Log, senders: Senders) -> None:
         self.log = log
         self.senders = senders
+        self.uses = Uses()
         self.committer = Committer(log)
         self.metrics = Metrics(lambda: self.committer.waiting)
         self._checking = asyncio.Lock()
@@ -151,6 +195,15 @@ class Call:
     sender: Sender
     deadline: Deadline
     body: Any
+
+    def record_use(self, action: str, asked: str) -> None:
+        """Write a record of the access trail, unless this token has one of it today.
+
+        Raises Problem 429 once the token asked for too many within an hour, and LogError.
+        """
+        if self.service.uses.is_new(self.sender.name, f"{action} {asked}"):
+            self.record_access(action, asked, [])
+            self.service.uses.note(self.sender.name, f"{action} {asked}")
 
     def record_access(
         self,

@@ -36,7 +36,7 @@ _SHORTEST = 20
 """Characters. A token is looked up by a plain hash, so it must be beyond guessing."""
 
 RIGHTS = {
-    "upload": frozenset(("log", "resolve", "find by content", "follow uploads", "ask for blocks")),
+    "upload": frozenset(("log", "resolve", "ask for labels", "follow uploads")),
     "search": frozenset(("search", "resolve", "follow uploads", "follow all uploads")),
     "reidentify": frozenset(
         ("search", "read entries", "resolve", "follow uploads", "follow all uploads")
@@ -82,6 +82,19 @@ def default_path() -> Path:
 def extract_secret(text: str) -> str:
     """Return the key in a Flywheel API key, ``HOST:PORT:KEY``, and any other text whole."""
     return text.strip().rpartition(":")[2]
+
+
+def make_access_file(path: Path, address: str, certificate: str, secret: str) -> None:
+    """Write what a workstation needs, address, certificate (PEM) and token, with mode 0600.
+
+    Raises SettingsError for an address that is none, or a file that can't be written.
+    """
+    values = {"url": f"deidlog+{address.rstrip('/')}", "token": secret, "certificate": certificate}
+    lines = [f"{name} = {json.dumps(text)}\n" for name, text in values.items()]
+    try:
+        put_file(path, "".join(lines).encode("ascii"))
+    except OSError as error:
+        raise SettingsError(f"{path} can't be written: {error.strerror}.") from None
 
 
 class Tokens:

@@ -298,7 +298,7 @@ def _read_receipt(link: Link, log_id: str) -> Receipt | Tombstone | None:
                 f"the entry {log_id} is not what was written: it was altered in the store",
                 "restore the log from a backup",
             )
-        return Receipt(log_id, project, digest, key, tuple(patients.split()), tuple(deid_uids))
+        return Receipt(log_id, project, tuple(deid_uids), digest, key, tuple(patients.split()))
     stones_at = f"{select_rows('deid_log_tombstone', link.version)} WHERE id = %s"
     stones = link.rows(stones_at, shorten(log_id))
     found = [read_record("deid_log_tombstone", row) for row in stones]
