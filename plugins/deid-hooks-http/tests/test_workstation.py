@@ -88,6 +88,7 @@ def test_one_file_is_all_that_an_upload_needs(
     assert entry.patients == (digest,)
 
 
+@pytest.mark.ci
 def test_what_was_uploaded_comes_back_at_the_desk_of_who_may(
     site: Site, station: Callable[..., Workstation]
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_rotation_on_the_host_changes_nothing_for_a_workstation(
     assert site.run("deid-hooks", "verify").returncode == 0
 
 
+@pytest.mark.ci
 def test_a_token_is_worthless_elsewhere_and_once_it_is_revoked(
     site: Site, station: Callable[..., Workstation]
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_token_is_worthless_elsewhere_and_once_it_is_revoked(
     assert not list(sender.folder.glob("delivered/**/*.dcm"))
 
 
+@pytest.mark.ci
 def test_a_certificate_in_the_file_is_the_only_one_that_is_trusted(tmp_path: Path) -> None:
     pems = {}
     for name in ("ours", "theirs"):
