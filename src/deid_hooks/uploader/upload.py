@@ -95,12 +95,13 @@ def upload(
     patients = frozenset[Identity]().union(*(each.patients for each in scanned.series))
     try:
         labels = find_labels(hooks, options.project, options.labels, patients)
+        pseudonyms = hooks.pseudonyms(options.project, labels)
     except LogUnavailable as error:  # the log was lost after it was checked
         raise UnableToLog(error.cause, error.remedy) from None
     with staging_folder() as staging:
         work = Work(
             options.engine,
-            hooks.pseudonyms(options.project, labels),
+            pseudonyms,
             hooks.settings.fields,
             staging,
             options.jobs,
