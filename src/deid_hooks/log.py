@@ -239,8 +239,7 @@ class Log:
             raise LogUnavailable(f"the entry {log_id} was forgotten")
         if self.remote is None:
             self._refuse_foreign(found)
-        altered = isinstance(found, Entry) and not self.keyring.is_whole(found)
-        if found.log_id != log_id or altered:
+        if found.log_id != log_id or (isinstance(found, Entry) and self._is_altered(found)):
             raise LogUnavailable(
                 f"the entry {log_id} is not what was written: it was altered in the store",
                 "restore the log from a backup",
@@ -618,6 +617,19 @@ class Log:
             if what and not self._is_older():
                 self.altered[getattr(record, "log_id", "") or get_id(record)] = what
             yield record, seal
+
+    def _is_altered(self, entry: Entry) -> bool:
+        """Return whether this is not what was written under the id of the entry.
+
+        The digest tells what an entry says, the seal under which id. A service looks at seals.
+        """
+        if not self.keyring.is_whole(entry):
+            return True
+        if self.backend.seals:
+            return False
+        sealed = self.backend.sealed_entries([entry.log_id], self._deadline())
+        seal = next((seal for _, seal in sealed), "")
+        return bool(self.sealer.find_fault(entry, seal)) and not self._is_older()
 
     def _is_older(self) -> bool:
         """Return whether the log is of the version before, which has not a seal for each record."""

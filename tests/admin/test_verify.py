@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deid_hooks import UploadRefused
 from deid_hooks.records.chain import Sealer
 from tests.admin.conftest import SERIES, Desk
 
@@ -236,6 +237,30 @@ def test_an_altered_entry_is_shown_as_altered(delivered: Desk) -> None:
     assert delivered("show", log_id).rows[0]["altered"] == "it was changed"
     refused = delivered("reidentify", "delivered", "--output", "originals")
     assert log_id in "".join(str(row["reason"]) for row in refused.rows)
+
+
+def swap_ids(desk: Desk) -> tuple[str, str]:
+    """Give two entries each other's ids; return that of the blocked patient's, and the other."""
+    desk.upload(SERIES / "98892003" / "MR1")
+    blocked, other = (
+        desk.sql(f"SELECT id FROM deid_log WHERE PatientID {which} '77654033'")[0][0]
+        for which in ("=", "<>")
+    )
+    desk("block", "PatientID=77654033", "--reason", "r")
+    for new, old in (("x", blocked), (blocked, other), (other, "x")):
+        desk.sql("UPDATE deid_log SET id = ? WHERE id = ?", (new, old))
+    return blocked, other
+
+
+def test_an_entry_under_the_id_of_another_is_not_cleared(delivered: Desk) -> None:
+    """Else a blocked patient's images would leave as those of the other."""
+    with delivered.hooks() as hooks:
+        for log_id in swap_ids(delivered):
+            with (
+                pytest.raises(UploadRefused, match="is not what was written"),
+                hooks.uploading(log_id, "folder:/out"),
+            ):
+                pytest.fail("it must not be sent")
 
 
 def test_what_the_digest_of_an_entry_leaves_out_is_covered_by_its_seal(delivered: Desk) -> None:

@@ -48,7 +48,7 @@ _lock = threading.Lock()
 
 
 class MemoryBackend(LogBackend):
-    """Keeps seals for the proof that no block is missing, and not with what it reads."""
+    """Keeps the seals of what was appended."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -83,7 +83,8 @@ class MemoryBackend(LogBackend):
         self._refuse_if_down()
         found = self._store.records[after : after + 5]
         records = [self._store.altered(r) if isinstance(r, Entry) else r for r in found]
-        return Page(tuple(records), ("",) * len(found), after + len(found))
+        seals = {id(record): seal for record, seal in self._store.sealed}
+        return Page(tuple(records), tuple(seals.get(id(r), "") for r in found), after + len(found))
 
     def erase(
         self, log_ids: Sequence[str], erasure: Erasure, seal: Seal, deadline: Deadline
