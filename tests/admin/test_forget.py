@@ -215,3 +215,14 @@ def test_without_room_nothing_is_begun(delivered: Desk, monkeypatch: pytest.Monk
     monkeypatch.chdir(delivered.folder)
     with sqlite3.connect(delivered.log) as connection:
         assert connection.execute("SELECT count(*) FROM deid_log").fetchone() == (4,)
+
+
+@pytest.mark.parametrize("terms", ["Modality=CT", "created=..2015-12-31"])
+def test_nothing_is_erased_where_an_entry_was_altered(delivered: Desk, terms: str) -> None:
+    """Else who may write to the store decides whose entry is erased, and when."""
+    old = "2010-01-01T00:00:00.000000Z"
+    delivered.sql("UPDATE deid_log SET created = ? WHERE Modality = 'CT'", (old,))
+    refused = delivered("forget", terms, *WHY)
+    assert refused.code == 3
+    assert "ALTERED" in refused.err
+    assert delivered.sql("SELECT count(*) FROM deid_log") == [(4,)]

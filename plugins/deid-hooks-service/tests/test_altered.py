@@ -68,6 +68,15 @@ def test_an_entry_that_was_altered_is_named_and_not_answered(
     assert [each.status_code for each in ask_for(client, whole.log_id)] == [200] * 3
 
 
+def test_an_entry_that_was_altered_is_not_erased(site: Site) -> None:
+    entry, whole = write(site), write(site)
+    alter(site, "UPDATE deid_log SET created = ? WHERE id = ?", "1999", entry.log_id)
+    body = {"log_ids": [whole.log_id, entry.log_id], "at": "", "who": "", "reason": "r"}
+    answer = site.client(site.token("admin")).post("/v1/erasures", json=body)
+    assert (answer.status_code, answer.json()["log_id"]) == (409, entry.log_id)
+    assert len(list(site.recorder.entries([whole.log_id, entry.log_id]))) == 2
+
+
 def test_who_uploads_is_told_too(site: Site) -> None:
     entry = write(site)
     alter(site, "UPDATE deid_log SET created = ? WHERE id = ?", "1999", entry.log_id)

@@ -128,13 +128,13 @@ def plan(access: AccessRecorder, selection: Selection) -> Plan:
         if selection.query is None:
             _sort_named(made, access.log, page)
             continue
-        if one_person:
-            persons.update(map(_identify, access.log.entries(page)))
-            if len(persons) > 1:
-                raise TermError(
-                    "these terms find entries of more than one patient, or of patients who can't"
-                    " be told apart; add terms, or name the log ids"
-                )
+        those_of_page = set(map(_identify, access.log.entries(page)))  # which checks the entries
+        persons |= those_of_page if one_person else set()
+        if len(persons) > 1:
+            raise TermError(
+                "these terms find entries of more than one patient, or of patients who can't"
+                " be told apart; add terms, or name the log ids"
+            )
         made.log_ids += page
     return made
 

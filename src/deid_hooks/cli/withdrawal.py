@@ -17,6 +17,7 @@ from deid_hooks.cli.context import (
     open_access,
     read_arguments,
     read_term_texts,
+    stop_if_altered,
     stop_without,
 )
 from deid_hooks.cli.output import FormatOption, put, say, write_rows
@@ -171,6 +172,7 @@ def forget(
             write_rows(({"id": log_id} for log_id in made.log_ids), ["id"], form, "id")
             say(f"{_count_entries(len(made.log_ids))} would be erased.")
             return
+        stop_if_altered(access.log)  # or what is erased may be another patient's
         _confirm(made, yes)
         try:
             erase(access, [*made.log_ids, *made.forgotten], reason)

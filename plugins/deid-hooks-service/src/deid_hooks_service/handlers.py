@@ -120,7 +120,7 @@ async def append(call: Call) -> dict[str, Any]:
 
 
 def erase(call: Call) -> dict[str, Any]:
-    """Erase entries, leaving tombstones.
+    """Erase entries, leaving tombstones; none if one of them was altered.
 
     Who and when are the service's own, and the access trail has a row of it before; ``who`` of the
     body is kept there beside the address. Of a sender who keeps the trail, they are taken as they
@@ -130,8 +130,8 @@ def erase(call: Call) -> dict[str, Any]:
     log_ids, at, who, reason = (call.body[name] for name in ("log_ids", "at", "who", "reason"))
     there: list[str] = []
     for entry in () if sender.keeps_trail and not sender.projects else log.entries(log_ids):
+        _refuse_altered(log, [entry])
         if sender.projects:
-            _refuse_altered(log, [entry])
             sender.require_project(entry.project)
         there.append(entry.log_id)
     if not sender.keeps_trail:
