@@ -429,11 +429,14 @@ class Log:
     def outcome(self, log_id: str, destination: str) -> str | None:
         """Return what is known of an entry at this destination; None if it was never cleared there.
 
-        ``pending``, ``uploaded``, ``partial``, ``failed`` or ``withdrawn``.
+        ``pending``, ``uploaded``, ``partial``, ``failed`` or ``withdrawn``. Raises LogUnavailable
+        if what the log holds of it was altered.
         """
         if not self.backend.records:
             return None
-        copies = find_copies(self.backend.uploads([log_id], self._deadline()))
+        copies = find_copies(self.uploads([log_id]))
+        if what := self.altered.get(log_id):
+            raise LogUnavailable(f"the log was altered: {log_id}: {what}", ALTERED_REMEDY)
         return next((copy.state for copy in copies if copy.destination == destination), None)
 
     def pending(self) -> list[Copy]:

@@ -86,6 +86,16 @@ def test_what_was_withdrawn_is_reported_and_not_sent_again_unasked(delivered: De
     )
 
 
+def test_what_was_withdrawn_is_not_sent_again_once_that_note_was_altered(delivered: Desk) -> None:
+    shutil.rmtree(delivered.folder / "delivered")
+    delivered("withdrawn", "folder:delivered", "Modality=CT")
+    delivered.sql("UPDATE deid_log_upload SET event = 'failed' WHERE event = 'withdrawn'")
+    refused = delivered.upload(CT)
+    assert {row["status"] for row in refused.rows} == {"refused"}
+    assert "the log was altered" in refused.rows[0]["reason"]
+    assert not list(delivered.folder.rglob("*.dcm"))
+
+
 def test_with_again_it_is_sent_and_is_there_again(delivered: Desk) -> None:
     delivered("withdrawn", "folder:delivered", "Modality=CT")
     assert statuses(delivered, "--again") <= {"uploaded", "already there"}
