@@ -165,6 +165,10 @@ class Log:
 
         if not self.backend.exists():
             return ""
+        try:
+            self.read_head()
+        except LogUnavailable:
+            self._refuse_downgrade()
         return self.backend.upgrade(refuse_foreign, Deadline(seconds))
 
     @_foreign_errors_as(LogUnavailable)
@@ -616,8 +620,7 @@ class Log:
     def _check_each(self, found: Iterable[tuple[R, str]]) -> Iterator[tuple[R, str]]:
         """Yield records; keep in ``altered`` those that are not what their seals cover."""
         for record, seal in found:
-            what = self.sealer.find_fault(record, seal)
-            if what and not self._is_older():
+            if what := self._find_fault(record, seal):
                 self.altered[getattr(record, "log_id", "") or get_id(record)] = what
             yield record, seal
 
@@ -632,7 +635,12 @@ class Log:
             return False
         sealed = self.backend.sealed_entries([entry.log_id], self._deadline())
         seal = next((seal for _, seal in sealed), "")
-        return bool(self.sealer.find_fault(entry, seal)) and not self._is_older()
+        return bool(self._find_fault(entry, seal))
+
+    def _find_fault(self, record: Record, seal: str) -> str:
+        """Return what is wrong with a record; a log of an older version has not a seal for each."""
+        what = self.sealer.find_fault(record, seal)
+        return "" if what and not parse_seal(seal) and self._is_older() else what
 
     def _is_older(self) -> bool:
         """Return whether the log is of the version before, which has not a seal for each record."""
@@ -640,10 +648,23 @@ class Log:
             try:
                 self.read_head()
             except OlderLog:
+                self._refuse_downgrade()
                 self._older = True
             else:
                 self._older = False
         return self._older
+
+    def _refuse_downgrade(self) -> None:
+        """Raise LogUnavailable if a log that says it is older has a head.
+
+        Version 3 is the first that has heads, and any older one has none.
+        """
+        if any(self.sealer.knows(head.key) for head in self.read_heads()):
+            raise LogUnavailable(
+                "the log was altered: it says that it is of an older version, and a head of this"
+                f" version is kept in {self.head_file}",
+                f"{ALTERED_REMEDY}; if that is the head of another log, delete it",
+            )
 
     def _compare_head(self, text: str) -> None:
         """Raise LogUnavailable if the log's last seal is one from before a head that was kept."""

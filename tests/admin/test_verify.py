@@ -201,6 +201,22 @@ def test_an_altered_access_row_or_event_is_named_by_what_lists_it(delivered: Des
     assert "ALTERED" in done.err
 
 
+def test_a_log_that_says_it_is_older_hides_nothing_that_was_altered(delivered: Desk) -> None:
+    """Records of an older log have no seals, and are shown as they are."""
+    [log_id] = delivered("search", "Modality=CT", "--format", "ids").ids
+    assert verify(delivered) == []
+    delivered.sql("UPDATE deid_log SET StudyDescription = 'x' WHERE Modality = 'CT'")
+    delivered.sql("UPDATE deid_log_store SET version = 2")
+    assert delivered("show", log_id).code == 3
+    delivered.sql("DELETE FROM deid_log_chain")
+    for words in (["show", log_id], ["export", "Modality=CT"], ["init", "--upgrade"]):
+        refused = delivered(*words)
+        assert refused.code == 69
+        assert "it says that it is of an older version" in refused.err
+    forget_what_was_verified(delivered)
+    assert delivered("show", log_id).code == 0, "without a head nobody can tell"
+
+
 def test_several_heads_are_compared_at_once(delivered: Desk) -> None:
     first = delivered("verify", "--print-head").out
     delivered("search", "Doe")
