@@ -479,15 +479,18 @@ class Log:
     def chain(self) -> Iterator[tuple[Record, str]]:
         """Yield all records with their seals, as far as the log goes now, in its order.
 
-        Where the last seal was damaged, as far as it goes when that record is reached. Nothing is
-        checked. The caller records the access.
+        Where the last seal was damaged, or is an earlier one that somebody put there, as far as it
+        goes when that record is reached. Nothing is checked. The caller records the access.
         """
         end = parse_seal(self.read_head())
         for record, seal in self.backend.chain(self._deadline()):
-            yield record, seal
             found = parse_seal(seal)
-            if end and found and found.n >= end.n:
-                return
+            if end and found and found.n > end.n:
+                now = parse_seal(self.read_head())
+                if now and now.n > end.n:  # this one was written since
+                    return
+                end = None  # the last seal is an earlier one, put there once more
+            yield record, seal
 
     def read_head(self) -> str:
         """Return the last seal of the log, ``""`` of an empty one.

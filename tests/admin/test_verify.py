@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from deid_hooks import UploadRefused
+from deid_hooks.access import make_access_row
+from deid_hooks.log import Log
 from deid_hooks.records.chain import Sealer
 from tests.admin.conftest import SERIES, Desk
 
@@ -108,6 +110,31 @@ def test_a_log_that_ends_before_the_head_that_was_kept_takes_no_upload(delivered
     [head] = delivered.folder.rglob("*.head")
     head.unlink()
     assert delivered("check").code == 0, "without the head nobody can tell"
+
+
+def test_an_earlier_seal_that_was_made_the_last_one_ends_no_log(delivered: Desk) -> None:
+    """Else what comes after it could be changed, and verify would not come to it."""
+    delivered("search", "Doe")
+    [(seq,)] = delivered.sql("SELECT max(seq) FROM deid_log_upload")
+    for table in ("deid_log_upload", "deid_log_chain"):
+        delivered.sql(f"DELETE FROM {table} WHERE seq = {seq}")
+    before = f"SELECT 999, seal FROM deid_log_chain WHERE seq = {seq} - 1"
+    delivered.sql(f"INSERT INTO deid_log_chain {before}")
+    assert any("before it are missing" in what for what in verify(delivered))
+
+
+def test_a_log_that_is_written_to_is_verified_to_where_it_ended(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_head = Log.read_head
+
+    def write_on(log: Log) -> str:
+        head = read_head(log)
+        log.record_access(make_access_row("search", "x", (), ""))
+        return head
+
+    monkeypatch.setattr(Log, "read_head", write_on)
+    assert verify(delivered) == []
 
 
 def test_an_empty_log_is_not_called_whole(desk: Desk) -> None:
