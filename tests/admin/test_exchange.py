@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
@@ -15,6 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import UID
 
 from deid_hooks import DeidHooks
+from deid_hooks.access import AccessRecorder
 from deid_hooks.records.model import Entry
 from tests.admin.conftest import SERIES, Desk
 
@@ -157,6 +159,29 @@ def test_an_import_lifts_no_block_and_is_in_the_trail(
     assert another.sql("SELECT lifted FROM deid_log_block") == [(0,)]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert ("import", f"deid-hooks, SHA-256 {digest}", "moved here") in another.trail()
+
+
+def test_an_export_that_is_changed_once_it_was_checked_is_imported_as_it_was(
+    delivered: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported(delivered)
+    whole = path.read_bytes()
+    another = other(delivered, monkeypatch)
+    record = AccessRecorder.record
+
+    def change_before(access: AccessRecorder, asked: str, log_ids: Sequence[str]) -> None:
+        path.write_bytes(whole.replace(b'"uploaded"', b'"failed"'))
+        record(access, asked, log_ids)
+
+    monkeypatch.setattr(AccessRecorder, "record", change_before)
+    assert another("import", path).code == 0
+    assert whole != path.read_bytes()
+    assert another.sql("SELECT DISTINCT event FROM deid_log_upload") == [
+        ("cleared",),
+        ("uploaded",),
+    ]
+    digest = hashlib.sha256(whole).hexdigest()
+    assert [asked for _, asked, _ in another.trail()] == [f"deid-hooks, SHA-256 {digest}"]
 
 
 def test_the_join_list_holds_no_identifier(delivered: Desk) -> None:

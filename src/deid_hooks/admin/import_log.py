@@ -12,12 +12,15 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
 import sqlite3
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +64,33 @@ def import_history(
     can't be written: what was imported till then stays, and the import can be repeated.
     """
     kind, log = find_kind(path), access.log
-    if kind == "deid-hooks" and not foreign:
-        _verify_export(log, path)
-    with path.open("rb") as file:
+    with _copy_privately(path) if kind == "deid-hooks" else path.open("rb") as file:
+        if kind == "deid-hooks" and not foreign:
+            _verify_export(log, file)
+            file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    access.record(f"{kind}, SHA-256 {digest}", ())
-    if kind == "deid-hooks":
-        records: Iterable[Record] = _read_records(log, path, counts, foreign)
-    else:
-        records = _make_entries(log, _READERS[kind](path, counts), project, kind, counts)
-    for some in split_batches(records, _AT_ONCE):
-        _append(log, some, counts)
+        file.seek(0)
+        access.record(f"{kind}, SHA-256 {digest}", ())
+        if kind == "deid-hooks":
+            records: Iterable[Record] = _read_records(log, file, counts, foreign)
+        else:
+            records = _make_entries(log, _READERS[kind](path, counts), project, kind, counts)
+        for some in split_batches(records, _AT_ONCE):
+            _append(log, some, counts)
     return kind
+
+
+def _copy_privately(path: Path) -> BufferedRandom:
+    """Return a copy of a file that has no name: nobody changes it once it was checked."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, copy)
+        copy.seek(0)
+    except BaseException:
+        copy.close()
+        raise
+    return copy
 
 
 def find_kind(path: Path) -> str:
@@ -121,26 +139,25 @@ def _derive_log_id(digest: str, root: RootKey) -> str:
     return uuid.UUID(bytes=keyed[:16], version=4).hex.upper()
 
 
-def _verify_export(log: Log, path: Path) -> None:
+def _verify_export(log: Log, lines: Iterable[bytes]) -> None:
     """Raise UnreadableHistory unless an export is whole, and all of it is what was sealed."""
     verification = Verification(log.sealer)
     digests = [hmac.new(derive_export_key(root), digestmod="sha256") for root in log.keyring.roots]
     faults: list[str] = []
     end: dict[str, Any] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            document = _parse_line(line)
-            if end or document is None:
-                raise UnreadableHistory(f"line {number} {_NO_LINE}")
-            if _is_end(document):
-                end = document
-                continue
-            record, seal = _parse_record(document, number)
-            _refuse_altered(log, record, number)
-            for digest in digests:
-                digest.update(line)
-            found = [f"line {number}: {f.what}" for f in verification.check(record, seal)]
-            faults = faults or found  # one is enough to refuse it
+    for number, line in enumerate(lines, 1):
+        document = _parse_line(line)
+        if end or document is None:
+            raise UnreadableHistory(f"line {number} {_NO_LINE}")
+        if _is_end(document):
+            end = document
+            continue
+        record, seal = _parse_record(document, number)
+        _refuse_altered(log, record, number)
+        for digest in digests:
+            digest.update(line)
+        found = [f"line {number}: {f.what}" for f in verification.check(record, seal)]
+        faults = faults or found  # one is enough to refuse it
     faults += (fault.what for fault in verification.finish())
     head, last = parse_head(str(end.get("head", ""))), verification.last
     if "part" in end:
@@ -188,27 +205,26 @@ def _refuse_altered(log: Log, record: Record, number: int) -> None:
         )
 
 
-def _read_records(log: Log, path: Path, counts: Counts, foreign: bool) -> Iterator[Record]:
+def _read_records(
+    log: Log, lines: Iterable[bytes], counts: Counts, foreign: bool
+) -> Iterator[Record]:
     """Yield what is to be written of an export: no access rows, and no lifted block."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            document = _parse_line(line) if line.strip() else {"head": ""}
-            if document is not None and _is_end(document):
-                continue
-            try:
-                record, _ = _parse_record(document or {}, number)
-            except UnreadableHistory:
-                counts["not understood"] += 1
-                continue
-            if isinstance(record, AccessRow | Erased) or (
-                isinstance(record, Block) and record.lifted
-            ):
-                counts["lifts of blocks, left out"] += isinstance(record, Block)
-            elif foreign and not isinstance(record, Entry):
-                counts["left out"] += 1
-            else:
-                _refuse_altered(log, record, number)
-                yield record
+    for number, line in enumerate(lines, 1):
+        document = _parse_line(line) if line.strip() else {"head": ""}
+        if document is not None and _is_end(document):
+            continue
+        try:
+            record, _ = _parse_record(document or {}, number)
+        except UnreadableHistory:
+            counts["not understood"] += 1
+            continue
+        if isinstance(record, AccessRow | Erased) or (isinstance(record, Block) and record.lifted):
+            counts["lifts of blocks, left out"] += isinstance(record, Block)
+        elif foreign and not isinstance(record, Entry):
+            counts["left out"] += 1
+        else:
+            _refuse_altered(log, record, number)
+            yield record
 
 
 def _append(log: Log, records: list[Record], counts: Counts) -> None:

@@ -117,7 +117,9 @@ def import_(
         try:
             kind = import_history(access, file, project, counts, foreign)
         except OSError as error:
-            raise typer.BadParameter(f"{file} can't be read: {error.strerror}") from None
+            raise typer.BadParameter(
+                f"{file} can't be read, or not copied into a temporary file: {error.strerror}"
+            ) from None
         finally:
             parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
             say(parts or "nothing imported")
