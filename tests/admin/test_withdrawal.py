@@ -10,6 +10,7 @@ from tests.admin.conftest import SERIES, Desk
 from tests.admin.test_report import of_issuer
 
 CT = SERIES / "77654033" / "CT2"
+ID = "77654033"
 WHY = ("--reason", "consent withdrawn")
 
 
@@ -69,6 +70,18 @@ def test_terms_that_find_two_patients_block_nobody(desk: Desk) -> None:
 )
 def test_a_block_needs_somebody_and_a_reason(delivered: Desk, words: list[str]) -> None:
     assert delivered("block", *words).code == 2
+    assert delivered.sql("SELECT count(*) FROM deid_log_block") == [(0,)]
+
+
+@pytest.mark.parametrize("lift", [[], ["--lift"]])
+def test_nobody_is_blocked_by_an_entry_that_was_altered(delivered: Desk, lift: list[str]) -> None:
+    """Else who may write to the store decides whose block it is, or whose is lifted."""
+    delivered.upload(SERIES / "98892003" / "MR1")
+    [(patient,)] = delivered.sql("SELECT DISTINCT patients FROM deid_log WHERE PatientID = ?", [ID])
+    delivered.sql("UPDATE deid_log SET patients = ?, PatientID = ?", (patient, ID))
+    refused = delivered("block", "Modality=MR", *lift, *WHY)
+    assert (refused.code, refused.out) == (3, "")
+    assert "ALTERED" in refused.err
     assert delivered.sql("SELECT count(*) FROM deid_log_block") == [(0,)]
 
 

@@ -226,6 +226,14 @@ def turn_a_block_into_a_lift_and_upload(site: Place) -> bool:
     return site.lets_out(BLOCKED)
 
 
+@checks_what_it_reads("ALTERED")
+def let_the_lift_of_another_patient_be_that_of_the_blocked_one(site: Place) -> bool:
+    [(patient,)] = site.sql("SELECT DISTINCT patients FROM deid_log WHERE PatientID = '77654033'")
+    site.change(f"UPDATE deid_log SET patients = '{patient}', PatientID = '77654033'")
+    site.run("block", "Modality=MR", "--lift", "--reason", "consent given again")
+    return site.lets_out(BLOCKED)
+
+
 @checks_tags("its last record: its seal was changed")
 def remove_a_block_forge_the_end_and_upload(site: Place) -> bool:
     remove(site, "deid_log_block")

@@ -68,6 +68,7 @@ def block(
             if not ids:
                 stop_without("Nothing found; --patient-id takes who is not in the log.")
             patients = [withdrawal.find_patient(log, ids)]
+            stop_if_altered(log)  # or it may be another patient's block, or lift
         else:
             patients = list(withdrawal.read_patients(read_arguments([patient_id])))
         count = withdrawal.block(log, patients, project, reason, lift)
