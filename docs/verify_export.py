@@ -96,7 +96,7 @@ class Export:
         self.kept, self.keys = kept, [key[at : at + 32] for at in range(0, len(key), 32)]
         self.count, self.times, self.has_end, self.read = 0, ["", ""], False, hashlib.sha256()
         self.genesis, self.n, self.link, self.key_name, self.tag = "", -1, "", "", ""
-        self.control, self.erased = -1, set[bytes]()
+        self.control, self.erased = -1, dict[bytes, int]()
         self.gone: dict[bytes, int] = {}
         self.blank: list[tuple[int, bytes, list[bytes]]] = []
 
@@ -123,7 +123,7 @@ class Export:
         for id_, n in self.gone.items():
             yield n, id_, "it was removed, and no erasure names it"
         for n, id_, log_ids in self.blank:
-            if not self.erased.intersection(log_ids):
+            if not any(self.erased.get(log_id, -1) > n for log_id in log_ids):
                 yield n, id_, "what was asked was removed, and no erasure names it"
         if not self.has_end:
             yield self.n, b"", "the file was cut off: its last line is missing"
@@ -158,7 +158,7 @@ class Export:
             self.gone[id_] = n
         elif kind == "tombstone":
             self.gone.pop(id_, None)
-            self.erased.add(id_)
+            self.erased[id_] = n
         elif kind == "access" and not record["salt"]:
             self.blank.append((n, id_, [encode(log_id) for log_id in record["log_ids"]]))
         if time := TIME.fullmatch(str(record.get("at", record.get("created")))):

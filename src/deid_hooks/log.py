@@ -48,6 +48,9 @@ from deid_hooks.records.chain import (
     parse_head,
     parse_seal,
 )
+from deid_hooks.records.chain import (
+    Seal as ChainSeal,
+)
 from deid_hooks.records.keys import (
     Keyring,
     Pseudonyms,
@@ -568,8 +571,11 @@ class Log:
     @_foreign_errors_as(LogUnavailable)
     def tombstone(self, log_id: str) -> Tombstone | None:
         """Return what is left of an entry that was forgotten; None if it was not forgotten."""
-        found = self.backend.resolve(log_id, self._deadline())
-        return found if isinstance(found, Tombstone) else None
+        if self.remote is not None:
+            found = self.backend.resolve(log_id, self._deadline())
+            return found if isinstance(found, Tombstone) else None
+        sealed = self.backend.sealed_tombstone(log_id, self._deadline())
+        return next((stone for stone, _ in self._check_each([sealed])), None) if sealed else None
 
     @_foreign_errors_as(LogError)
     def erase(self, log_ids: Sequence[str], erasure: Erasure, seconds: float) -> None:
@@ -675,14 +681,29 @@ class Log:
             self._refuse_forged_head(text)
         seal = parse_seal(text)
         for head in self.read_heads():
-            there = seal is not None and (
-                seal.n > head.n or (seal.n, seal.link) == (head.n, head.link)
-            )
-            if self.sealer.knows(head.key) and not there:
+            if not self.sealer.knows(head.key):
+                continue
+            what = ""
+            if seal is None or seal.n < head.n:
+                what = f"ends before record {head.n}, which it once had"
+            elif not self._is_there(head, seal):
+                what = f"has another record {head.n} than it once had"
+            if what:
                 raise LogUnavailable(
-                    f"the log ends before record {head.n}, which it once had",
+                    f"the log {what}",
                     f"{ALTERED_REMEDY}; if it was begun anew on purpose, delete {self.head_file}",
                 )
+
+    def _is_there(self, head: Head, end: ChainSeal) -> bool:
+        """Return whether the log still has the record that a head names, as far as it finds it.
+
+        Places follow one another in our stores, from 1 on; in another store verifying tells.
+        """
+        if end.n == head.n:
+            return end.link == head.link
+        page = self.backend.read(head.n, self._deadline())
+        found = parse_seal(page.seals[0]) if page.seals else None
+        return found is None or found.n != head.n or found.link == head.link
 
     def _reload_keyring(self, head: str) -> bool:
         """Read the keyring again where the log ends with a key that was added since; say if so."""

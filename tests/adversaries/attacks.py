@@ -153,23 +153,6 @@ def attack(attacks: list[Any], defence: str, off: Any, says: str) -> Callable[[C
     return add
 
 
-def succeeds_today(attacks: list[Any], why: str) -> Callable[[CarryOut], CarryOut]:
-    """Return what adds a function to the attacks that ought to fail, and why it does not."""
-
-    def add(carry_out: CarryOut) -> CarryOut:
-        made = Attack(carry_out, "", None, "")
-        mark = pytest.mark.xfail(strict=True, reason=why)
-        attacks.append(pytest.param(made, marks=mark, id=carry_out.__name__))
-        return carry_out
-
-    return add
-
-
-def list_stopped(attacks: list[Any]) -> list[Any]:
-    """Return the attacks that fail today: those of which a defence can be switched off."""
-    return [each for each in attacks if not each.marks]
-
-
 def dropping(function: Callable[..., Any], *words: str) -> Callable[..., Any]:
     """Return ``function`` of :class:`Verification`, without the faults that have these words."""
 

@@ -27,7 +27,6 @@ from tests.adversaries.attacks import (
     Attack,
     Place,
     attack,
-    list_stopped,
     read_chain,
     seal_anew,
 )
@@ -304,7 +303,7 @@ def test_the_attack_fails(make_site: MakeSite, attack: Attack, here: bool) -> No
     attack.fails(make_site(here))
 
 
-@pytest.mark.parametrize("attack", list_stopped(ATTACKS))
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_it_succeeds_without_that_defence(
     make_site: MakeSite, attack: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +318,7 @@ def test_the_attack_over_http_fails(make_served: MakeServed, attack: Attack, her
     attack.fails(make_served(here))
 
 
-@pytest.mark.parametrize("attack", list_stopped(OVER_HTTP))
+@pytest.mark.parametrize("attack", OVER_HTTP)
 def test_it_succeeds_over_http_without_that_defence(
     make_served: MakeServed, attack: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,6 +237,13 @@ class LogBackend(ABC):
         """Yield the entries with these ids, in the order asked for, without unknown ids."""
         return (entry for entry, _ in self.sealed_entries(log_ids, deadline))
 
+    def sealed_tombstone(self, log_id: str, deadline: Deadline) -> tuple[Tombstone, str] | None:
+        """Return what is left of an entry that was erased, and its seal; None if it was not."""
+        for record, seal in self.chain(deadline):
+            if isinstance(record, Tombstone) and record.log_id == log_id:
+                return record, seal
+        return None
+
     def sealed_entries(
         self, log_ids: Iterable[str], deadline: Deadline
     ) -> Iterator[tuple[Entry, str]]:

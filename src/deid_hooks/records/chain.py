@@ -300,7 +300,7 @@ class Verification:
         self._control = _NONE
         self._gone: dict[str, int] = {}
         self._blank: dict[str, tuple[int, tuple[str, ...]]] = {}
-        self._erased: set[str] = set()
+        self._erased: dict[str, int] = {}
 
     def check(self, record: Record, text: str) -> Iterator[Fault]:
         """Yield what is wrong with the next record, given its seal."""
@@ -319,7 +319,8 @@ class Verification:
         for log_id, where in self._gone.items():
             yield Fault(where, log_id, "it was removed, and no erasure names it")
         for row_id, (where, log_ids) in self._blank.items():
-            if not self._erased.intersection(log_ids):
+            # What was asked about an entry after it was erased stays.
+            if not any(self._erased.get(log_id, _NONE) > where for log_id in log_ids):
                 yield Fault(where, row_id, "what was asked was removed, and no erasure names it")
         for head in self._heads:
             if self.last is not None and head.genesis != self.genesis:
@@ -371,7 +372,7 @@ class Verification:
                 self._gone[seal.id] = seal.n
             case Tombstone():
                 self._gone.pop(record.log_id, None)
-                self._erased.add(record.log_id)
+                self._erased[record.log_id] = seal.n
             case AccessRow() if not record.salt:
                 self._blank[record.id] = seal.n, record.log_ids
             case _:

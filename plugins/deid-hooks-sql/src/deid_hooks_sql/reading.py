@@ -25,6 +25,7 @@ from deid_hooks.backends import (
     make_readable,
 )
 from deid_hooks.backends.tables.columns import (
+    BEGINNING,
     ENTRY_TEXTS,
     NEW_IN_VERSION_3,
     SHORT_LIMIT,
@@ -55,7 +56,7 @@ from deid_hooks_sql.schema import (
     shorten,
 )
 
-R = TypeVar("R", UploadEvent, AccessRow, Block)
+R = TypeVar("R", UploadEvent, AccessRow, Block, Tombstone)
 
 _RECORDS_A_PAGE = 200
 _BYTES_A_PAGE = 4_000_000
@@ -102,9 +103,9 @@ def _read_sealed(
     rows = link.rows(
         f"SELECT page.*, seal FROM ({page}) page LEFT JOIN deid_log_chain chain"
         " ON chain.seq = page.seq AND chain.seq > %s ORDER BY page.seq",
-        after,
+        after or BEGINNING,
         *values,
-        after,
+        after or BEGINNING,
     )
     return _pair_sealed(kind, rows), rows[-1][0] if rows else after
 
@@ -119,7 +120,7 @@ def read_page(link: Link, after: int) -> Page:
     """Return some records after the cursor, all kinds in one order; at least one if there is."""
     _refuse_blind(link)
     with reading(link):
-        places, last = read_places(link, after, link.version)
+        places, last = read_places(link, after or BEGINNING, link.version)
     return Page(tuple(r for _, r, _ in places), tuple(seal for *_, seal in places), last)
 
 
@@ -218,6 +219,13 @@ def read_events(
     some = "" if log_ids is None else f"AND log_id {link.database.any_of}"
     values = () if log_ids is None else ([*map(shorten, log_ids)],)
     return _read_sealed(link, UploadEvent, after, some, *values)
+
+
+def find_tombstone(link: Link, log_id: str) -> tuple[Tombstone, str] | None:
+    """Return the tombstone under this id, and its seal."""
+    _refuse_blind(link)
+    found, _ = _read_sealed(link, Tombstone, 0, "AND id = %s", shorten(log_id))
+    return next((pair for pair in found if pair[0].log_id == log_id), None)
 
 
 def read_trail(link: Link, after: int) -> tuple[list[tuple[AccessRow, str]], int]:

@@ -140,6 +140,9 @@ class SQLBackend(LogBackend):
     def subject(self, project: str, patient: str, deadline: Deadline) -> str | None:
         return self._read(deadline, partial(reading.find_label, project=project, patient=patient))
 
+    def sealed_tombstone(self, log_id: str, deadline: Deadline) -> tuple[Tombstone, str] | None:
+        return self._read(deadline, partial(reading.find_tombstone, log_id=log_id))
+
     def trail(self, deadline: Deadline) -> Iterator[tuple[AccessRow, str]]:
         return iterate_pages(
             lambda cursor: self._read_next(deadline, partial(reading.read_trail, after=cursor))

@@ -19,7 +19,7 @@ from deid_hooks.backends.contract import (
 )
 from deid_hooks.backends.sqlite.connection import Opened, reading
 from deid_hooks.backends.sqlite.schema import decode_cell, decode_cells, encode_cell, read_entry
-from deid_hooks.backends.tables.columns import select_statement
+from deid_hooks.backends.tables.columns import BEGINNING, select_statement
 from deid_hooks.backends.tables.conditions import Renderer, is_indexed, translate
 from deid_hooks.backends.tables.migrations import VERSION, refuse_other
 from deid_hooks.backends.tables.rows import (
@@ -52,7 +52,7 @@ _NEXT_PLACES = f"SELECT seq, max(kind) FROM ({_PLACES}) GROUP BY seq ORDER BY se
 def read_page(opened: Opened, after: int) -> Page:
     """Return some records after the cursor, all kinds in one order; at least one if there is."""
     with reading(opened) as connection:
-        places = read_places(connection, after, opened.version)
+        places = read_places(connection, after or BEGINNING, opened.version)
     last = places[-1][0] if places else after
     return Page(tuple(r for _, r, _ in places), tuple(seal for *_, seal in places), last)
 
@@ -141,7 +141,7 @@ def read_events(
         rows = connection.execute(
             f"{select_statement('deid_log_upload', opened.version)}"
             f" WHERE seq > ?{some} ORDER BY seq LIMIT ?",
-            (after, *map(encode_cell, log_ids or ()), _ROWS_A_PAGE),
+            (after or BEGINNING, *map(encode_cell, log_ids or ()), _ROWS_A_PAGE),
         ).fetchall()
         seals = _read_seals_at(connection, [row[0] for row in rows])
     events = [(make_event(decode_cells(row[1:])), seals.get(row[0], "")) for row in rows]
@@ -191,12 +191,21 @@ def find_label(opened: Opened, project: str, patient: str) -> str | None:
     return None if row is None else decode_cell(row[0])
 
 
+def find_tombstone(opened: Opened, log_id: str) -> tuple[Tombstone, str] | None:
+    """Return the tombstone under this id, and its seal."""
+    with reading(opened) as connection:
+        stone = find_held(connection, (Tombstone, log_id), opened.version)
+        seq = _find_seq(connection, "deid_log_tombstone", log_id)
+        seals = _read_seals_at(connection, [seq] if seq is not None else [])
+    return (stone, seals.get(seq or 0, "")) if isinstance(stone, Tombstone) else None
+
+
 def read_trail(opened: Opened, after: int) -> tuple[list[tuple[AccessRow, str]], int]:
     """Return some access rows after the cursor with their seals, and the next cursor."""
     with reading(opened) as connection:
         rows = connection.execute(
             f"{select_statement('deid_log_access')} WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after, _ROWS_A_PAGE),
+            (after or BEGINNING, _ROWS_A_PAGE),
         ).fetchall()
         last = rows[-1][0] if rows else after
         seals = _read_seals_at(connection, [row[0] for row in rows])

@@ -34,6 +34,9 @@ class ColumnType(Enum):
     BYTES = auto()
 
 
+BEGINNING = -(1 << 62)
+"""The place before all others. A log begins with 1, unless somebody planted records before that."""
+
 SHORT_LIMIT = 500
 """Characters of a value that the indexes of any server take."""
 
