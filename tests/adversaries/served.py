@@ -39,6 +39,7 @@ class Served:
             self._service = Service(self.log, Senders(tokens))
             self._transport = httpx.ASGITransport(Application(self._service))
         self._tokens = {role: tokens.add(f"the {role}", role) for role in (*RIGHTS, "admin")}
+        self._tokens["workstation"] = tokens.add("the workstation", "upload", projects=("TRIAL8",))
         self._tokens["keeper"] = tokens.add("the keeper", "admin", keeps_trail=True)
         root = self.log.keyring.newest
         entry = make_entry(key=root.name, fields={"PatientName": (ORIGINAL,)})

@@ -54,6 +54,10 @@ class Erasing(Conformance):
         stone = Tombstone(gone.log_id, gone.created, sent_to, ERASURE, gone.project)
         for each in (backend, reader):
             assert each.resolve(gone.log_id, Deadline()) == stone
+            sealed = each.sealed_tombstone(gone.log_id, Deadline())
+            assert sealed is not None
+            assert sealed[0] == stone
+            assert each.seals or SEALER.find_fault(*sealed) == ""
             assert list(each.entries([gone.log_id, left.log_id], Deadline())) == [left]
             assert list(each.search(parse_terms(["PatientID=4711"]), Deadline())) == [left.log_id]
             assert each.with_digest("gone", Deadline()) is None

@@ -172,21 +172,13 @@ def resolve(call: Call) -> dict[str, Any]:
     The entry for senders who may read it; for others a receipt, its keyed digest, which the service
     vouches for.
     """
-    asked, sender = call.request.path_params["log_id"], call.sender
-    log_id, log = parse_log_id(asked) or asked, call.service.limit(call.deadline)
-    found = log.backend.resolve(log_id, call.deadline)
-    if isinstance(found, Entry):
-        found = next(log.entries([log_id]), None)  # once more, with its seal
-    if found is None or (isinstance(found, Entry) and not sender.reaches(found.project)):
-        raise make_not_found(f"the log has no entry {log_id}" if parse_log_id(asked) else _NO_ID)
-    if isinstance(found, Entry):
-        _refuse_altered(log, [found])
-    if isinstance(found, Entry) and sender.may("read entries"):
-        call.record_access("show", log_id, [log_id])
-        return {"record": encode_record(found)}
+    found = _find_checked(call)
     if isinstance(found, Tombstone):
-        return {"record": _encode_for(found, sender)}
-    return _make_receipt(call, log_id)
+        return {"record": _encode_for(found, call.sender)}
+    if not call.sender.may("read entries"):
+        return _make_receipt(call, found.log_id)
+    call.record_access("show", found.log_id, [found.log_id])
+    return {"record": encode_record(found)}
 
 
 def read_receipt(call: Call) -> dict[str, Any]:
@@ -194,14 +186,26 @@ def read_receipt(call: Call) -> dict[str, Any]:
 
     The service has read the entry back and found it whole, and says whether its patient is blocked.
     """
-    asked, sender = call.request.path_params["log_id"], call.sender
-    log_id, log = parse_log_id(asked) or asked, call.service.limit(call.deadline)
-    found = log.backend.resolve(log_id, call.deadline)
-    if found is None or not sender.reaches(found.project):
-        raise make_not_found(f"the log has no entry {log_id}" if parse_log_id(asked) else _NO_ID)
+    found = _find_checked(call)
     if isinstance(found, Tombstone):
-        return {"record": _encode_for(found, sender)}
-    return _make_receipt(call, log_id)
+        return {"record": _encode_for(found, call.sender)}
+    return _make_receipt(call, found.log_id)
+
+
+def _find_checked(call: Call) -> Entry | Tombstone:
+    """Return what the log holds under the id of the path, compared with its seal.
+
+    Raises Problem 404 where there is nothing, or nothing of a project that the token is for.
+    """
+    asked, log = call.request.path_params["log_id"], call.service.limit(call.deadline)
+    log_id = parse_log_id(asked)
+    if log_id is None:
+        raise make_not_found(_NO_ID)
+    found = next(log.entries([log_id]), None) or log.tombstone(log_id)
+    if found is None or not call.sender.reaches(found.project):
+        raise make_not_found(f"the log has no entry {log_id}")
+    _refuse_altered(log, [found])
+    return found
 
 
 def read_entries(call: Call) -> Stream:
@@ -437,7 +441,7 @@ def _find_reached(call: Call, log_ids: Iterable[str]) -> set[str]:
     return reached - log.altered.keys()
 
 
-def _refuse_altered(log: Log, records: Iterable[Entry | UploadEvent]) -> None:
+def _refuse_altered(log: Log, records: Iterable[Entry | UploadEvent | Tombstone]) -> None:
     """Raise Problem 409, which names the log id, if the log read one that is not as written."""
     for record in records:
         if what := log.altered.get(record.log_id):
