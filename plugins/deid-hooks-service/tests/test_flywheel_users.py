@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from deid_hooks_service.flywheel import FlywheelUsers
 from deid_hooks_service.forms import Problem
+from deid_hooks_service.tokens import Tokens
 
 
 def name_from(head: str, *parts: bytes, pause: float = 0.0) -> str:
@@ -75,3 +77,14 @@ def test_an_answer_that_comes_by_drops_keeps_nobody_waiting() -> None:
     with pytest.raises(Problem, match="gave no usable answer"):
         name_from("200 OK", *[b" "] * 100, pause=0.1)
     assert time.monotonic() - began < 5
+
+
+def test_only_keys_of_flywheel_are_shown_to_its_site(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens.json")
+    good, revoked = tokens.add("ws1", "upload"), tokens.add("ws2", "upload")
+    tokens.revoke("ws2")
+    users = FlywheelUsers("http://127.0.0.1:1")
+    assert users.is_key("scitran-user", "site.example:443:key", tokens)
+    assert not users.is_key("bearer", "site.example:443:key", tokens)
+    assert not users.is_key("scitran-user", "key", tokens)
+    assert not any(users.is_key("scitran-user", f"site:{t}", tokens) for t in (good, revoked))

@@ -192,6 +192,7 @@ class Listening:
     key: Path | None = None
     plain: bool = False
     flywheel_site: str = ""
+    flywheel_projects: tuple[str, ...] = ()
 
 
 def serve(settings: Settings, listening: Listening) -> None:
@@ -208,7 +209,9 @@ def serve(settings: Settings, listening: Listening) -> None:
     tokens = Tokens(listening.tokens)
     if not tokens.all() and not listening.flywheel_site:
         log.warning("There are no tokens yet: deid-hooks-service token add NAME --role upload")
-    users = FlywheelUsers(listening.flywheel_site) if listening.flywheel_site else None
+    users = None
+    if listening.flywheel_site:
+        users = FlywheelUsers(listening.flywheel_site, listening.flywheel_projects)
     service = Service(site_log, Senders(tokens, users))
     uvicorn.run(
         Application(service),

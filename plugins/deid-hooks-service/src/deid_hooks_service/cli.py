@@ -26,9 +26,11 @@ app.add_typer(token_app, name="token")
 class Role(StrEnum):
     """What a token lets its holder do."""
 
+    POST = "post"
     UPLOAD = "upload"
     SEARCH = "search"
     REIDENTIFY = "reidentify"
+    AUDITOR = "auditor"
     ADMIN = "admin"
 
 
@@ -55,6 +57,9 @@ def serve(
     flywheel_site: Annotated[
         str, typer.Option(help="URL of the Flywheel site whose users may upload with their keys.")
     ] = "",
+    flywheel_project: Annotated[
+        str, typer.Option(help="The project that what the users of this site log belongs to.")
+    ] = "",
     tokens: TokensOption = None,
 ) -> None:
     """Serve the log of the settings. SIGTERM stops it, once what was accepted is finished.
@@ -77,6 +82,7 @@ def serve(
             tls_key,
             plain_http,
             flywheel_site,
+            (flywheel_project,) if flywheel_project else (),
         ),
     )
 

@@ -13,8 +13,8 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -33,6 +33,9 @@ from deid_hooks_service.forms import (
     make_invalid,
     make_reference,
 )
+
+if TYPE_CHECKING:
+    from deid_hooks_service.tokens import Tokens
 
 DESTINATION = "flywheel:"
 
@@ -192,21 +195,37 @@ PACKFILE = Body(
 
 
 class FlywheelUsers:
-    """Asks a site whose API key it is (``GET /api/auth/status``), and remembers it for a while."""
+    """Asks a site whose API key it is (``GET /api/auth/status``), and remembers it for a while.
 
-    def __init__(self, site: str, seconds: float = 5.0) -> None:
+    Its users log packfiles of ``projects``, and nothing else.
+    """
+
+    def __init__(self, site: str, projects: Sequence[str] = (), seconds: float = 5.0) -> None:
+        self.projects = tuple(projects)
         # the certificates that this machine trusts, the CA of a hospital among them
         trusted = ssl.create_default_context()
         self._client = httpx.AsyncClient(base_url=site.rstrip("/"), timeout=seconds, verify=trusted)
         self._seconds = seconds
         self._remembered: dict[bytes, tuple[float, str]] = {}
+        self._good: set[bytes] = set()
+
+    def is_key(self, scheme: str, text: str, tokens: Tokens) -> bool:
+        """Return whether a request has a key of Flywheel, ``scitran-user HOST:...:KEY``.
+
+        A token of the service is none, also one that was revoked: no other site is to see it.
+        """
+        return scheme.lower() == "scitran-user" and ":" in text and not tokens.was_known(text)
+
+    def knew(self, authorization: str) -> bool:
+        """Return whether the site knew this key lately: whoever has it doesn't guess."""
+        return _hash_key(authorization) in self._good
 
     async def find_name(self, authorization: str) -> str:
         """Return ``flywheel:`` and the user whose key this is; ``""`` if the site knows none.
 
         Raises Problem 503 if the site does not answer, for then nobody can tell.
         """
-        key = hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest()
+        key = _hash_key(authorization)
         until, name = self._remembered.get(key, (0.0, ""))
         if time.monotonic() >= until:
             name = await self._ask(authorization)
@@ -214,6 +233,10 @@ class FlywheelUsers:
                 self._remembered.clear()
             seconds = _KNOWN_SECONDS if name else _UNKNOWN_SECONDS
             self._remembered[key] = time.monotonic() + seconds, name
+            if name and len(self._good) < _MOST_REMEMBERED:
+                self._good.add(key)
+            elif not name:
+                self._good.discard(key)
         return name
 
     async def close(self) -> None:
@@ -239,3 +262,7 @@ def _find_user(status: Any) -> str:
         return ""
     user = origin.get("id")
     return f"flywheel:{user}" if user and isinstance(user, str) else ""
+
+
+def _hash_key(authorization: str) -> bytes:
+    return hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest()

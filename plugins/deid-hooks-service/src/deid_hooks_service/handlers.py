@@ -21,8 +21,9 @@ from starlette.responses import JSONResponse, Response
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.errors import NotAllowed
 from deid_hooks.log import ALTERED_REMEDY, Log
+from deid_hooks.query.conditions import Condition, Equal, Query, Words
 from deid_hooks.query.json_codec import encode_query
-from deid_hooks.records.chain import find_wrong_terms
+from deid_hooks.records.chain import erase_terms, find_wrong_terms
 from deid_hooks.records.json_codec import encode_record, encode_text
 from deid_hooks.records.keys import (
     compute_patient_digest,
@@ -224,8 +225,14 @@ def read_entries(call: Call) -> Stream:
 
 
 def search(call: Call) -> Stream:
-    """Search: return the ids of the entries that match, oldest first."""
+    """Search: return the ids of the entries that match, oldest first.
+
+    The role `search` asks for one whole value of each attribute that identifies, and for at least
+    one of them: parts, ranges and lists would spell out what it may not read.
+    """
     query, reason = call.body["query"], call.body.get("reason", "")
+    if not call.sender.may("search by parts of values"):
+        _refuse_inexact(query)
     asked = json.dumps(encode_query(query)["terms"])
 
     def show(page: list[str], first: bool) -> list[dict[str, Any]]:
@@ -332,9 +339,15 @@ def read_records(call: Call) -> dict[str, Any]:
 
 
 def read_trail(call: Call) -> Stream:
-    """Read the access trail and the seals of its records, from its beginning."""
+    """Read the access trail and the seals of its records, from its beginning.
+
+    An auditor gets the rows without what was asked and why.
+    """
+    whole = call.sender.may("read entries")
 
     def show(page: list[tuple[AccessRow, str]], first: bool) -> list[dict[str, Any]]:
+        if not whole:
+            page = [(erase_terms(row), seal) for row, seal in page]
         if any(_identifies(row) for row, _ in page):
             call.record_access("access", "", [])
         return [{"record": encode_record(row), "seal": seal} for row, seal in page]
@@ -409,6 +422,34 @@ def _make_receipt(call: Call, log_id: str) -> dict[str, Any]:
     blocked = log.is_blocked(entry)
     receipt = Receipt(entry.log_id, entry.project, entry.deid_uids, blocked=blocked)
     return {"receipt": RECEIPT.encode(receipt)}
+
+
+_NOT_IDENTIFYING = frozenset(
+    ("project", "created", "timestamp", "Modality", "StudyDescription", "SeriesDescription")
+)
+"""Of these the role ``search`` may ask for parts, ranges and lists, and for no other attribute."""
+
+
+def _refuse_inexact(query: Query) -> None:
+    """Raise NotAllowed for a query by which one could spell out what one may not read."""
+    names = [(term.side, term.name) for term in query.terms if term.name not in _NOT_IDENTIFYING]
+    exact = all(
+        len(term.conditions) == 1 and _is_exact(term.conditions[0])
+        for term in query.terms
+        if term.name not in _NOT_IDENTIFYING
+    )
+    if not names or len(set(names)) < len(names) or not exact:
+        raise NotAllowed(
+            "the role search asks for one whole value of each attribute that identifies, and for"
+            " at least one: no part, range, list or repeated keyword",
+            "ask for whole values, or use a token with the role reidentify",
+        )
+
+
+def _is_exact(condition: Condition) -> bool:
+    return isinstance(condition, Equal) or (
+        isinstance(condition, Words) and not any(set(word) & set("*?") for word in condition.words)
+    )
 
 
 def _make_conflict(cause: str, remedy: str) -> Problem:

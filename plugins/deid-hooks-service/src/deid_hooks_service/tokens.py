@@ -35,12 +35,13 @@ FILE_NAME = "service-tokens.json"
 _SHORTEST = 20
 """Characters. A token is looked up by a plain hash, so it must be beyond guessing."""
 
+_LOOK_UP = ("search", "resolve", "follow uploads", "follow all uploads")
 RIGHTS = {
-    "upload": frozenset(("log", "resolve", "ask for labels", "follow uploads")),
-    "search": frozenset(("search", "resolve", "follow uploads", "follow all uploads")),
-    "reidentify": frozenset(
-        ("search", "read entries", "resolve", "follow uploads", "follow all uploads")
-    ),
+    "post": frozenset(("log packfiles",)),
+    "upload": frozenset(("log packfiles", "log", "resolve", "ask for labels", "follow uploads")),
+    "search": frozenset(_LOOK_UP),
+    "reidentify": frozenset((*_LOOK_UP, "search by parts of values", "read entries")),
+    "auditor": frozenset(("read who accessed what",)),
 }
 """What each role may do, in the words of its refusal; ``admin`` may do everything."""
 
@@ -128,6 +129,11 @@ class Tokens:
             if hmac.compare_digest(token.hash, hashed) and token.is_valid():
                 found = token
         return found
+
+    def was_known(self, text: str) -> bool:
+        """Return whether ``text`` is, or was, a token: one that was revoked or expired too."""
+        hashed = _hash_secret(extract_secret(text))
+        return any(hmac.compare_digest(token.hash, hashed) for token in self.all())
 
     def add(
         self,
@@ -264,11 +270,13 @@ class Senders:
             if token is not None:
                 self._mistakes.pop(address, None)
                 return Sender(token.name, token.role, address, token.projects, token.keeps_trail)
-            if self._users is not None:
-                self._refuse_guessing(address)
+            # A key of Flywheel alone is shown to its site, and never a token of ours.
+            if self._users is not None and self._users.is_key(scheme, text, self._tokens):
+                if not self._users.knew(authorization or ""):
+                    self._refuse_guessing(address)
                 user = await self._users.find_name(authorization or "")
                 if user:
-                    return Sender(user, "upload", address)
+                    return Sender(user, "post", address, self._users.projects)
         await self._slow_down(address)
         raise _make_problem(
             HTTPStatus.UNAUTHORIZED,
