@@ -310,12 +310,14 @@ def prepare_series(
         for paths in series:
             yield [preparer.prepare(path) for path in paths]
         return
-    with ProcessPoolExecutor(
-        work.jobs,
-        mp_context=get_context("spawn"),  # a forked child would inherit the log's connection
-        initializer=begin,
-        initargs=(work,),
-    ) as pool:
+    with _ignore_current_folder():  # the pool begins a process of its own, which tracks resources
+        workers = ProcessPoolExecutor(
+            work.jobs,
+            mp_context=get_context("spawn"),  # a forked child would inherit the log's connection
+            initializer=begin,
+            initargs=(work,),
+        )
+    with workers as pool:
         try:
             yield from _yield_in_order(pool, series, ahead=2 * work.jobs)
         except BrokenProcessPool:
@@ -332,13 +334,32 @@ def _yield_in_order(
     """Yield series after series; workers are at most some chunks ahead: staging takes room."""
     waiting: deque[list[Future[list[Staged | Refused]]]] = deque()
     for paths in series:
-        with _block_interrupts():
+        with _block_interrupts(), _ignore_current_folder():
             chunks = split_batches(paths, _CHUNK)
             waiting.append([pool.submit(prepare_in_worker, chunk) for chunk in chunks])
         while sum(map(len, waiting)) > ahead:
             yield _gather(waiting.popleft())
     while waiting:
         yield _gather(waiting.popleft())
+
+
+@contextmanager
+def _ignore_current_folder() -> Iterator[None]:
+    """Keep processes that begin within from importing modules of the folder that is worked in.
+
+    A worker begins as ``python -c``, which looks there first. Only while they begin: a command that
+    ``exec`` runs looks for its modules where it always does.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

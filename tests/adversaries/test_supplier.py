@@ -1,0 +1,62 @@
+"""Who supplies images chooses the files of a folder, and nothing of what is done with them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.adversaries.programs import weaken
+from tests.commands import run_command
+from tests.whole.site import PROGRAM, SERIES, Site, rows
+
+IMPORTED_BY_WORKERS = "multiprocessing pickle re socket tempfile threading struct signal"
+PAYLOAD = "import os\nopen({ran!r}, 'a').write(__name__)\nos._exit(0)\n"
+
+
+class Supplied:
+    """A folder from somebody else, which the uploader works in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.site = Site(folder / "site")
+        self.folder, self.ran = folder / "supplied", folder / "ran"
+        self.environment = folder / "environment"
+        shutil.copytree(SERIES / "77654033" / "CR1", self.folder)
+
+    def plant_modules(self) -> None:
+        for name in IMPORTED_BY_WORKERS.split():
+            (self.folder / f"{name}.py").write_text(PAYLOAD.format(ran=str(self.ran)))
+
+    def execute(self, program: Path = PROGRAM, *more: str) -> list[str]:
+        """Upload the folder from within, by a command; return the statuses of its images."""
+        words: list[str | Path] = [program, "exec", ".", "--as", "pacs", "--format", "jsonl", *more]
+        command = ["sh", "-c", 'env > "$1"', "sh", str(self.environment), "{}"]
+        words += ["--", *command]
+        done = run_command(words, env=self.site.environment, cwd=self.folder)
+        return [row["status"] for row in rows(done.stdout) if row["status"] != "no DICOM"]
+
+
+@pytest.fixture
+def supplied(tmp_path: Path) -> Supplied:
+    return Supplied(tmp_path)
+
+
+def test_no_worker_imports_a_module_of_the_folder(supplied: Supplied) -> None:
+    supplied.plant_modules()
+    assert supplied.execute(PROGRAM, "--jobs", "2") == ["uploaded"]
+    assert not supplied.ran.exists()
+    assert "PYTHONSAFEPATH" not in supplied.environment.read_text()  # the command is not ours
+
+
+def test_twin_workers_that_look_into_the_folder_run_its_modules(
+    supplied: Supplied, tmp_path: Path
+) -> None:
+    supplied.plant_modules()
+    program = weaken(
+        tmp_path,
+        "import contextlib, deid_hooks.uploader.prepare as prepare\n"
+        "prepare._ignore_current_folder = contextlib.nullcontext\n",
+    )
+    assert supplied.execute(program, "--jobs", "2") == []
+    assert supplied.ran.exists()
