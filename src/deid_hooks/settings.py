@@ -1,7 +1,7 @@
 """Settings: argument, then environment, then ``deid-hooks.toml``, then the default.
 
-The file may be in the current folder, the user's and the site's configuration folder; each setting
-comes from the first place that has it, which is kept with it.
+The file is the user's, or the one that is named, and then the site's; never one of the folder that
+is worked in. Each setting comes from the first place that has it, which is kept with it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from deid_hooks.records.fields import INDEXED_FIELDS
 
 FILE_NAME = "deid-hooks.toml"
 PREFIX = "DEID_HOOKS_"
+VARIABLE_OF_FILE = f"{PREFIX}CONFIG"
 _OTHER_VARIABLES = ("CONFIG", "SECRET", "TOKEN")
 _APPLICATION = "deid-hooks"
 
@@ -33,6 +34,9 @@ _PASSWORDS = (
     re.compile(r"(://[^/?#@:]*:)(?!\d+[/?#]|\*{3}@).*(?=@)"),
     re.compile(r"([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", re.IGNORECASE),
 )
+
+
+_RELATIVE_URL = re.compile("(sqlite|jsonl):///(?!/)")
 
 
 @dataclass(frozen=True)
@@ -132,21 +136,15 @@ def _read_environment() -> list[tuple[str, dict[str, Any]]]:
 
 
 def _read_files() -> list[tuple[str, dict[str, Any]]]:
-    if named := os.environ.get(f"{PREFIX}CONFIG"):
+    if named := os.environ.get(VARIABLE_OF_FILE):
         values = _read(Path(named))
         if values is None:
-            raise SettingsError(f"{PREFIX}CONFIG names {named}, which does not exist.")
+            raise SettingsError(
+                f"There is no file {named}, which --config or {VARIABLE_OF_FILE} names."
+            )
         return [(named, values)]
-    folders = [*_find_current_folder(), *_list_configuration_folders()]
-    paths = [folder / FILE_NAME for folder in folders]
+    paths = [folder / FILE_NAME for folder in _list_configuration_folders()]
     return [(str(path), values) for path in paths if (values := _read(path)) is not None]
-
-
-def _find_current_folder() -> list[Path]:
-    try:
-        return [Path.cwd()]
-    except FileNotFoundError:  # it was removed under us
-        return []
 
 
 def _list_configuration_folders() -> list[Path]:
@@ -180,7 +178,23 @@ def _read(path: Path) -> dict[str, Any] | None:
     except ValueError as error:  # its text ends with the place, and may begin with a value
         where = str(error).rpartition("(")[2].rstrip(")") if "(" in str(error) else ""
         raise SettingsError(f"{path} is not TOML{f': {where}' if where else ''}.") from None
+    _refuse_relative(values, path)
     return values
+
+
+def _refuse_relative(values: Mapping[str, Any], path: Path) -> None:
+    """Raise SettingsError for a path that would be another one in each folder that is worked in."""
+    secret_file = values.get("secret_file", "")
+    relative = {
+        "url": _RELATIVE_URL.match(str(values.get("url", ""))),
+        "secret_file": isinstance(secret_file, str) and secret_file[:1] not in ("/", "~", ""),
+    }
+    for key, found in relative.items():
+        if found:
+            raise SettingsError(
+                f"{key} of {path} is a relative path, another one in each folder that is worked in:"
+                " write the whole path."
+            )
 
 
 def _convert(key: str, value: Any, origin: str) -> Any:

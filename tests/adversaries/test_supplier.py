@@ -28,6 +28,17 @@ class Supplied:
         for name in IMPORTED_BY_WORKERS.split():
             (self.folder / f"{name}.py").write_text(PAYLOAD.format(ran=str(self.ran)))
 
+    def plant_settings(self) -> None:
+        (self.folder / "deid-hooks.toml").write_text('url = "none:"\n')
+
+    def plant_plugin(self) -> None:
+        """Plant what would be an installed plugin if the folder were on Python's path."""
+        info = self.folder / "planted-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[deid_hooks]\nplanted = planted\n")
+        (self.folder / "planted.py").write_text(PAYLOAD.format(ran=str(self.ran)))
+
     def execute(self, program: Path = PROGRAM, *more: str) -> list[str]:
         """Upload the folder from within, by a command; return the statuses of its images."""
         words: list[str | Path] = [program, "exec", ".", "--as", "pacs", "--format", "jsonl", *more]
@@ -59,4 +70,38 @@ def test_twin_workers_that_look_into_the_folder_run_its_modules(
         "prepare._ignore_current_folder = contextlib.nullcontext\n",
     )
     assert supplied.execute(program, "--jobs", "2") == []
+    assert supplied.ran.exists()
+
+
+def test_no_settings_of_the_folder_are_read(supplied: Supplied) -> None:
+    supplied.plant_settings()
+    assert supplied.execute() == ["uploaded"]
+    assert len(supplied.site.logged()) == 1
+
+
+def test_twin_settings_of_the_folder_have_images_sent_unlogged(
+    supplied: Supplied, tmp_path: Path
+) -> None:
+    supplied.plant_settings()
+    program = weaken(
+        tmp_path,
+        "from pathlib import Path\nimport deid_hooks.settings as settings\n"
+        "settings._list_configuration_folders = lambda: [Path.cwd()]\n",
+    )
+    assert supplied.execute(program) == ["uploaded"]
+    assert supplied.site.logged() == set()
+
+
+def test_no_entry_point_of_the_folder_is_loaded(supplied: Supplied) -> None:
+    supplied.plant_plugin()
+    assert supplied.execute() == ["uploaded"]
+    assert not supplied.ran.exists()
+
+
+def test_twin_a_folder_on_the_path_has_its_plugins_loaded(
+    supplied: Supplied, tmp_path: Path
+) -> None:
+    supplied.plant_plugin()
+    program = weaken(tmp_path, "import sys\nsys.path.insert(0, '')\n")
+    assert supplied.execute(program) == []
     assert supplied.ran.exists()

@@ -39,8 +39,6 @@ def test_each_place_comes_before_the_next(
     assert now() == (1.0, str(site))
     user = write(machine.user, "deadline = 2")
     assert now() == (2.0, str(user))
-    here = write(machine.work, "deadline = 3")
-    assert now() == (3.0, str(here))
     monkeypatch.setenv("DEID_HOOKS_DEADLINE", "4")
     assert now() == (4.0, "DEID_HOOKS_DEADLINE")
     settings = load_settings(deadline=5)
@@ -68,6 +66,11 @@ def test_every_configuration_folder_of_the_site_is_looked_into(
     assert load_settings().secret_file == machine.site / "secret"
 
 
+def test_a_file_of_the_current_folder_sets_nothing(machine: Machine) -> None:
+    write(machine.work, "deadline = 3\nno setting")
+    assert load_settings().origins["deadline"] == "default"
+
+
 def test_a_named_file_is_the_only_one(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     write(machine.work, "deadline = 3")
     named = write(machine.work / "other", "policy = 'identifying'")
@@ -79,7 +82,7 @@ def test_a_named_file_is_the_only_one(machine: Machine, monkeypatch: pytest.Monk
 
 def test_a_named_file_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEID_HOOKS_CONFIG", "nowhere.toml")
-    with pytest.raises(SettingsError, match=r"DEID_HOOKS_CONFIG names nowhere.toml, which does"):
+    with pytest.raises(SettingsError, match=r"There is no file nowhere\.toml, which"):
         load_settings()
 
 
@@ -106,7 +109,7 @@ def test_the_users_secret_comes_before_the_sites(machine: Machine) -> None:
     assert load_settings().secret_file == machine.user / "secret"
 
 
-def test_a_current_folder_that_was_removed_holds_no_settings(machine: Machine) -> None:
+def test_a_current_folder_that_was_removed_keeps_nothing_from_being_read(machine: Machine) -> None:
     write(machine.user, "deadline = 2")
     shutil.rmtree(machine.work)
     assert load_settings().deadline == 2.0
@@ -198,6 +201,17 @@ def test_a_value_of_a_choice_is_an_error_with_the_nearest(machine: Machine) -> N
     write(machine.user, "policy = 'al'")
     with pytest.raises(SettingsError, match=r"policy must be all or identifying .*mean all\?"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    "text", ["url = 'sqlite:///log.db'", "url = 'jsonl:///log'", "secret_file = 'secret'"]
+)
+def test_a_relative_path_in_a_file_is_an_error(machine: Machine, text: str) -> None:
+    path = write(machine.user, text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    key = text.partition(" ")[0]
+    assert str(caught.value).startswith(f"{key} of {path} is a relative path")
 
 
 def test_an_unknown_keyword_is_an_error_with_the_nearest(machine: Machine) -> None:

@@ -85,12 +85,12 @@ def test_a_refusal_stops_the_script_from_sending(
     site: Site, programs: Path, tmp_path: Path
 ) -> None:
     words = [sys.executable, str(programs / "store_scu.py"), str(PATIENT)]
-    (site.folder / "deid-hooks.toml").write_text('url = "sqlite:////nowhere/log.db"\n')
+    url = "sqlite:////nowhere/log.db"
     port, folder = free_port(), tmp_path / "received"
     with archive(port, folder):
         ran = subprocess.run(
             [*words, "127.0.0.1", str(port), "ARCHIVE"],
-            env=site.environment,
+            env={**site.environment, "DEID_HOOKS_URL": url},
             cwd=site.folder,
             capture_output=True,
             text=True,

@@ -5,9 +5,11 @@ What takes long to import is imported inside the command that needs it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -101,7 +103,14 @@ def settings(
     url: Annotated[
         str | None, typer.Option(help="Where the log is, instead of the settings' url.")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The settings, instead of the user's own file.")
+    ] = None,
 ) -> None:
+    if config is not None:  # the token of a service, too, is looked for beside that file
+        from deid_hooks.settings import VARIABLE_OF_FILE
+
+        os.environ[VARIABLE_OF_FILE] = str(config.absolute())
     context.obj = LogSettings(url=url)
 
 
