@@ -1,7 +1,8 @@
 """Settings: argument, then environment, then ``deid-hooks.toml``, then the default.
 
 The file is the user's, or the one that is named, and then the site's; never one of the folder that
-is worked in. Each setting comes from the first place that has it, which is kept with it.
+is worked in. Each setting comes from the first place that has it, which is kept with it. What the
+site locks comes from its file alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from deid_hooks.records.fields import INDEXED_FIELDS
 FILE_NAME = "deid-hooks.toml"
 PREFIX = "DEID_HOOKS_"
 VARIABLE_OF_FILE = f"{PREFIX}CONFIG"
+SITE_FILE = Path("/etc/deid-hooks/deid-hooks.toml")
+"""The site's settings. No argument and no variable names another one."""
+_SITE_OWNER = 0
 _OTHER_VARIABLES = ("CONFIG", "SECRET", "TOKEN")
 _APPLICATION = "deid-hooks"
 
@@ -83,8 +87,10 @@ def load_settings(**arguments: Any) -> Settings:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     given = {key: value for key, value in arguments.items() if value is not None}
-    defaults = ("default", _make_defaults())
-    sources = [("argument", given), *_read_environment(), *_read_files(), defaults]
+    site = _read_site_file()
+    locked = _take_locks(site)
+    above = [("argument", given), *_read_environment(), *_read_user_file()]
+    sources = [*above, (str(SITE_FILE), site), ("default", _make_defaults())]
     for origin, source in sources:
         for key, value in source.items():
             if key not in KEYS:
@@ -94,7 +100,35 @@ def load_settings(**arguments: Any) -> Settings:
             if key not in values:
                 values[key] = _convert(key, value, origin)
                 origins[key] = origin
+    for key in locked:
+        origin, source = next(each for each in sources[len(above) :] if key in each[1])
+        if values[key] != _convert(key, source[key], origin):
+            raise _make_locked(key, origins[key])
+        origins[key] = f"{origin} (locked)"
     return Settings(**values, origins=origins)
+
+
+def _take_locks(site: dict[str, Any]) -> tuple[str, ...]:
+    """Take ``locked`` out of the site's settings, and return the keys that it names."""
+    locked = site.pop("locked", [])
+    if not isinstance(locked, list) or not all(isinstance(key, str) for key in locked):
+        raise SettingsError(f"locked must be a list of settings ({SITE_FILE}).")
+    for key in locked:
+        if key not in KEYS:
+            raise SettingsError(
+                f"locked names an unknown setting {key} ({SITE_FILE}){suggest_nearest(key, KEYS)}."
+            )
+    if "secret_file" in locked and f"{PREFIX}SECRET" in os.environ:
+        raise _make_locked("secret_file", f"{PREFIX}SECRET")
+    return tuple(locked)
+
+
+def _make_locked(key: str, origin: str) -> SettingsError:
+    place = "the argument" if origin == "argument" else origin
+    return SettingsError(
+        f"{SITE_FILE} locks {key}, which {place} would change. Take it out there, or ask the"
+        " administrator of this machine."
+    )
 
 
 def mask_passwords(url: str) -> str:
@@ -111,7 +145,7 @@ def find_config_file() -> Path:
 
 def _make_defaults() -> dict[str, Any]:
     data = Path(platformdirs.user_data_dir(_APPLICATION)) / "log.db"
-    secrets = [folder / "secret" for folder in _list_configuration_folders()]
+    secrets = [file.with_name("secret") for file in (find_config_file(), SITE_FILE)]
     return {
         "url": f"sqlite:///{quote(str(data))}",
         "secret_file": next(filter(_may_exist, secrets), secrets[0]),
@@ -135,7 +169,22 @@ def _read_environment() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _read_files() -> list[tuple[str, dict[str, Any]]]:
+def _read_site_file() -> dict[str, Any]:
+    """Return what the site sets. Raises SettingsError if another user could have written it."""
+    values = _read(SITE_FILE)
+    if values is None:
+        return {}
+    for path in (SITE_FILE, SITE_FILE.parent):
+        found = path.stat()
+        if found.st_uid != _SITE_OWNER or found.st_mode & 0o022:
+            raise SettingsError(
+                f"{path} holds the site's settings, and must be root's and writable by nobody else:"
+                f" chown root {path}; chmod go-w {path}"
+            )
+    return values
+
+
+def _read_user_file() -> list[tuple[str, dict[str, Any]]]:
     if named := os.environ.get(VARIABLE_OF_FILE):
         values = _read(Path(named))
         if values is None:
@@ -143,14 +192,9 @@ def _read_files() -> list[tuple[str, dict[str, Any]]]:
                 f"There is no file {named}, which --config or {VARIABLE_OF_FILE} names."
             )
         return [(named, values)]
-    paths = [folder / FILE_NAME for folder in _list_configuration_folders()]
-    return [(str(path), values) for path in paths if (values := _read(path)) is not None]
-
-
-def _list_configuration_folders() -> list[Path]:
-    """Return the user's folder, then those of the site: a desktop session has several."""
-    site = platformdirs.site_config_dir(_APPLICATION, multipath=True).split(os.pathsep)
-    return [find_config_file().parent, *map(Path, site)]
+    path = find_config_file()
+    values = _read(path)
+    return [] if values is None else [(str(path), values)]
 
 
 def _may_exist(path: Path) -> bool:

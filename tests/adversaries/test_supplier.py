@@ -86,7 +86,7 @@ def test_twin_settings_of_the_folder_have_images_sent_unlogged(
     program = weaken(
         tmp_path,
         "from pathlib import Path\nimport deid_hooks.settings as settings\n"
-        "settings._list_configuration_folders = lambda: [Path.cwd()]\n",
+        "settings.find_config_file = lambda: Path('deid-hooks.toml').absolute()\n",
     )
     assert supplied.execute(program) == ["uploaded"]
     assert supplied.site.logged() == set()

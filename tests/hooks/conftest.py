@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deid_hooks import DeidHooks
+from deid_hooks import DeidHooks, settings
 from tests.hooks.distributions import Distributions
 from tests.hooks.memory import STORES, Store
 
@@ -36,18 +36,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     for name in os.environ:
         if name.startswith("DEID_HOOKS_"):
             monkeypatch.delenv(name)
-    home, site = tmp_path / "home", tmp_path / "etc" / "xdg"
+    home, site = tmp_path / "home", tmp_path / "etc" / "deid-hooks"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / ".local" / "share"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(site))
+    monkeypatch.setattr(settings, "SITE_FILE", site / "deid-hooks.toml")
+    monkeypatch.setattr(settings, "_SITE_OWNER", os.getuid())
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
     return Machine(
         work,
         home / ".config" / "deid-hooks",
-        site / "deid-hooks",
+        site,
         home / ".local" / "share" / "deid-hooks",
     )
 

@@ -54,29 +54,21 @@ def test_each_setting_comes_from_the_first_place_that_has_it(machine: Machine) -
     assert set(settings.origins) == set(KEYS)
 
 
-def test_every_configuration_folder_of_the_site_is_looked_into(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desktop = machine.site.parent / "xdg-desktop"
-    monkeypatch.setenv("XDG_CONFIG_DIRS", os.pathsep.join((str(desktop), str(machine.site.parent))))
-    write(machine.site, "deadline = 1\npolicy = 'identifying'")
-    write(desktop / "deid-hooks", "deadline = 2")
-    assert (load_settings().deadline, load_settings().policy) == (2.0, "identifying")
-    machine.site.joinpath("secret").write_text("")
-    assert load_settings().secret_file == machine.site / "secret"
-
-
 def test_a_file_of_the_current_folder_sets_nothing(machine: Machine) -> None:
     write(machine.work, "deadline = 3\nno setting")
     assert load_settings().origins["deadline"] == "default"
 
 
-def test_a_named_file_is_the_only_one(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(machine.work, "deadline = 3")
+def test_a_named_file_takes_the_place_of_the_users(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(machine.user, "deadline = 3")
+    write(machine.site, "plugin_timeout = 4")
     named = write(machine.work / "other", "policy = 'identifying'")
     monkeypatch.setenv("DEID_HOOKS_CONFIG", str(named))
     settings = load_settings()
     assert (settings.deadline, settings.policy) == (10.0, "identifying")
+    assert settings.plugin_timeout == 4.0
     assert settings.origins["policy"] == str(named)
 
 
@@ -130,6 +122,94 @@ def test_a_file_that_may_be_there_and_cant_be_read_is_an_error(
         load_settings()
     monkeypatch.setenv("XDG_CONFIG_HOME", "/" + "x" * 300)
     with pytest.raises(SettingsError, match="can't be read: File name too long"):
+        load_settings()
+
+
+# What the site locks
+
+
+def test_no_variable_names_other_settings_of_the_site(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = write(machine.site, "deadline = 1")
+    for name in ("XDG_CONFIG_DIRS", "XDG_CONFIG_HOME", "HOME", "DEID_HOOKS_CONFIG"):
+        monkeypatch.setenv(name, str(write(machine.work, "policy = 'all'")))
+        assert load_settings().origins["deadline"] == str(site)
+
+
+def test_what_the_site_locks_comes_from_its_file(machine: Machine) -> None:
+    site = write(machine.site, "policy = 'identifying'\nlocked = ['policy', 'require_reason']")
+    settings = load_settings(policy="identifying", deadline=3)
+    assert (settings.policy, settings.require_reason) == ("identifying", False)
+    assert settings.origins["policy"] == f"{site} (locked)"
+    assert settings.origins["require_reason"] == "default (locked)"
+
+
+def test_a_locked_setting_can_not_be_changed_from_anywhere(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = write(machine.site, "require_reason = true\nlocked = ['require_reason']")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(require_reason=False)
+    assert str(caught.value).startswith(f"{site} locks require_reason, which the argument would")
+    user = write(machine.user, "require_reason = false")
+    with pytest.raises(SettingsError, match=f"which {user} would change"):
+        load_settings()
+    monkeypatch.setenv("DEID_HOOKS_REQUIRE_REASON", "false")
+    with pytest.raises(SettingsError, match="which DEID_HOOKS_REQUIRE_REASON would change"):
+        load_settings()
+
+
+def test_a_locked_default_can_not_be_changed(machine: Machine) -> None:
+    write(machine.site, "locked = ['disabled_plugins']")
+    with pytest.raises(SettingsError, match="locks disabled_plugins"):
+        load_settings(disabled_plugins=["quota"])
+
+
+def test_a_locked_secret_file_keeps_the_variable_out(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(machine.site, "secret_file = '/srv/secret'\nlocked = ['secret_file']")
+    monkeypatch.setenv("DEID_HOOKS_SECRET", "hunter2" * 10)
+    with pytest.raises(SettingsError, match="which DEID_HOOKS_SECRET would change") as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("locked = ['polcy']", r"locked names an unknown setting polcy .*mean policy\?"),
+        ("locked = 'policy'", "locked must be a list"),
+        ("locked = [1]", "locked must be a list"),
+    ],
+)
+def test_locks_that_mean_nothing_are_an_error(machine: Machine, text: str, message: str) -> None:
+    write(machine.site, text)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_only_the_site_locks(machine: Machine) -> None:
+    write(machine.user, "locked = ['policy']")
+    with pytest.raises(SettingsError, match="Unknown setting locked"):
+        load_settings()
+
+
+def test_settings_of_the_site_that_another_user_could_write_are_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = write(machine.site, "deadline = 1")
+    for path in (site, site.parent):
+        before = path.stat().st_mode
+        for mode in (0o720, 0o702):
+            path.chmod(mode)
+            with pytest.raises(SettingsError, match=f"{path} holds the site's settings"):
+                load_settings()
+        path.chmod(before)
+    assert load_settings().deadline == 1
+    monkeypatch.setattr("deid_hooks.settings._SITE_OWNER", os.getuid() + 1)
+    with pytest.raises(SettingsError, match="must be root's"):
         load_settings()
 
 
