@@ -43,7 +43,8 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.plugins: pluggy.PluginManager = load_plugins(settings.disabled_plugins)
+        disabled, allowed = settings.disabled_plugins, settings.allowed_plugins
+        self.plugins: pluggy.PluginManager = load_plugins(disabled, allowed)
         self._backend = make_backend(settings.url)
         self._log: Log | None = None
         self._process = os.getpid()

@@ -189,11 +189,13 @@ def find_commands(own: Collection[str]) -> dict[str, Found]:
     return found
 
 
-def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
+def load_plugins(
+    disabled: Collection[str] = (), allowed: Collection[str] | None = None
+) -> pluggy.PluginManager:
     """Verify every plugin that is installed and not disabled, and return a manager that has them.
 
-    Raises PluginError for one that can't be imported or breaks the rules, SettingsError for a
-    disabled name that is not the name of a plugin.
+    Raises PluginError for one that can't be imported, breaks the rules or is not ``allowed`` (None
+    allows all), SettingsError for a disabled name that is not the name of a plugin.
     """
     manager = pluggy.PluginManager(PROJECT_NAME)
     manager.add_hookspecs(mark_specs(PROJECT_NAME))
@@ -206,8 +208,18 @@ def load_plugins(disabled: Collection[str] = ()) -> pluggy.PluginManager:
             )
     for name, each in plugins.items():
         if name not in disabled:
+            refuse_plugin(each, allowed)
             register(manager, each.load(), name, each.distribution)
     return manager
+
+
+def refuse_plugin(plugin: Found, allowed: Collection[str] | None) -> None:
+    """Raise PluginError if the settings allow other plugins only. None allows all."""
+    if allowed is not None and plugin.name not in allowed:
+        raise PluginError(
+            f"The plugin {plugin} is installed, and allowed_plugins doesn't name it. Uninstall it,"
+            " or have the administrator of this machine allow it."
+        )
 
 
 def register(

@@ -44,8 +44,19 @@ _RELATIVE_URL = re.compile("(sqlite|jsonl):///(?!/)")
 
 
 @dataclass(frozen=True)
+class ProjectRules:
+    """How a project is uploaded: by which engine, ``""`` for any; where to, ``()`` for anywhere."""
+
+    engine: str = ""
+    destinations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What can be set. ``origins`` has the place where each value came from."""
+    """What can be set. ``origins`` has the place where each value came from.
+
+    ``locked`` names the settings that the site's file alone decides.
+    """
 
     url: str = field(default="", repr=False)
     """Where the log is: ``sqlite:////abs.db``, ``postgresql://…``, ``none:``."""
@@ -67,10 +78,49 @@ class Settings:
     """Whether a reason is required for access to the log."""
     disabled_plugins: tuple[str, ...] = ()
     """Installed plugins that are not loaded."""
+    allowed_plugins: tuple[str, ...] | None = None
+    """Plugins that may be loaded: any other that is installed is an error. None for all."""
+    projects: Mapping[str, ProjectRules] = field(default_factory=dict)
+    """The engine and the destinations of projects."""
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    locked: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def choose_engine(self, project: str, asked: str = "") -> str:
+        """Return the engine that is asked for, else the project's, else ``basic``.
+
+        Raises SettingsError if the project's is another one, or the site locks ``projects`` and
+        names no such project.
+        """
+        wanted = self._find_rules(project).engine
+        if asked and wanted and asked != wanted:
+            raise SettingsError(
+                f"The project {project} is de-identified by the engine {wanted}"
+                f" ({self.origins.get('projects')}): leave out --engine."
+            )
+        return asked or wanted or "basic"
+
+    def refuse_destination(self, project: str, name: str) -> None:
+        """Raise SettingsError if the project has destinations, and this is none of them.
+
+        ``name`` is the destination's name in the log.
+        """
+        allowed = self._find_rules(project).destinations
+        if allowed and name not in allowed:
+            raise SettingsError(
+                f"The project {project} is not sent to {name}: {self.origins.get('projects')}"
+                f" allows {', '.join(allowed)}. Nothing was sent."
+            )
+
+    def _find_rules(self, project: str) -> ProjectRules:
+        if "projects" in self.locked and project not in self.projects:
+            raise SettingsError(
+                f"{SITE_FILE} has no project {project or 'without a name'}, and locks projects:"
+                f" use --project with {' or '.join(self.projects) or 'none at all'}."
+            )
+        return self.projects.get(project, ProjectRules())
 
 
-KEYS = tuple(f.name for f in fields(Settings) if f.name != "origins")
+KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("origins", "locked"))
 _CHOICES = {
     "policy": ("all", "identifying"),
     "mixed_patients": ("refuse", "log"),
@@ -105,7 +155,7 @@ def load_settings(**arguments: Any) -> Settings:
         if values[key] != _convert(key, source[key], origin):
             raise _make_locked(key, origins[key])
         origins[key] = f"{origin} (locked)"
-    return Settings(**values, origins=origins)
+    return Settings(**values, origins=origins, locked=frozenset(locked))
 
 
 def _take_locks(site: dict[str, Any]) -> tuple[str, ...]:
@@ -152,8 +202,9 @@ def _make_defaults() -> dict[str, Any]:
         **{
             f.name: f.default
             for f in fields(Settings)
-            if f.name not in ("url", "secret_file", "origins")
+            if f.name in KEYS and f.name not in ("url", "secret_file", "projects")
         },
+        "projects": {},
     }
 
 
@@ -244,7 +295,9 @@ def _refuse_relative(values: Mapping[str, Any], path: Path) -> None:
 def _convert(key: str, value: Any, origin: str) -> Any:
     """Return a value of its setting's kind, from TOML or from the text of a variable."""
     try:
-        if key in ("fields", "disabled_plugins"):
+        if key == "allowed_plugins" and value is None:
+            return None
+        if key in ("fields", "disabled_plugins", "allowed_plugins"):
             parts = value.replace(",", " ").split() if isinstance(value, str) else value
             if not isinstance(parts, list | tuple) or not all(isinstance(p, str) for p in parts):
                 raise ValueError
@@ -256,13 +309,16 @@ def _convert(key: str, value: Any, origin: str) -> Any:
             return seconds
         if key == "require_reason":
             return {"true": True, "false": False}[str(value).lower()]
+        if key == "projects":
+            return {project: _convert_rules(table) for project, table in value.items()}
         if not value:
             raise ValueError
         if key == "secret_file":
             return Path(value).expanduser()
         if not isinstance(value, str):
             raise ValueError
-    except (TypeError, ValueError, KeyError, RuntimeError):  # RuntimeError: ~ of an unknown user
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        # RuntimeError: ~ of an unknown user
         raise SettingsError(f"{key} has a value of the wrong kind ({origin}).") from None
     if key in _CHOICES and value not in _CHOICES[key]:
         raise SettingsError(
@@ -270,6 +326,15 @@ def _convert(key: str, value: Any, origin: str) -> Any:
             f"{suggest_nearest(value, _CHOICES[key])}."
         )
     return value
+
+
+def _convert_rules(table: Mapping[str, Any]) -> ProjectRules:
+    rules = ProjectRules(**table)
+    destinations = rules.destinations
+    texts = [rules.engine, *destinations]
+    if isinstance(destinations, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    return ProjectRules(rules.engine, tuple(destinations))
 
 
 def _check_fields(keywords: tuple[str, ...], origin: str) -> tuple[str, ...]:

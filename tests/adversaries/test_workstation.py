@@ -9,7 +9,7 @@ import pytest
 
 from tests.adversaries.programs import weaken
 from tests.commands import run_command
-from tests.whole.site import Site
+from tests.whole.site import SERIES, Site
 
 SITE = """
 import os
@@ -62,3 +62,46 @@ def test_twin_without_locks_a_variable_undoes_what_the_site_requires(
     asked = workstation.run("search", "PatientName=X", defence=NO_LOCKS, **more)
     assert asked.returncode == 1
     assert workstation.site.sql("SELECT reason FROM deid_log_access") == [("",)]
+
+
+RULES = """
+allowed_plugins = []
+locked = ["projects", "allowed_plugins"]
+[projects.TRIAL7]
+destinations = ["folder:/srv/research"]
+"""
+
+
+def test_a_project_goes_to_its_destinations_only(workstation: Workstation) -> None:
+    workstation.set(RULES)
+    target = f"folder:{workstation.site.delivered}"
+    for project in ("TRIAL7", "ANOTHER"):
+        ran = workstation.run("upload", str(SERIES / "77654033"), target, "--project", project)
+        assert ran.returncode == 2, ran.stderr
+    assert workstation.site.files() == {}
+
+
+def test_twin_without_locks_a_project_goes_anywhere(workstation: Workstation) -> None:
+    workstation.set(RULES)
+    words = ["upload", str(SERIES / "77654033" / "CR1"), f"folder:{workstation.site.delivered}"]
+    assert workstation.run(*words, "--project", "ANOTHER", defence=NO_LOCKS).returncode == 0
+    assert len(workstation.site.files()) == 1
+
+
+def test_a_plugin_that_the_site_does_not_allow_stops_everything(workstation: Workstation) -> None:
+    workstation.set(RULES)
+    workstation.site.plug_in(
+        "from deid_hooks import hookimpl\n@hookimpl\ndef post_deid(event): ..."
+    )
+    ran = workstation.run("check")
+    assert ran.returncode != 0
+    assert "The plugin plugged (plugged 1.0) is installed, and allowed_plugins" in ran.stderr
+    assert "FAILED: The plugin plugged" in workstation.run("plugins").stdout
+
+
+def test_twin_where_plugins_are_not_held_to_names_any_is_loaded(workstation: Workstation) -> None:
+    workstation.set("")
+    workstation.site.plug_in(
+        "from deid_hooks import hookimpl\n@hookimpl\ndef post_deid(event): ..."
+    )
+    assert workstation.run("check").returncode == 0

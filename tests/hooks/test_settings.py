@@ -190,6 +190,37 @@ def test_locks_that_mean_nothing_are_an_error(machine: Machine, text: str, messa
         load_settings()
 
 
+RULES = "[projects.TRIAL7]\nengine = 'dicognito'\ndestinations = ['folder:/srv/out']"
+
+
+def test_a_project_has_its_engine_and_its_destinations(machine: Machine) -> None:
+    write(machine.user, RULES)
+    settings = load_settings()
+    assert settings.choose_engine("TRIAL7") == "dicognito"
+    assert settings.choose_engine("TRIAL7", "dicognito") == "dicognito"
+    settings.refuse_destination("TRIAL7", "folder:/srv/out")
+    with pytest.raises(SettingsError, match="de-identified by the engine dicognito"):
+        settings.choose_engine("TRIAL7", "basic")
+    with pytest.raises(SettingsError, match=r"is not sent to pacs: .* allows folder:/srv/out"):
+        settings.refuse_destination("TRIAL7", "pacs")
+
+
+def test_a_project_without_rules_has_any(machine: Machine) -> None:
+    write(machine.user, RULES)
+    settings = load_settings()
+    assert settings.choose_engine("OTHER") == "basic"
+    assert settings.choose_engine("OTHER", "dicognito") == "dicognito"
+    settings.refuse_destination("OTHER", "pacs")
+
+
+def test_where_the_site_locks_projects_there_are_no_others(machine: Machine) -> None:
+    write(machine.site, f"locked = ['projects']\n{RULES}")
+    settings = load_settings()
+    assert settings.choose_engine("TRIAL7") == "dicognito"
+    with pytest.raises(SettingsError, match="has no project OTHER, and locks projects"):
+        settings.choose_engine("OTHER")
+
+
 def test_only_the_site_locks(machine: Machine) -> None:
     write(machine.user, "locked = ['policy']")
     with pytest.raises(SettingsError, match="Unknown setting locked"):
@@ -267,6 +298,13 @@ def test_an_unknown_variable_is_an_error_with_the_nearest(
         "fields = [['PatientID']]",
         "disabled_plugins = [1]",
         "disabled_plugins = 2026-01-01",
+        "allowed_plugins = 3",
+        "projects = 'TRIAL7'",
+        "projects = {TRIAL7 = 'basic'}",
+        "projects = {TRIAL7 = {engin = 'basic'}}",
+        "projects = {TRIAL7 = {engine = 1}}",
+        "projects = {TRIAL7 = {destinations = 'pacs'}}",
+        "projects = {TRIAL7 = {destinations = 1}}",
     ],
 )
 def test_a_value_of_the_wrong_kind_is_an_error(machine: Machine, text: str) -> None:

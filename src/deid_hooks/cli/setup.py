@@ -132,7 +132,7 @@ def config(context: typer.Context, form: FormatOption = None) -> None:
     rows = []
     for key in KEYS:
         value = getattr(settings, key)
-        text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        text = " ".join(map(str, value)) if isinstance(value, tuple | dict) else str(value)
         text = mask_passwords(text) if key == "url" else text
         rows.append({"setting": key, "value": text, "from": settings.origins[key]})
     write_rows(rows, ["setting", "from", "value"], form, "setting")
@@ -159,10 +159,12 @@ def _list_parts(context: typer.Context) -> Iterator[tuple[str, str, str, str]]:
     from deid_hooks.settings import load_settings
 
     disabled: tuple[str, ...] = ()
+    allowed: tuple[str, ...] | None = None
     scheme = ""
     try:
         settings = load_settings(url=context.obj.url)
-        disabled, scheme = settings.disabled_plugins, settings.url.partition(":")[0]
+        disabled, allowed = settings.disabled_plugins, settings.allowed_plugins
+        scheme = settings.url.partition(":")[0]
     except DeidHooksError as error:
         yield "settings", "", "", f"FAILED: {error}"
     state = f"writes to {scheme}" if scheme != "none" else "switched OFF (url none:)"
@@ -174,12 +176,14 @@ def _list_parts(context: typer.Context) -> Iterator[tuple[str, str, str, str]]:
             state = "loaded" if group == GROUP else "in use" if used else "installed"
             if group == GROUP and each.name in disabled:
                 state = "disabled"
-            elif failure := _find_failure(each, group, own):
+            elif failure := _find_failure(each, group, own, allowed):
                 state = f"FAILED: {failure}"
             yield kind, each.name, each.distribution, state
 
 
-def _find_failure(each: Found, group: str, own: Collection[str]) -> str:
+def _find_failure(
+    each: Found, group: str, own: Collection[str], allowed: Collection[str] | None
+) -> str:
     """Return what is wrong with a part; ``""`` if nothing is."""
     import pluggy
 
@@ -191,6 +195,7 @@ def _find_failure(each: Found, group: str, own: Collection[str]) -> str:
         find_commands,
         find_installed,
         mark_specs,
+        refuse_plugin,
         register,
     )
 
@@ -200,6 +205,8 @@ def _find_failure(each: Found, group: str, own: Collection[str]) -> str:
             make_command(each)
             return ""
         find_installed(group)
+        if group == GROUP:
+            refuse_plugin(each, allowed)
         loaded = each.load()
         if group == GROUP:
             manager = pluggy.PluginManager(PROJECT_NAME)

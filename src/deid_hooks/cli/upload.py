@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 SourceArgument = Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")]
 EngineOption = Annotated[
-    str, typer.Option(help="What de-identifies: basic, dicognito, or an installed NAME.")
+    str,
+    typer.Option(
+        help="What de-identifies: basic, dicognito, or an installed NAME. Default: the project's"
+        " in the settings, else basic."
+    ),
 ]
 ProjectOption = Annotated[str, typer.Option(help="Pseudonyms are made per project.")]
 JobsOption = Annotated[int, typer.Option(min=1, max=64, help="Processes that de-identify.")]
@@ -50,7 +54,7 @@ def upload(
     destination: Annotated[
         str, typer.Argument(help="folder:PATH, dicom://AET@host:port, dicomweb+https://host/path")
     ],
-    engine: EngineOption = "basic",
+    engine: EngineOption = "",
     project: ProjectOption = "",
     jobs: JobsOption = 1,
     subjects: SubjectsOption = None,
@@ -71,9 +75,11 @@ def upload(
 
     labels = read_subjects(subjects, project) if subjects else {}
     with open_hooks(context) as hooks:
+        engine = hooks.settings.choose_engine(project, engine)
         check_log(hooks)
         try:
             target = open_destination(destination)
+            hooks.settings.refuse_destination(project, target.name)
             if isinstance(target, Folder) and source.is_dir() and target.is_within(source):
                 raise typer.BadParameter("the destination can't be within the folder that is read")
             target.check()
@@ -183,7 +189,7 @@ def execute(
     together: Annotated[
         bool, typer.Option(help="Run the command once, for all acquisitions.")
     ] = False,
-    engine: EngineOption = "basic",
+    engine: EngineOption = "",
     project: ProjectOption = "",
     jobs: JobsOption = 1,
     subjects: SubjectsOption = None,
@@ -204,10 +210,12 @@ def execute(
 
     target = Command(command, name, together)
     labels = read_subjects(subjects, project) if subjects else {}
-    options = UploadOptions(engine, project, jobs, again, labels, together)
     try:
         with target.forward_signals(), open_hooks(context) as hooks:
+            engine = hooks.settings.choose_engine(project, engine)
+            hooks.settings.refuse_destination(project, target.name)
             check_log(hooks)
+            options = UploadOptions(engine, project, jobs, again, labels, together)
             deliver(hooks, source, target, options, form, target.refuse_to_go_on)
     except Interrupted as ended:
         raise typer.Exit(128 + ended.number) from None
