@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
-from tests.adversaries.programs import weaken
+from tests.adversaries.programs import run_on_terminal, weaken
 from tests.commands import run_command
 from tests.whole.site import PROGRAM, SERIES, Site, rows
 
@@ -105,3 +106,41 @@ def test_twin_a_folder_on_the_path_has_its_plugins_loaded(
     program = weaken(tmp_path, "import sys\nsys.path.insert(0, '')\n")
     assert supplied.execute(program) == []
     assert supplied.ran.exists()
+
+
+COMMANDS_OF_TERMINALS = ("\x1b", "\x9b", "\x07", "\u202e")
+SHOWN = ["search", "StudyDate=*", "--show", "SeriesDescription,StudyDescription", "--format"]
+
+
+def supply_commands_of_terminals(supplied: Supplied) -> None:
+    [path] = (each for each in supplied.folder.iterdir() if each.is_file())
+    dataset = dcmread(path)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SeriesDescription = "head\x1b]0;owned\x07"
+    dataset.StudyDescription = "\x9b31m\u202ekcen"
+    dataset.save_as(path)
+    assert supplied.execute() == ["uploaded"]
+
+
+def test_no_value_of_an_image_commands_a_terminal(supplied: Supplied) -> None:
+    supply_commands_of_terminals(supplied)
+    environment, folder = supplied.site.environment, supplied.site.folder
+    [[log_id]] = supplied.site.sql("SELECT id FROM deid_log")
+    for words in ([*SHOWN, "csv"], [*SHOWN, "jsonl"], [*SHOWN, "table"], ["show", log_id]):
+        shown = run_on_terminal([PROGRAM, *words], environment, folder)
+        assert "head" in shown, shown
+        assert not any(each in shown for each in COMMANDS_OF_TERMINALS), words
+
+
+def test_twin_without_the_streams_a_value_commands_the_terminal(
+    supplied: Supplied, tmp_path: Path
+) -> None:
+    supply_commands_of_terminals(supplied)
+    patch = (
+        "import deid_hooks.cli.output as output\n"
+        "output._Plain.write = lambda self, text: self._stream.write(text)\n"
+    )
+    program = weaken(tmp_path, patch)
+    environment, folder = supplied.site.environment, supplied.site.folder
+    shown = run_on_terminal([program, *SHOWN, "csv"], environment, folder)
+    assert all(each in shown for each in COMMANDS_OF_TERMINALS)

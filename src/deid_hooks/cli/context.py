@@ -167,7 +167,7 @@ def choose_exit_code(error: Exception) -> int:
 def describe_error(error: Exception) -> str:
     """Return the message of an error of ours; of any other its kind and place, never its text."""
     if isinstance(error, DeidHooksError):
-        text = str(error)
+        text = str(error).replace("\n", " ")  # what a service said makes no line of its own
         return text[:1].upper() + text[1:]
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, OSError) and frames and frames[-1].name == "echo":

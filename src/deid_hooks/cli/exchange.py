@@ -24,7 +24,14 @@ from deid_hooks.cli.context import (
     read_term_texts,
     refuse_without_reason,
 )
-from deid_hooks.cli.output import Format, Unwritten, put, say, write_rows
+from deid_hooks.cli.output import (
+    Format,
+    Unwritten,
+    count_on_terminal,
+    put,
+    say,
+    write_rows,
+)
 
 
 class ExportFormat(StrEnum):
@@ -227,7 +234,6 @@ def _make_counter() -> Callable[[int], None]:
     def count(records: int) -> None:
         nonlocal done
         done += records
-        if sys.stderr.isatty():
-            say(f"\r{done} records", end="")
+        count_on_terminal(f"{done} records")
 
     return count

@@ -1,6 +1,8 @@
 """Results on standard output: a table on a terminal, JSON Lines in a pipe, or as asked.
 
-Everything that a command prints goes through ``put``, everything that it tells through ``say``.
+Everything that a command prints goes through ``put``, everything that it tells through ``say``, and
+what reaches a terminal by whatever way through the streams that ``ready_streams`` makes: text that
+came from an image, from the log or from a service never commands the terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import chain, islice
 from types import SimpleNamespace
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -60,7 +62,7 @@ def ready_streams() -> None:
 
     One that was closed becomes the null device: the next file that is opened would get its number,
     and what is meant for people. What has no encoding, a file name above all, is written as JSON
-    escapes it, and stops nothing.
+    escapes it, and stops nothing. On a terminal, and in what is told, no character is a command.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -70,6 +72,24 @@ def ready_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stdout.isatty():
+        sys.stdout = cast(TextIO, _Plain(sys.stdout))
+    sys.stderr = cast(TextIO, _Plain(sys.stderr))
+
+
+class _Plain:
+    """A text stream that writes no characters but those that are seen, lines and tabs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        self._stream.write(make_visible(escaped, keep="\n\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def put(text: str = "", end: str = "\n") -> None:
@@ -90,6 +110,12 @@ def say(*sentences: str, end: str = "\n") -> None:
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr)
+
+
+def count_on_terminal(text: str) -> None:
+    """Show how far it is, in the place of what was shown before, where people look on."""
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="", file=sys.__stderr__, flush=True)
 
 
 def discard_output() -> None:
@@ -173,10 +199,17 @@ def _fit(widths: Sequence[int], room: int | None) -> list[int]:
     return fitted
 
 
-def make_visible(text: str) -> str:
-    """Replace the characters that would move the cursor or colour the terminal."""
+def make_visible(text: str, keep: str = "") -> str:
+    """Replace the characters that would command a terminal, or change the order of others.
+
+    Those are control and format characters, and what no Unicode knows; ``keep`` has the ones that
+    stay.
+    """
+    if text.isprintable():
+        return text
     return "".join(
-        c if unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text
+        c if c in keep or unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
+        for c in text
     )
 
 

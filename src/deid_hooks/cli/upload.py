@@ -164,7 +164,7 @@ def _show_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
     if not sys.stderr.isatty():
         yield from results
         return
-    with typer.progressbar(length=total, label="Uploading", file=sys.stderr) as bar:
+    with typer.progressbar(length=total, label="Uploading", file=sys.__stderr__) as bar:
         for result in results:
             yield result
             bar.update(1)

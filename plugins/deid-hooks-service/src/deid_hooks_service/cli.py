@@ -181,11 +181,13 @@ def revoke(name: str, tokens: TokensOption = None) -> None:
 def main() -> None:
     """Run a command. Whatever goes wrong is one message and an exit code."""
     from deid_hooks.cli.context import choose_exit_code, describe_error
+    from deid_hooks.cli.output import ready_streams, say
 
+    ready_streams()
     try:
         app()
     except Exception as error:  # noqa: BLE001 - its text may hold values
-        print(describe_error(error), file=sys.stderr)
+        say(describe_error(error))
         sys.exit(choose_exit_code(error))
 
 
