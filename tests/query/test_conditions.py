@@ -20,7 +20,15 @@ from deid_hooks.dicom import dictionary
 from deid_hooks.dicom.names import split_name_words
 from deid_hooks.errors import TermError
 from deid_hooks.query import conditions as matching
-from deid_hooks.query.conditions import Between, Equal, Term, Wildcard, Words, make_comparable
+from deid_hooks.query.conditions import (
+    Between,
+    Equal,
+    Term,
+    Wildcard,
+    Words,
+    make_comparable,
+    warn_of_malformed,
+)
 from deid_hooks.query.parser import parse_attribute, parse_terms, read_terms
 from deid_hooks.records.fields import DEID_FIELDS, INDEXED_FIELDS
 from deid_hooks.records.model import Entry, Instance, fold, make_log_id, make_readable
@@ -839,8 +847,20 @@ def test_an_indexed_field_is_looked_up_in_its_column_where_it_has_one() -> None:
 def test_fields_alone_are_searched_without_reading_the_originals() -> None:
     broken = dataclasses.replace(entry(PatientID="A1"), originals="{00080080")
     assert found(broken, "PatientID=A1", "Modality=")
-    with pytest.raises(ValueError, match="property name"):
-        found(broken, "InstitutionName=X")
+
+
+@pytest.mark.parametrize(
+    "originals", ["{00080080", '["00080080"]', '{"00080080":{"vr":"SQ","Value":["x"]}}']
+)
+def test_an_entry_that_can_not_be_read_is_named_and_holds_nothing(
+    originals: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_malformed.cache_clear()
+    broken = dataclasses.replace(entry(PatientID="A1"), originals=originals)
+    assert not found(broken, "StationName=X", "InstitutionName=X")
+    assert not found(broken, "InstitutionName=X")
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"The entry {broken.log_id} is malformed")
 
 
 _LEAF_TEXT = st.text(st.characters(exclude_characters="\\^="), min_size=1)

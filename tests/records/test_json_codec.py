@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from deid_hooks.records.json_codec import (
     KINDS,
     ObjectCodec,
+    decode_originals,
     decode_record,
     describe_record,
     encode_record,
@@ -115,3 +116,36 @@ def test_a_field_of_a_type_without_a_form_is_refused_at_once() -> None:
 def test_nothing_else_ever_escapes(document: Any) -> None:
     with pytest.raises(ValueError, match="no record"):
         decode_record(document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"00080018":{"vr":"UI","Value":["1.2"]},"00080005":null}',
+        '{"00081140":{"vr":"SQ","Value":[{"00080018":{"vr":"UI"}}]}}',
+        '{"00100010":{"vr":"PN","Value":[{"Alphabetic":"Doe^John"},null]}}',
+        '{"00280010":{"vr":"US","Value":[512]}}',
+        '{"00291010":{"vr":"OB","digest":"ab","length":9},"preamble":{"vr":"OB","InlineBinary":""}}',
+    ],
+)
+def test_originals_are_elements(text: str) -> None:
+    assert decode_originals(text) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "null", "[]", "5", '"x"', "{", '{"a":1}', '{"a":[]}', '{"a":"x"}', '{"a":{}}'),
+        *('{"a":{"vr":1}}', '{"a":{"vr":"LO","Value":"x"}}', '{"a":{"vr":"OB","InlineBinary":1}}'),
+        *('{"a":{"vr":"SQ","Value":["x"]}}', '{"a":{"vr":"SQ","Value":[{"b":1}]}}'),
+        *('{"a":{"vr":"LO","Value":[["x"]]}}', '{"a":{"vr":"PN","Value":[{"Alphabetic":1}]}}'),
+        '{"a":' * 2000 + "1" + "}" * 2000,
+        '{"a":{"vr":"SQ","Value":[' * 400 + "]}}" * 400,
+    ],
+)
+def test_originals_that_are_no_elements_are_refused_and_not_quoted(text: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"^these are no elements of the DICOM JSON model$"
+    ) as caught:
+        decode_originals(text)
+    assert caught.value.__suppress_context__

@@ -12,6 +12,7 @@ import typer
 
 from deid_hooks.cli.context import (
     NOTHING_FOUND,
+    SOME_REFUSED,
     ReasonOption,
     open_access,
     open_hooks,
@@ -55,13 +56,16 @@ def show(
     with open_access(context, "show", reason) as access:
         log_ids, unknown = _find_log_ids(access.log, read_arguments(ids))
         access.record(" ".join(log_ids), log_ids)
-        shown = _print_entries(access.log, log_ids, choose_format(form))
+        malformed: list[str] = []
+        shown = _print_entries(access.log, log_ids, choose_format(form), malformed)
         for log_id in log_ids:
-            if log_id not in shown:
+            if log_id not in (*shown, *malformed):
                 say(_explain_absence(access.log, log_id))
     say(*(f"The log has no entry for {file}." for file in unknown))
-    if unknown or len(shown) < len(log_ids):
+    if unknown or len(shown) + len(malformed) < len(log_ids):
         raise typer.Exit(NOTHING_FOUND)
+    if malformed:
+        raise typer.Exit(SOME_REFUSED)
 
 
 def pending(context: typer.Context, form: FormatOption = None) -> None:
@@ -129,9 +133,13 @@ def _find_ids_of_file(log: Log, path: Path) -> list[str]:
     return list(log.search(parse_terms([f"deid:SOPInstanceUID=={uid}"])))
 
 
-def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
-    """Print the entries, one after the other, and return the ids of those there were."""
+def _print_entries(log: Log, log_ids: list[str], form: Format, malformed: list[str]) -> list[str]:
+    """Print the entries, one after the other, and return the ids of those that were printed.
+
+    One that can't be read is named, and its id added to ``malformed``.
+    """
     from deid_hooks.admin.export_log import ENTRY_COLUMNS
+    from deid_hooks.query.conditions import warn_of_malformed
 
     uploads: dict[str, list[UploadEvent]] = {}
     for event in log.uploads(log_ids):
@@ -140,8 +148,13 @@ def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
 
     def documents() -> Iterator[dict[str, Any]]:
         for entry in log.entries(log_ids):
+            try:
+                document = _make_document(entry, uploads.get(entry.log_id, []))
+            except ValueError:
+                warn_of_malformed(entry.log_id)
+                malformed.append(entry.log_id)
+                continue
             shown.append(entry.log_id)
-            document = _make_document(entry, uploads.get(entry.log_id, []))
             yield {**document, "altered": log.altered.get(entry.log_id)}
 
     if form is Format.TABLE:
@@ -163,8 +176,12 @@ def _print_entries(log: Log, log_ids: list[str], form: Format) -> list[str]:
 
 
 def _make_document(entry: Entry, uploads: Sequence[UploadEvent]) -> dict[str, Any]:
-    """Return an entry as a JSON document; originals keep the DICOM JSON model."""
+    """Return an entry as a JSON document; originals keep the DICOM JSON model.
+
+    Raises ValueError if they are no such model.
+    """
     from deid_hooks.admin.export_log import describe_entry
+    from deid_hooks.records.json_codec import decode_originals
 
     def unwrap(values: Mapping[str, Sequence[str]]) -> dict[str, str | list[str]]:
         return {key: each[0] if len(each) == 1 else list(each) for key, each in values.items()}
@@ -173,12 +190,12 @@ def _make_document(entry: Entry, uploads: Sequence[UploadEvent]) -> dict[str, An
         **describe_entry(entry),
         "fields": unwrap(entry.fields),
         "deid": unwrap(entry.deid),
-        "originals": json.loads(entry.originals),
+        "originals": decode_originals(entry.originals),
         "instances": [
             {
                 "SOPInstanceUID": instance.uid,
                 "deid_SOPInstanceUID": instance.deid_uid,
-                "originals": json.loads(instance.originals),
+                "originals": decode_originals(instance.originals),
             }
             for instance in entry.instances
         ],

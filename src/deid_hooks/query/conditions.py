@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from typing import Any, Literal, assert_never
 from deid_hooks.dicom.dictionary import join_name_groups, lookup_tag, lookup_vr
 from deid_hooks.dicom.names import has_words, split_name_forms
 from deid_hooks.records.fields import DEID_FIELDS
+from deid_hooks.records.json_codec import WRONG_FORM
 from deid_hooks.records.model import Entry, make_readable
+
+log = logging.getLogger("deid_hooks")
 
 Side = Literal["original", "deid", "entry"]
 
@@ -167,7 +171,10 @@ def split_forms(vr: str, text: str) -> tuple[str, ...]:
 
 
 def collect_values(term: Term, entry: Entry) -> tuple[str | None, ...]:
-    """Return what an entry holds for the attribute of a term, as :func:`meets` takes it."""
+    """Return what an entry holds for the attribute of a term, as :func:`meets` takes it.
+
+    An entry whose originals can't be read holds nothing, and is named.
+    """
     name = term.name
     if term.side == "entry":
         return _collect_own(name, entry)
@@ -181,7 +188,17 @@ def collect_values(term: Term, entry: Entry) -> tuple[str | None, ...]:
     if name in entry.fields:
         return entry.fields[name]
     documents = (entry.originals, *(instance.originals for instance in entry.instances))
-    return tuple(value for document in documents for value in find_values(name, document))
+    try:
+        return tuple(value for document in documents for value in find_values(name, document))
+    except (*WRONG_FORM, RecursionError):
+        warn_of_malformed(entry.log_id)
+        return ()
+
+
+@lru_cache(maxsize=1000)
+def warn_of_malformed(log_id: str) -> None:
+    """Name an entry that is passed over because its originals can't be read, once in a process."""
+    log.warning("The entry %s is malformed, and is passed over: nobody can read it.", log_id)
 
 
 def _matches(term: Term, entry: Entry) -> bool:

@@ -64,6 +64,41 @@ def describe_record(kind: str, text: Json, **narrower: Json) -> Json:
     return _BY_KIND[kind].describe(text, **narrower)
 
 
+def decode_originals(text: str) -> dict[str, Any]:
+    """Return the elements of :attr:`Entry.originals` by their path, None for one that was absent.
+
+    Raises ValueError, which quotes no value, unless each is an element of the DICOM JSON model
+    (PS3.18, annex F), within a sequence, too.
+    """
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict) or not all(map(_is_element, found.values())):
+            raise ValueError
+    except (*WRONG_FORM, RecursionError):
+        raise ValueError("these are no elements of the DICOM JSON model") from None
+    return found
+
+
+def _is_element(element: Any) -> bool:
+    if element is None:
+        return True
+    if not isinstance(element, dict) or not isinstance(element.get("vr"), str):
+        return False
+    texts = (element.get(name, "") for name in ("InlineBinary", "raw", "digest", "creator"))
+    values = element.get("Value", [])
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in texts):
+        return False
+    if element["vr"] == "SQ":
+        return all(isinstance(v, dict) and all(map(_is_element, v.values())) for v in values)
+    return all(_is_value(value) for value in values)
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, dict):  # the groups of a person's name
+        return all(isinstance(group, str) for group in value.values())
+    return not isinstance(value, list)
+
+
 def encode_text(text: str) -> str | Json:
     """Return a text as a JSON value that every JSON reader can take."""
     if text.isascii():
