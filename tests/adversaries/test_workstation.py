@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import httpx
 import pytest
+from running import Site as Served
 
+from deid_hooks.records.json_codec import encode_record
+from deid_hooks.records.keys import compute_content_digest, compute_patient_digest
+from deid_hooks.testing.records import make_entry
 from tests.adversaries.programs import weaken
 from tests.commands import run_command
 from tests.whole.site import SERIES, Site
@@ -105,3 +112,76 @@ def test_twin_where_plugins_are_not_held_to_names_any_is_loaded(workstation: Wor
         "from deid_hooks import hookimpl\n@hookimpl\ndef post_deid(event): ..."
     )
     assert workstation.run("check").returncode == 0
+
+
+# Behind the service: one token, for uploads
+
+
+PATIENT = "4711"
+NO_CHECK = """
+import deid_hooks_service.handlers as handlers
+async def take_anything(records): pass
+handlers.refuse_malformed = take_anything
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    site = Served(tmp_path)
+    yield site
+    site.stop()
+
+
+def post_malformed(served: Served) -> tuple[httpx.Response, str]:
+    """Post an entry that is sound but for its originals; return the answer and its log id."""
+    secret = served.recorder.secret
+    made = make_entry(
+        key=secret.name,
+        originals="{00080080: no JSON",
+        fields={"PatientID": (PATIENT,)},
+        patients=(compute_patient_digest(PATIENT, "", secret),),
+    )
+    entry = replace(made, digest=compute_content_digest(made, secret))
+    body = {"records": [encode_record(entry)]}
+    return served.client(served.token("upload")).post("/v1/records", json=body), entry.log_id
+
+
+def test_an_entry_that_nobody_could_read_is_refused(served: Served) -> None:
+    answer, _ = post_malformed(served.start())
+    assert answer.status_code == 422
+    assert "no elements of the DICOM JSON model" in answer.json()["cause"]
+
+
+def test_an_entry_that_nobody_can_read_is_named_and_stops_no_reader(
+    served: Served, tmp_path: Path
+) -> None:
+    program = weaken(tmp_path, NO_CHECK, "deid_hooks_service.cli")
+    answer, log_id = post_malformed(served.start(program=program))
+    assert answer.status_code == 200  # the twin of the test above
+    for words, code in (
+        (["search", "InstitutionName=X"], 1),
+        (["search", f"PatientID={PATIENT}", "--show", "InstitutionName"], 0),
+        (["report", "InstitutionName=X"], 1),
+        (["show", log_id], 3),
+        (["block", "InstitutionName=X", "--reason", "asked"], 1),
+        (["export", "InstitutionName=X"], 0),
+        (["forget", "InstitutionName=X", "--reason", "asked", "--yes"], 1),
+    ):
+        done = served.run("deid-hooks", *words)
+        assert (done.returncode, "Internal error" in done.stderr) == (code, False), done.stderr
+        assert f"The entry {log_id} is malformed" in done.stderr, words
+    gone = served.run("deid-hooks", "forget", log_id, "--reason", "malformed", "--yes")
+    assert gone.returncode == 0, gone.stderr
+
+
+def test_twin_an_entry_that_nobody_can_read_ends_every_search(
+    served: Served, tmp_path: Path
+) -> None:
+    program = weaken(tmp_path, NO_CHECK, "deid_hooks_service.cli")
+    post_malformed(served.start(program=program))
+    patch = "import deid_hooks.query.conditions as conditions\nconditions.WRONG_FORM = ()\n"
+    weakened = weaken(tmp_path, patch)
+    done = run_command(
+        [weakened, "search", "InstitutionName=X"], env=served.environment, cwd=tmp_path
+    )
+    assert "Internal error" in done.stderr

@@ -52,13 +52,11 @@ class Site:
         words = [str(BIN / command[0]), *command[1:]]
         return run_command(words, env={**self.environment, **more}, cwd=Path.cwd())
 
-    def start(self, *options: str) -> Site:
-        """Run the service, and return once it listens."""
+    def start(self, *options: str, program: Path = BIN / "deid-hooks-service") -> Site:
+        """Run the service, or another program in its place, and return once it listens."""
         with (self.folder / "service.log").open("ab") as log:
             words = ["serve", "--port", str(self.port), *options]
-            self.process = Command(
-                [BIN / "deid-hooks-service", *words], env=self.environment, stderr=log
-            )
+            self.process = Command([program, *words], env=self.environment, stderr=log)
         while True:
             assert self.process.poll() is None, self.said()
             try:

@@ -30,6 +30,7 @@ from deid_hooks.records.model import (
     Entry,
     Erased,
     Erasure,
+    Instance,
     Tombstone,
     UploadEvent,
     make_log_id,
@@ -347,6 +348,50 @@ def test_nobody_writes_access_rows_but_who_keeps_the_trail(site: Site) -> None:
     assert find_faults(site) == []
 
 
+ESCAPE = "\x1b]0;owned\x07"
+MALFORMED: list[tuple[str, dict[str, Any]]] = [
+    ("the project", {"project": "\u202eX"}),
+    ("the project", {"project": "x" * 201}),
+    ("the name of the uploader", {"uploader": ESCAPE}),
+    ("a label", {"deid": {"PatientID": (f"SUBJ{ESCAPE}",)}}),
+    ("a label", {"deid": {"PatientID": ("S" * 65,)}}),
+    ("a UID", {"instances": (Instance("1.2", f"2.25.1{ESCAPE}"),)}),
+    ("a UID", {"uids": (("2.25.9\n", "1.2"),)}),
+    ("a keyword", {"fields": {ESCAPE: ()}}),
+    ("when an entry was made", {"created": "yesterday"}),
+    ("when images were acquired", {"timestamp": "2006-08-15 10:00"}),
+    ("the originals", {"originals": "[]"}),
+    ("the originals", {"instances": (Instance("1.2", "2.25.1", '{"a":1}'),)}),
+]
+
+
+@pytest.mark.parametrize(("what", "values"), MALFORMED)
+def test_an_entry_that_nobody_should_have_to_read_is_refused(
+    site: Site, what: str, values: dict[str, Any]
+) -> None:
+    secret = site.recorder.secret
+    made = make_entry(key=secret.name, **values)
+    entry = replace(made, digest=compute_content_digest(made, secret))
+    answer = append(site.client(site.token("upload")), entry)
+    assert answer.status_code == 422
+    assert answer.json()["cause"].startswith(what)
+
+
+def test_an_event_that_nobody_should_have_to_read_is_refused(site: Site) -> None:
+    entry = an_entry(site)
+    site.recorder.append([entry])
+    client = site.client(site.token("admin"))
+    good = UploadEvent(entry.log_id, "2026-01-01T00:00:00Z", "withdrawn", "folder:/a", "sender")
+    for event in (
+        replace(good, destination=ESCAPE),
+        replace(good, event="praised"),
+        replace(good, at="2026"),
+        replace(good, uploader="x" * 5001),
+    ):
+        assert append(client, event).status_code == 422
+    assert append(client, good).status_code == 200
+
+
 def test_a_token_that_is_held_to_projects_reaches_no_other(site: Site) -> None:
     ours, other = an_entry(site, "TRIAL7", "held"), an_entry(site, "TRIAL8", "held")
     site.recorder.append([ours, other])
@@ -409,7 +454,9 @@ def test_who_and_when_of_a_block_are_the_services_own_and_a_retry_changes_nothin
 def test_a_tombstone_that_is_sent_is_in_the_name_of_the_token(site: Site) -> None:
     client = site.client(site.token("admin"))
     name = site.tokens.all()[-1].name
-    stone = Tombstone(make_log_id(), "t", (), Erasure("1999", "Dr. Who", "asked to"))
+    stone = Tombstone(
+        make_log_id(), "2026-01-01T00:00:00Z", (), Erasure("1999", "Dr. Who", "asked to")
+    )
     for _ in range(2):
         assert append(client, stone).status_code == 200
     found = site.recorder.backend.resolve(stone.log_id, Deadline())

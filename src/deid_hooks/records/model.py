@@ -7,6 +7,7 @@ from ``repr``, so that no traceback and no log line shows it.
 from __future__ import annotations
 
 import re
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -180,6 +181,14 @@ def make_readable(text: str) -> str:
     return (
         text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
+
+
+def is_printable(text: str) -> bool:
+    """Return whether no character commands a terminal or changes the order of others.
+
+    Those are control and format characters, and what no Unicode knows.
+    """
+    return text.isprintable() or not any(unicodedata.category(c)[0] == "C" for c in text)
 
 
 def fold(text: str) -> str:

@@ -54,7 +54,10 @@ def make_entry(**values: Any) -> Entry:
         "fields": {"PatientID": ("4711",), "PatientName": ("Doe^John",)},
         "deid": {"PatientID": ("SUBJ-007",)},
         "originals": '{"00100020":{"Value":["4711"],"vr":"LO"}}',
-        "instances": (Instance("1.2.3.1", "2.25.1"), Instance("1.2.3.2", "2.25.2", '{"a":1}')),
+        "instances": (
+            Instance("1.2.3.1", "2.25.1"),
+            Instance("1.2.3.2", "2.25.2", '{"00080050":{"vr":"SH"}}'),
+        ),
         "uids": (("2.25.9", "1.2.9"),),
         "large": {},
         "digest": f"digest of {log_id}",

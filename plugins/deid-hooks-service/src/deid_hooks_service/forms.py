@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -35,13 +36,23 @@ from deid_hooks.records.json_codec import (
     KINDS,
     WRONG_FORM,
     ObjectCodec,
+    decode_originals,
     decode_record,
     decode_text,
     describe_list,
     describe_object,
     describe_record,
 )
-from deid_hooks.records.model import AccessRow, Entry, Record
+from deid_hooks.records.model import (
+    OUTCOMES,
+    AccessRow,
+    Block,
+    Entry,
+    Record,
+    Tombstone,
+    UploadEvent,
+    is_printable,
+)
 
 Schema = dict[str, Any]
 
@@ -49,6 +60,15 @@ MOST_BYTES = 64 * 1024 * 1024
 MOST_ITEMS = 10_000
 """Records or ids in one request."""
 _LONGEST_TEXT = 10_000
+_LONGEST_PLACE = 5_000  # a destination may be a folder, of at most 4,096 characters in Linux
+_LONGEST_PROJECT = 200
+_LONGEST_LABEL = 64  # a PatientID is LO (PS3.5, section 6.2)
+_LONGEST_UID = 250  # 64 in the standard, more in files
+_EVENT = re.compile("|".join(("cleared", "withdrawn", *OUTCOMES)))
+_MOMENT = re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]+)?Z")
+_WALL_CLOCK = re.compile(
+    r"[0-9]{4}(-[01][0-9](-[0-3][0-9](T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]+)?)?)?)?"
+)
 _SMALL = 64 * 1024
 """Up to here reading JSON holds up nobody else."""
 
@@ -253,7 +273,11 @@ SCHEMAS: dict[str, Schema] = {
         "anyOf": _describe_text(),
     },
     "ShortText": {"anyOf": _describe_text(maxLength=_LONGEST_TEXT)},
-    "Record": {"anyOf": [make_reference(kind.capitalize()) for kind in KINDS]},
+    "Record": {
+        "description": "One that is sent must be readable, too: names and UIDs printable and of"
+        " bounded length, times ISO 8601, `originals` a JSON object of DICOM JSON elements.",
+        "anyOf": [make_reference(kind.capitalize()) for kind in KINDS],
+    },
     **{kind.capitalize(): _describe_record(kind) for kind in KINDS},
     "Receipt": RECEIPT.describe(TEXT),
     "Query": describe_query(TEXT),
@@ -306,6 +330,67 @@ def _is_sound(record: Record) -> bool:
             if not pattern.fullmatch(text):
                 return False
     return True
+
+
+async def refuse_malformed(records: Sequence[Record]) -> None:
+    """Raise Problem 422 unless readers of the log can take what these records hold.
+
+    Names are printable and of bounded length, times ISO 8601, originals DICOM JSON. Whoever copies
+    a whole log sends what that one holds, and isn't held to it.
+    """
+    if sum(len(r.originals) for r in records if isinstance(r, Entry)) <= _SMALL:
+        found = _find_malformed(records)
+    else:
+        found = await anyio.to_thread.run_sync(_find_malformed, records)
+    if found:
+        raise make_invalid(found)
+
+
+def _find_malformed(records: Sequence[Record]) -> str:
+    """Return what is wrong with the first record that nobody should have to read, or nothing."""
+    for record in records:
+        for what, longest, texts in _list_names(record):
+            if not all(len(text) <= longest and is_printable(text) for text in texts):
+                return f"{what} is longer than {longest} characters, or can't be printed"
+        for what, pattern, text in _list_patterns(record):
+            if not pattern.fullmatch(text):
+                return what
+        if isinstance(record, Entry):
+            try:
+                for text in (record.originals, *(each.originals for each in record.instances)):
+                    decode_originals(text)
+            except ValueError:
+                return "the originals of an entry are no elements of the DICOM JSON model"
+    return ""
+
+
+def _list_names(record: Record) -> Iterator[tuple[str, int, Iterable[str]]]:
+    """Yield what must be printable: what it is, how long it may be, and its texts."""
+    if isinstance(record, Entry | Block | Tombstone):
+        yield "the project", _LONGEST_PROJECT, [record.project]
+    if isinstance(record, Entry | UploadEvent):
+        yield "the name of the uploader", _LONGEST_PLACE, [record.uploader]
+    if isinstance(record, UploadEvent):
+        yield "the name of the destination", _LONGEST_PLACE, [record.destination]
+    if isinstance(record, Tombstone):
+        yield "the name of a destination", _LONGEST_PLACE, record.destinations
+    if isinstance(record, Entry):
+        yield "a label", _LONGEST_LABEL, record.deid.get("PatientID", ())
+        uids = (uid for each in record.instances for uid in (each.uid, each.deid_uid))
+        yield "a UID", _LONGEST_UID, chain(uids, *record.uids)
+        yield "a keyword", _LONGEST_LABEL, (*record.fields, *record.deid)
+
+
+def _list_patterns(record: Record) -> Iterator[tuple[str, re.Pattern[str], str]]:
+    """Yield what is wrong if a text is not of this pattern."""
+    if isinstance(record, Entry | Tombstone):
+        yield "when an entry was made is no time in UTC (ISO 8601)", _MOMENT, record.created
+    if isinstance(record, Entry) and record.timestamp is not None:
+        yield "when images were acquired is no time (ISO 8601)", _WALL_CLOCK, record.timestamp
+    if isinstance(record, UploadEvent):
+        yield "an event is none that the log knows", _EVENT, record.event
+        if record.event == "withdrawn":  # of the others the service says when
+            yield "when images were withdrawn is no time in UTC (ISO 8601)", _MOMENT, record.at
 
 
 def _read_query(name: str, value: Any) -> Query:

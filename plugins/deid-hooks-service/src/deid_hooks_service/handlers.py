@@ -51,6 +51,7 @@ from deid_hooks_service.forms import (
     find_problem,
     make_invalid,
     make_not_found,
+    refuse_malformed,
 )
 from deid_hooks_service.service import Call, Stream
 from deid_hooks_service.tokens import Sender
@@ -100,6 +101,8 @@ async def append(call: Call) -> dict[str, Any]:
         )
     if sender.role != "admin":
         _refuse_unsound(records)
+    if not sender.keeps_trail:
+        await refuse_malformed(records)
     if sender.projects:
         await _require_projects(call, records)
     if sender.keeps_trail:
