@@ -15,6 +15,13 @@ from tests.adversaries.attacks import SECRET, Place
 from tests.adversaries.served import Served
 from tests.whole.site import LOG, SERIES
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave twins that need a service or a program of their own to CI."""
+    for item in items:
+        if "adversaries" in item.path.parts and item.name.startswith("test_twin"):
+            item.add_marker(pytest.mark.ci)
+
+
 MakeSite = Callable[[bool], Place]
 MakeServed = Callable[[bool], Served]
 PATIENT, OTHER = SERIES / "77654033", SERIES / "98892003" / "MR1"

@@ -27,6 +27,7 @@ from deid_hooks.errors import DeidHooksError, SettingsError
 from deid_hooks.log import Log, make_backend, open_log
 from deid_hooks.records.model import read_clock
 from deid_hooks.settings import Settings
+from deid_hooks_service.connections import Network, Proxies, limit_connections
 from deid_hooks_service.endpoints import ENDPOINTS, Endpoint, describe_endpoints
 from deid_hooks_service.flywheel import FlywheelUsers
 from deid_hooks_service.forms import Problem, find_problem
@@ -42,7 +43,9 @@ _NO_STORE = (b"cache-control", b"no-store")
 class Application:
     """The ASGI application that serves one log: answers every request, measures and logs it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, proxies: Proxies | None = None) -> None:
+        """``proxies`` are believed whom they forward; of others X-Forwarded-For means nothing."""
+        self._proxies = proxies or Proxies()
         document = describe_endpoints()
 
         async def show_document(call: Call) -> dict[str, Any]:
@@ -90,6 +93,9 @@ class Application:
             await send(message)
 
         app = self._paths.get(scope["path"], self._router)
+        if forwarded := self._proxies.find_sender(scope):
+            proxy, port = scope["client"]
+            scope["client"] = (f"{forwarded} via {proxy}", port)
         try:
             await app(scope, receive, send_uncached)
         except Exception as error:  # noqa: BLE001 - its text may hold values: its place is logged
@@ -193,6 +199,7 @@ class Listening:
     plain: bool = False
     flywheel_site: str = ""
     flywheel_projects: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
 
 
 def serve(settings: Settings, listening: Listening) -> None:
@@ -213,8 +220,12 @@ def serve(settings: Settings, listening: Listening) -> None:
     if listening.flywheel_site:
         users = FlywheelUsers(listening.flywheel_site, listening.flywheel_projects)
     service = Service(site_log, Senders(tokens, users))
+    proxies = Proxies(list(map(_parse_network, listening.proxies)))
     uvicorn.run(
-        Application(service),
+        Application(service, proxies),
+        http=limit_connections(proxies),
+        loop="deid_hooks_service.connections:Loop",
+        proxy_headers=False,  # uvicorn believes any of this machine
         host=listening.host,
         port=listening.port,
         ssl_certfile=listening.certificate,
@@ -241,6 +252,15 @@ def refuse_unsafe(listening: Listening) -> None:
         )
     if listening.flywheel_site and not listening.flywheel_site.startswith(("https://", "http://")):
         raise SettingsError("--flywheel-site must be a URL, https://...")
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise SettingsError(
+            "--proxy takes the address of a proxy, or a network: 10.1.2.3, 10.1.2.0/24"
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

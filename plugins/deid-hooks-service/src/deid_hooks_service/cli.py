@@ -60,6 +60,10 @@ def serve(
     flywheel_project: Annotated[
         str, typer.Option(help="The project that what the users of this site log belongs to.")
     ] = "",
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network of a proxy whose X-Forwarded-For is believed."),
+    ] = None,
     tokens: TokensOption = None,
 ) -> None:
     """Serve the log of the settings. SIGTERM stops it, once what was accepted is finished.
@@ -83,6 +87,7 @@ def serve(
             plain_http,
             flywheel_site,
             (flywheel_project,) if flywheel_project else (),
+            tuple(proxy or ()),
         ),
     )
 

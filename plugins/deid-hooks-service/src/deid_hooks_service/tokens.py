@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import os
@@ -45,6 +46,8 @@ RIGHTS = {
 }
 """What each role may do, in the words of its refusal; ``admin`` may do everything."""
 
+_IPV6_NETWORK = 64
+"""Bits: whoever has one address of IPv6 has all of such a network (RFC 6177)."""
 _FREE_MISTAKES = 3
 _WINDOW = 60.0
 _LONGEST_DELAY = 2.0
@@ -78,6 +81,22 @@ def default_path() -> Path:
     """Return the file of tokens beside the settings of this machine."""
     named = os.environ.get("DEID_HOOKS_CONFIG")
     return (Path(named) if named else find_config_file()).with_name(FILE_NAME)
+
+
+def find_network(address: str) -> str:
+    """Return what counts as one address: an IPv4 address, the /64 of an IPv6 address.
+
+    What is no address counts as itself.
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None:
+            return str(ipaddress.ip_network((found, _IPV6_NETWORK), strict=False))
+        found = found.ipv4_mapped
+    return str(found)
 
 
 def extract_secret(text: str) -> str:
@@ -262,13 +281,14 @@ class Senders:
     async def find(self, authorization: str | None, address: str) -> Sender:
         """Return the sender, by ``Bearer TOKEN`` or ``scitran-user HOST:...:TOKEN``.
 
-        Raises Problem 401 if there is no such token, 503 if the tokens can't be read.
+        ``address`` is where it is, and behind a space which proxy says so. Raises Problem 401 if
+        there is no such token, 503 if the tokens can't be read.
         """
         scheme, _, text = (authorization or "").partition(" ")
         if scheme.lower() in ("bearer", "scitran-user") and extract_secret(text):
             token = self._find_token(text)
             if token is not None:
-                self._mistakes.pop(address, None)
+                self._mistakes.pop(_find_guesser(address), None)
                 return Sender(token.name, token.role, address, token.projects, token.keeps_trail)
             # A key of Flywheel alone is shown to its site, and never a token of ours.
             if self._users is not None and self._users.is_key(scheme, text, self._tokens):
@@ -306,7 +326,7 @@ class Senders:
         """Wait, the longer the more wrong tokens came from this address lately."""
         if len(self._mistakes) > _SENDERS_REMEMBERED:
             self._mistakes.clear()
-        mistakes = self._mistakes.setdefault(address, deque(maxlen=100))
+        mistakes = self._mistakes.setdefault(_find_guesser(address), deque(maxlen=100))
         mistakes.append(time.monotonic())
         over = self._count_mistakes(address) - _FREE_MISTAKES
         if over > 0:
@@ -325,7 +345,12 @@ class Senders:
 
     def _count_mistakes(self, address: str) -> int:
         since = time.monotonic() - _WINDOW
-        return sum(moment > since for moment in self._mistakes.get(address, ()))
+        mistakes = self._mistakes.get(_find_guesser(address), ())
+        return sum(moment > since for moment in mistakes)
+
+
+def _find_guesser(address: str) -> str:
+    return find_network(address.partition(" ")[0])
 
 
 def _make_problem(status: HTTPStatus, cause: str, remedy: str, **more: Any) -> Exception:
