@@ -127,6 +127,7 @@ class Warm:
             return None
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()  # or it would close another's descriptor when it is collected
         for number, stream in enumerate(streams):
             os.dup2(stream, number, inheritable=True)
         os.closerange(3, max(*streams, client.fileno()) + 64)
