@@ -34,6 +34,10 @@ class Deadline:
     def passed(self) -> bool:
         return time.monotonic() >= self._at
 
+    def end(self) -> None:
+        """Let it pass now: nobody waits any more, and each next step of what is asked fails."""
+        self.seconds, self._at = 0.0, time.monotonic()
+
 
 class NoAnswer(Exception):
     """The call did not return in time. It goes on, unattended, in its own thread."""

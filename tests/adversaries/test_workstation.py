@@ -185,3 +185,21 @@ def test_twin_an_entry_that_nobody_can_read_ends_every_search(
         [weakened, "search", "InstitutionName=X"], env=served.environment, cwd=tmp_path
     )
     assert "Internal error" in done.stderr
+
+
+def post_lists(served: Served) -> int:
+    """Post 3 MB of JSON which take a hundred MB of memory, and return the status."""
+    body = b'{"records":[' + b"[]," * 1_000_000 + b"[]]}"
+    kind = {"Content-Type": "application/json"}
+    client = served.client(served.token("upload"))
+    return client.post("/v1/records", content=body, headers=kind).status_code
+
+
+def test_a_body_that_takes_much_memory_is_not_parsed(served: Served) -> None:
+    assert post_lists(served.start()) == 413
+
+
+def test_twin_a_body_whose_values_nobody_counts_is_parsed(served: Served, tmp_path: Path) -> None:
+    patch = "import deid_hooks_service.forms as forms\nforms._MOST_VALUES = 1 << 60\n"
+    served.start(program=weaken(tmp_path, patch, "deid_hooks_service.cli"))
+    assert post_lists(served) == 422

@@ -66,7 +66,7 @@ class Application:
             keeping.cancel()
             await service.close(service.log.seconds)
 
-        self._metrics = service.metrics
+        self._metrics, self._held = service.metrics, service.held
         # A post that goes through the router takes some percent longer.
         self._paths = {path: _Path(service, path, found) for path, found in table.items()}
         self._router: ASGIApp = Router(
@@ -108,6 +108,7 @@ class Application:
             document = problem.make_document(scope.get("deid_hooks.prefix", ""))
             await JSONResponse(document, problem.status)(scope, receive, send_uncached)
         finally:
+            self._held.release(scope)
             self._observe(scope, status, time.perf_counter() - began)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:

@@ -93,7 +93,9 @@ class Endpoint:
             if self.whole_log:
                 sender.require_all_projects()
         deadline = service.read_deadline(request)
-        body = None if self.body is None else await read_body(request, self.body, deadline)
+        body = None
+        if self.body is not None:
+            body = await read_body(request, self.body, deadline, service.held)
         call = Call(service, request, sender, deadline, body)
         if self.waits:
             answer = await service.ask(deadline, lambda: self.handler(call))

@@ -44,6 +44,7 @@ _VR = re.compile("[A-Z]{2}")
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 _VALUE_MEMBERS = ("Value", "InlineBinary", "BulkDataURI")
 _DEEPEST = 20
+_MOST_BYTES = 8 * 1024 * 1024
 _KNOWN_SECONDS = 60.0
 _UNKNOWN_SECONDS = 10.0
 _MOST_REMEMBERED = 10_000
@@ -188,7 +189,9 @@ PACKFILE = Body(
     },
     {
         "deidentified_tags": Form(
-            lambda _, document: _read_elements(document, _DEEPEST), _describe_elements(_ELEMENT)
+            lambda _, document: _read_elements(document, _DEEPEST),
+            _describe_elements(_ELEMENT),
+            _MOST_BYTES,
         )
     },
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from deid_hooks.backends.contract import Receipt
 from deid_hooks.deadline import Deadline
@@ -56,7 +58,15 @@ from deid_hooks.records.model import (
 
 Schema = dict[str, Any]
 
-MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES = 32 * 1024 * 1024
+"""Of the body of a request."""
+_MOST_BYTES_OF_LISTS = 1024 * 1024
+_MOST_VALUES = 1_000_000
+"""Lists, objects and their members in one body: each takes a hundred bytes of memory."""
+_MOST_BYTES_AT_ONCE = 128 * 1024 * 1024
+_MOST_BYTES_OF_A_SENDER = _MOST_BYTES_AT_ONCE // 2
+"""Of all bodies that are being received and answered."""
+_MOST_CONDITIONS = 1_000
 MOST_ITEMS = 10_000
 """Records or ids in one request."""
 _LONGEST_TEXT = 10_000
@@ -166,10 +176,14 @@ def make_busy(cause: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a member must be: ``read`` takes its name and its JSON, and raises Problem 422."""
+    """What a member must be: ``read`` takes its name and its JSON, and raises Problem 422.
+
+    ``most_bytes`` is how large a body may be that has it.
+    """
 
     read: Callable[[str, Any], Any]
     schema: Schema
+    most_bytes: int = _SMALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +210,11 @@ class Body:
         return {n: form.read(n, document[n]) for n, form in forms.items() if n in document}
 
     @property
+    def most_bytes(self) -> int:
+        """How large the body may be."""
+        return max(form.most_bytes for form in self.forms.values())
+
+    @property
     def schema(self) -> Schema:
         """The JSON Schema of the body."""
         return describe_object({n: form.schema for n, form in self.forms.items()}, self.optional)
@@ -203,6 +222,8 @@ class Body:
 
 class AccessBody:
     """A body that is one record of the access trail, of bounded length."""
+
+    most_bytes = _MOST_BYTES_OF_LISTS
 
     def read(self, document: Any) -> AccessRow:
         """Return the record; raise Problem 422."""
@@ -395,9 +416,12 @@ def _list_patterns(record: Record) -> Iterator[tuple[str, re.Pattern[str], str]]
 
 def _read_query(name: str, value: Any) -> Query:
     try:
-        return decode_query(value)
+        query = decode_query(value)
     except ValueError:
         raise make_invalid(f"{name} is no query of the log") from None
+    if sum(len(term.conditions) for term in query.terms) > _MOST_CONDITIONS:
+        raise make_invalid(f"{name} has more than {_MOST_CONDITIONS:,} conditions")
+    return query
 
 
 def _read_patients(name: str, rows: Any) -> list[tuple[str, str]]:
@@ -429,10 +453,11 @@ def _read_flag(name: str, value: Any) -> bool:
 
 
 SHORT_TEXT = Form(_read_short_text, _SHORT)
-TEXTS = Form(_read_texts, describe_list(TEXT, MOST_ITEMS))
+TEXTS = Form(_read_texts, describe_list(TEXT, MOST_ITEMS), _MOST_BYTES_OF_LISTS)
 TEXTS_OR_NULL = Form(
     lambda name, value: None if value is None else _read_texts(name, value),
     {"anyOf": [TEXTS.schema, {"type": "null"}]},
+    _MOST_BYTES_OF_LISTS,
 )
 PATIENTS = Form(
     _read_patients,
@@ -441,39 +466,69 @@ PATIENTS = Form(
         "minItems": 1,
         "maxItems": MOST_ITEMS,
     },
+    _MOST_BYTES_OF_LISTS,
 )
-ENTRY = Form(_read_entry, make_reference("Entry"))
+ENTRY = Form(_read_entry, make_reference("Entry"), MOST_BYTES)
 FLAG = Form(_read_flag, {"type": "boolean"})
-RECORDS = Form(_read_records, describe_list(make_reference("Record"), MOST_ITEMS))
+RECORDS = Form(_read_records, describe_list(make_reference("Record"), MOST_ITEMS), MOST_BYTES)
 QUERY = Form(_read_query, make_reference("Query"))
 
 
-async def read_body(request: Request, body: Body | AccessBody, deadline: Deadline) -> Any:
-    """Return what was sent, in that form. Raises Problem 400, 408, 413, 415 or 422."""
+class Held:
+    """Counts the bytes of bodies that are in memory, of each sender and in all."""
+
+    def __init__(self) -> None:
+        self._by_sender: Counter[str] = Counter()
+
+    def take(self, scope: Scope, size: int) -> None:
+        """Count bytes of a request; raise Problem 503 if there are too many."""
+        sender = scope.get("deid_hooks.sender", "")
+        scope["deid_hooks.held"] = scope.get("deid_hooks.held", 0) + size
+        self._by_sender[sender] += size
+        if (
+            self._by_sender[sender] > _MOST_BYTES_OF_A_SENDER
+            or self._by_sender.total() > _MOST_BYTES_AT_ONCE
+        ):
+            raise make_busy("too many large requests are being answered")
+
+    def release(self, scope: Scope) -> None:
+        """Count the bytes of a request no more, once it is answered."""
+        if size := scope.pop("deid_hooks.held", 0):
+            sender = scope.get("deid_hooks.sender", "")
+            self._by_sender[sender] -= size
+            if not self._by_sender[sender]:
+                del self._by_sender[sender]
+
+
+async def read_body(
+    request: Request, body: Body | AccessBody, deadline: Deadline, held: Held
+) -> Any:
+    """Return what was sent, in that form. Raises Problem 400, 408, 413, 415, 422 or 503."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "the body must be JSON (Content-Type: application/json)",
         )
-    content = await _receive(request, deadline)
+    content = await _receive(request, body.most_bytes, deadline, held)
     if len(content) <= _SMALL:
         return body.read(_parse(content))
     return await anyio.to_thread.run_sync(lambda: body.read(_parse(content)))
 
 
-async def _receive(request: Request, deadline: Deadline) -> bytes:
+async def _receive(request: Request, most: int, deadline: Deadline, held: Held) -> bytes:
     announced = request.headers.get("content-length", "0")
-    if announced.isascii() and announced.isdigit() and int(announced) > MOST_BYTES:
-        raise _make_too_large()
+    if announced.isascii() and announced.isdigit() and int(announced) > most:
+        raise _make_too_large(most)
     parts: list[bytes] = []
     size = 0
     try:
         with anyio.fail_after(deadline.left()):
             async for part in request.stream():
                 size += len(part)
-                if size > MOST_BYTES:
-                    raise _make_too_large()
+                if size > most:
+                    raise _make_too_large(most)
+                held.take(request.scope, len(part))
                 parts.append(part)
     except TimeoutError:
         raise Problem(
@@ -485,19 +540,38 @@ async def _receive(request: Request, deadline: Deadline) -> bytes:
 
 
 def _parse(content: bytes) -> Any:
+    if len(content) > _SMALL and _count_values(content) > _MOST_VALUES:
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body has more than {_MOST_VALUES:,} values",
+            "send fewer records at once",
+        )
     try:
         return json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise Problem(HTTPStatus.BAD_REQUEST, "the body is not JSON") from None
 
 
+def _count_values(content: bytes) -> int:
+    """Return how many lists, objects and members of them JSON has, more or less.
+
+    What stands within strings is not counted: originals are JSON themselves.
+    """
+    plain = content.replace(rb"\\", b"").replace(rb"\"", b"")
+    strings = plain.count(b'"') // 2
+    if strings > _MOST_VALUES:
+        return strings
+    outside = b"".join(plain.split(b'"')[::2])
+    return sum(map(outside.count, (b",", b"[", b"{")))
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def _make_too_large() -> Problem:
+def _make_too_large(most: int) -> Problem:
     return Problem(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"the body has more than {MOST_BYTES // 1024 // 1024} MiB",
-        "send fewer records at once",
+        f"the body has more than {most // 1024:,} KiB",
+        "send fewer records at once, or ask for less",
     )

@@ -29,7 +29,7 @@ from deid_hooks.errors import DeidHooksError, LogUnavailable
 from deid_hooks.log import Log
 from deid_hooks.records.model import AccessRow, read_clock
 from deid_hooks_service.committer import Committer
-from deid_hooks_service.forms import Problem, find_problem
+from deid_hooks_service.forms import Held, Problem, find_problem
 from deid_hooks_service.tokens import Sender, Senders
 
 T = TypeVar("T")
@@ -42,6 +42,9 @@ _SHORTEST_DEADLINE = 1.0
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _AT_ONCE = 40
 """Questions to the log that threads of their own wait for."""
+_STREAMS_AT_ONCE = 8
+"""Pages of long answers, a search above all, that are made at once: uploads don't wait for them."""
+_SECONDS_BETWEEN_LOOKS = 0.5
 _CHECK_SECONDS = 1.0
 """How long an answer to whether the log takes a write is good for everybody."""
 _HOUR = 3600.0
@@ -131,10 +134,11 @@ class Service:
         self.senders = senders
         self.uses = Uses()
         self.committer = Committer(log)
+        self.held = Held()
         self.metrics = Metrics(lambda: self.committer.waiting)
         self._checking = asyncio.Lock()
         self._checked: tuple[float, DeidHooksError | None] = -_CHECK_SECONDS, None
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._limiters: dict[int, anyio.CapacityLimiter] = {}
 
     def read_deadline(self, request: Request) -> Deadline:
         """Return until when a request wants its answer: by its header, else by the settings."""
@@ -147,14 +151,18 @@ class Service:
         """Return the log for one who waits that long."""
         return Log(self.log.backend, self.log.keyring, deadline.seconds, self.log.secret_file)
 
-    async def ask(self, deadline: Deadline, question: Callable[[], T]) -> T:
-        """Return what ``question`` returns in a thread; raise LogUnavailable at the deadline."""
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(_AT_ONCE)
+    async def ask(
+        self, deadline: Deadline, question: Callable[[], T], at_once: int = _AT_ONCE
+    ) -> T:
+        """Return what ``question`` returns in a thread; raise LogUnavailable at the deadline.
+
+        Questions of one ``at_once`` wait for each other, so many at a time, and for no others.
+        """
+        limiter = self._limiters.setdefault(at_once, anyio.CapacityLimiter(at_once))
         try:
             with anyio.fail_after(deadline.left()):
                 return await anyio.to_thread.run_sync(
-                    question, abandon_on_cancel=True, limiter=self._limiter
+                    question, abandon_on_cancel=True, limiter=limiter
                 )
         except TimeoutError:
             raise LogUnavailable(
@@ -248,14 +256,24 @@ async def send_stream(call: Call, stream: Stream) -> Response:
     """Return lines of JSON, made a page at a time, each page within the seconds of the deadline.
 
     What goes wrong in the first page is raised. Later it is the last line, ``{"problem": ...}``, in
-    place of ``{"end": true}``.
+    place of ``{"end": true}``. When nobody waits for it any more, the store is not asked further.
     """
 
     def make_page(first: bool) -> tuple[list[dict[str, Any]], bool]:
         found = list(islice(stream.rows, stream.page))
         return stream.show(found, first) if found or first else [], len(found) == stream.page
 
-    begin = await call.service.ask(call.deadline, lambda: make_page(first=True))
+    async def ask(deadline: Deadline, first: bool) -> tuple[list[dict[str, Any]], bool]:
+        return await call.service.ask(deadline, lambda: make_page(first), _STREAMS_AT_ONCE)
+
+    leaving = asyncio.create_task(_end_if_sender_leaves(call))
+    try:
+        begin = await ask(call.deadline, first=True)
+    except BaseException:
+        call.deadline.end()
+        raise
+    finally:
+        leaving.cancel()
 
     async def make_lines() -> AsyncIterator[bytes]:
         documents, more = begin
@@ -265,13 +283,21 @@ async def send_stream(call: Call, stream: Stream) -> Response:
                     yield b"".join(map(_make_line, documents))
                 if not more:
                     break
-                deadline = Deadline(call.deadline.seconds)
-                documents, more = await call.service.ask(deadline, lambda: make_page(first=False))
+                documents, more = await ask(Deadline(call.deadline.seconds), first=False)
             yield _make_line({"end": True})
         except Exception as error:  # noqa: BLE001 - is answered as the last line, without its text
             yield _make_line({"problem": find_problem(error).make_document()})
+        finally:
+            call.deadline.end()
 
     return StreamingResponse(make_lines(), media_type=NDJSON)
+
+
+async def _end_if_sender_leaves(call: Call) -> None:
+    """End the deadline of a call once its sender has closed the connection."""
+    while not await call.request.is_disconnected():
+        await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+    call.deadline.end()
 
 
 def _make_line(document: dict[str, Any]) -> bytes:
