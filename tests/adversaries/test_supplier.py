@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from tests.adversaries.programs import run_on_terminal, weaken
 from tests.commands import run_command
@@ -31,6 +32,12 @@ class Supplied:
 
     def plant_settings(self) -> None:
         (self.folder / "deid-hooks.toml").write_text('url = "none:"\n')
+
+    def link_to_another(self, folder: Path) -> None:
+        """Link to an image that lies somewhere else on the machine."""
+        other = folder / "other.dcm"
+        shutil.copy(SERIES / "77654033" / "CR2" / "6247", other)
+        (self.folder / "z").symlink_to(other)
 
     def plant_plugin(self) -> None:
         """Plant what would be an installed plugin if the folder were on Python's path."""
@@ -144,3 +151,34 @@ def test_twin_without_the_streams_a_value_commands_the_terminal(
     environment, folder = supplied.site.environment, supplied.site.folder
     shown = run_on_terminal([program, *SHOWN, "csv"], environment, folder)
     assert all(each in shown for each in COMMANDS_OF_TERMINALS)
+
+
+def test_no_link_leads_out_of_the_folder(supplied: Supplied, tmp_path: Path) -> None:
+    supplied.link_to_another(tmp_path)
+    assert supplied.execute() == ["refused", "uploaded"]
+
+
+def test_twin_links_that_are_followed_lead_anywhere(supplied: Supplied, tmp_path: Path) -> None:
+    supplied.link_to_another(tmp_path)
+    assert supplied.execute(PROGRAM, "--follow-links") == ["uploaded", "uploaded"]
+
+
+def upload_bomb(supplied: Supplied, folder: Path, most: int) -> list[str]:
+    """Upload a file of 10 KB that inflates to 8 MB, where so many bytes are allowed."""
+    [path] = supplied.folder.iterdir()
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.private_block(0x0021, "x", create=True).add_new(0x01, "UN", bytes(8 << 20))
+    dataset.save_as(path)
+    patch = f"import deid_hooks.uploader.scan as scan\nscan._MOST_INFLATED = {most}\n"
+    return supplied.execute(weaken(folder, patch))
+
+
+def test_a_small_file_takes_no_more_memory_than_it_may(supplied: Supplied, tmp_path: Path) -> None:
+    assert upload_bomb(supplied, tmp_path, 4 << 20) == ["refused"]
+
+
+def test_twin_without_a_bound_a_small_file_takes_any_memory(
+    supplied: Supplied, tmp_path: Path
+) -> None:
+    assert upload_bomb(supplied, tmp_path, 1 << 60) == ["uploaded"]

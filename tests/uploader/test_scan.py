@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from deid_hooks.errors import UnusableDataset
-from deid_hooks.uploader.scan import Scan, read, scan
+from deid_hooks.uploader.scan import TOO_LARGE, Scan, read, scan
 
 MakeImage = Callable[..., Path]
 
@@ -38,7 +39,10 @@ def image(tmp_path: Path) -> MakeImage:
         dataset.StudyInstanceUID = study
         dataset.SeriesInstanceUID = series
         for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
+            if isinstance(value, DataElement):
+                dataset[keyword] = value
+            else:
+                setattr(dataset, keyword, value)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         dataset.preamble = bytes(128)
@@ -145,9 +149,12 @@ def test_what_can_not_be_read_is_refused_with_the_reason(tmp_path: Path) -> None
     assert reasons(scan(tmp_path / "nowhere")) == {"nowhere": expected}
 
 
-@pytest.mark.parametrize("method", ["open", "iterdir", "stat"])
+@pytest.mark.parametrize(
+    "call",
+    ["pathlib.Path.open", "pathlib.Path.iterdir", "pathlib.Path.stat"],
+)
 def test_what_may_not_be_read_is_refused_without_what_the_system_says(
-    image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     image("1.dcm")
 
@@ -155,7 +162,7 @@ def test_what_may_not_be_read_is_refused_without_what_the_system_says(
         # Made up, because nothing is forbidden to root.
         raise PermissionError(13, "Permission denied", "/secret/Doe^John")
 
-    monkeypatch.setattr(Path, method, forbidden)
+    monkeypatch.setattr(call, forbidden)
     (left,) = scan(tmp_path).left_out
     assert (left.kind, left.reason) == ("refused", "it can't be read: permission denied")
 
@@ -173,11 +180,95 @@ def test_a_loop_of_links_ends(image: MakeImage, tmp_path: Path) -> None:
     assert [left.path.name for left in scanned.left_out] == ["loop"]
 
 
-def test_a_linked_folder_is_searched(image: MakeImage, tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_is_refused(image: MakeImage, tmp_path: Path) -> None:
+    image("elsewhere/1.dcm")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "source" / "file").symlink_to(tmp_path / "elsewhere" / "1.dcm")
+    scanned = scan(tmp_path / "source")
+    assert not scanned.series
+    assert {left.kind for left in scanned.left_out} == {"refused"}
+    assert all("--follow-links" in left.reason for left in scanned.left_out)
+
+
+def test_a_source_that_is_a_link_is_searched_with_the_links_within(
+    image: MakeImage, tmp_path: Path
+) -> None:
+    image("source/a/1.dcm")
+    (tmp_path / "source" / "b.dcm").symlink_to(tmp_path / "source" / "a" / "1.dcm")
+    (tmp_path / "link").symlink_to(tmp_path / "source")
+    [series] = scan(tmp_path / "link").series
+    assert len(series.paths) == 2
+
+
+def deflate(path: Path, content: bytes) -> None:
+    """Add a private element of this content to an image, and deflate it."""
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.private_block(0x0021, "x", create=True).add_new(0x01, "UN", content)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_a_deflated_file_that_grows_without_bound_is_refused(
+    image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image("bomb.dcm")
+    deflate(path, bytes(8 << 20))
+    assert path.stat().st_size < 20_000
+    assert len(scan(path).series) == 1
+    assert len(read(path)[0x00211001].value) == 8 << 20
+    monkeypatch.setattr("deid_hooks.uploader.scan._MOST_INFLATED", 4 << 20)
+    assert reasons(scan(path)) == {"bomb.dcm": ("refused", TOO_LARGE)}
+    with pytest.raises(UnusableDataset, match="too much memory"):
+        read(path)
+
+
+def test_a_file_of_very_many_items_is_refused(
+    image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deid_hooks.uploader.scan._MOST_SEQUENCE_ITEMS", 500)
+    path = image("items.dcm", ReferencedStudySequence=[Dataset() for _ in range(501)])
+    with pytest.raises(UnusableDataset, match="too many items"):
+        read(path)
+    # Of undefined length they are read at once, when the folder is scanned.
+    without_length = Dataset()
+    without_length.ReferencedStudySequence = [Dataset() for _ in range(501)]
+    without_length["ReferencedStudySequence"].is_undefined_length = True
+    path = image("read.dcm", ReferencedStudySequence=without_length["ReferencedStudySequence"])
+    assert reasons(scan(path)) == {"read.dcm": ("refused", TOO_LARGE)}
+    deflated = image("deflated.dcm", ReferencedStudySequence=[Dataset() for _ in range(501)])
+    deflate(deflated, b"")
+    assert reasons(scan(deflated)) == {"deflated.dcm": ("refused", TOO_LARGE)}
+
+
+def test_file_meta_that_goes_on_and_on_hides_nothing(
+    image: MakeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deid_hooks.uploader.scan._MOST_INFLATED", 4 << 20)
+    path = image("bomb.dcm")
+    deflate(path, bytes(8 << 20))
+    whole = path.read_bytes()
+    long = b"\x02\x00\x02\x01OB\x00\x00" + (5000).to_bytes(4, "little") + bytes(5000)
+    path.write_bytes(whole[:144] + long + whole[144:])  # behind the prefix and the group length
+    assert reasons(scan(path))["bomb.dcm"] == ("refused", TOO_LARGE)
+
+
+def test_sequences_nested_without_end_are_refused(image: MakeImage) -> None:
+    path = image("deep.dcm")
+    head = b"\x08\x00\x10\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    whole = path.read_bytes()
+    at = whole.index(b"\x20\x00\x0d\x00")
+    path.write_bytes(whole[:at] + head * 5_000)
+    assert reasons(scan(path))["deep.dcm"][0] == "refused"
+
+
+def test_a_linked_folder_is_searched_if_links_are_followed(
+    image: MakeImage, tmp_path: Path
+) -> None:
     image("elsewhere/1.dcm")
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "link").symlink_to(tmp_path / "elsewhere")
-    (series,) = scan(tmp_path / "source").series
+    (series,) = scan(tmp_path / "source", follow_links=True).series
     assert series.paths == (tmp_path / "source" / "link" / "1.dcm",)
 
 

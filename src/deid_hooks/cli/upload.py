@@ -26,6 +26,7 @@ from deid_hooks.cli.output import (
 if TYPE_CHECKING:
     from deid_hooks.destinations import Destination
     from deid_hooks.hooks import DeidHooks
+    from deid_hooks.uploader.scan import Scan
     from deid_hooks.uploader.upload import Result, UploadOptions
 
 SourceArgument = Annotated[Path, typer.Argument(exists=True, help="A DICOM file or a folder.")]
@@ -41,6 +42,9 @@ JobsOption = Annotated[int, typer.Option(min=1, max=64, help="Processes that de-
 SubjectsOption = Annotated[
     Path | None,
     typer.Option(help="CSV of the site's own labels: PatientID,IssuerOfPatientID,label."),
+]
+FollowLinksOption = Annotated[
+    bool, typer.Option("--follow-links", help="Upload what links out of SOURCE lead to, too.")
 ]
 AgainOption = Annotated[bool, typer.Option(help="Send what was uploaded there before, too.")]
 
@@ -59,6 +63,7 @@ def upload(
     jobs: JobsOption = 1,
     subjects: SubjectsOption = None,
     again: AgainOption = False,
+    follow_links: FollowLinksOption = False,
     form: FormatOption = None,
 ) -> None:
     """De-identify, log, and send: every series is in the log before its first byte leaves.
@@ -86,27 +91,32 @@ def upload(
         except DestinationError as error:
             say(f"{error} Nothing was sent.")
             raise typer.Exit(FAILED) from None
-        deliver(hooks, source, target, UploadOptions(engine, project, jobs, again, labels), form)
+        options = UploadOptions(engine, project, jobs, again, labels)
+        deliver(hooks, _scan(source, follow_links), target, options, form)
+
+
+def _scan(source: Path, follow_links: bool) -> Scan:
+    from deid_hooks.uploader.prepare import be_quiet_and_fast
+    from deid_hooks.uploader.scan import scan
+
+    be_quiet_and_fast()  # before any file is read: pydicom's log lines quote values
+    return scan(source, follow_links)
 
 
 def deliver(
     hooks: DeidHooks,
-    source: Path,
+    scanned: Scan,
     target: Destination,
     options: UploadOptions,
     form: Format | None,
     between: Callable[[], None] = lambda: None,
 ) -> None:
-    """Upload everything below ``source``, report each file, and end with the exit code for it.
+    """Upload everything that was scanned, report each file, and end with the exit code for it.
 
     ``between`` is called as each result is known; what it raises ends the upload.
     """
-    from deid_hooks.uploader.prepare import be_quiet_and_fast
-    from deid_hooks.uploader.scan import scan
     from deid_hooks.uploader.upload import upload as send
 
-    be_quiet_and_fast()
-    scanned = scan(source)
     total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
     counts: Counter[str] = Counter()
     results = _count(send(hooks, scanned, target, options), counts, between)
@@ -194,6 +204,7 @@ def execute(
     jobs: JobsOption = 1,
     subjects: SubjectsOption = None,
     again: AgainOption = False,
+    follow_links: FollowLinksOption = False,
     form: FormatOption = None,
 ) -> None:
     """De-identify, log, and have any command send: nothing reaches it before it is in the log.
@@ -216,6 +227,7 @@ def execute(
             hooks.settings.refuse_destination(project, target.name)
             check_log(hooks)
             options = UploadOptions(engine, project, jobs, again, labels, together)
-            deliver(hooks, source, target, options, form, target.refuse_to_go_on)
+            scanned = _scan(source, follow_links)
+            deliver(hooks, scanned, target, options, form, target.refuse_to_go_on)
     except Interrupted as ended:
         raise typer.Exit(128 + ended.number) from None
