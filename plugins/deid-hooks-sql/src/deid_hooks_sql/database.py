@@ -5,6 +5,7 @@ The texts of servers and drivers never get out: many quote values, some the pass
 
 from __future__ import annotations
 
+import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -70,7 +71,8 @@ _WORDS = {
     ),
     Kind.ENCRYPTION: (
         "{where} and this machine do not agree on encryption",
-        "check the certificates, and the ssl parameters of the url",
+        "check the certificates, and the ssl parameters of the url; a server beyond this machine is"
+        " reached over verified TLS, unless the url says insecure=true",
     ),
     Kind.NO_TABLES: (
         "{where} is in a database without the tables of a de-id log",
@@ -106,6 +108,14 @@ _WORDS = {
 
 NO_ANSWER = "look at the server, the network to it, and for somebody who holds its locks"
 """What to do when nobody answered in time."""
+
+
+def is_local(host: str) -> bool:
+    """Return whether traffic to a host stays on this machine: loopback, or a Unix socket."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost") or host[:1] in ("/", "@")
 
 
 class Failed(Exception):

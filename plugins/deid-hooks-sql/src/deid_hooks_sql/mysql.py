@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -13,7 +14,16 @@ import pymysql
 
 from deid_hooks.backends import Deadline, LogUnavailable
 from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, Column, ColumnType, Table
-from deid_hooks_sql.database import Database, Failed, Failure, Kind, Rows, Statement
+from deid_hooks.plugins import suggest_nearest
+from deid_hooks_sql.database import (
+    Database,
+    Failed,
+    Failure,
+    Kind,
+    Rows,
+    Statement,
+    is_local,
+)
 from deid_hooks_sql.schema import define_columns, list_indexes, quote_names
 
 _KINDS = {  # by error number (MySQL Server Error Message Reference; MariaDB Error Codes)
@@ -46,7 +56,10 @@ _CHARACTERS_AT_ONCE = 500_000  # the least that a server takes in a packet is 1 
 
 
 class MySQL(Database):
-    """A server as ``mysql://user:password@host:port/database`` names it; ``ssl_ca=`` for TLS."""
+    """A server as ``mysql://user:password@host:port/database`` names it.
+
+    Beyond this machine it is reached over verified TLS, unless the URL says ``insecure=true``.
+    """
 
     begin_reading = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     begin_writing = "START TRANSACTION READ WRITE"
@@ -59,7 +72,7 @@ class MySQL(Database):
     )
 
     def __init__(self, url: str) -> None:
-        """Raise LogUnavailable for a URL that names no database."""
+        """Raise LogUnavailable for a URL that names no database, or has an unknown option."""
         try:
             found = urlsplit(url)
             self._port = found.port or 3306
@@ -73,13 +86,15 @@ class MySQL(Database):
             ) from None
         self._user, self._password = unquote(found.username or ""), unquote(found.password or "")
         self._hosts = (found.hostname or "localhost").split(",")
-        query = dict(parse_qsl(found.query))
-        self._options = {
-            name: value if name in _PATHS else _parse_truth(value)
-            for name, value in query.items()
-            if name in _OPTIONS
-        }
-        self._file = query.get("unix_socket")
+        self._query = dict(parse_qsl(found.query, keep_blank_values=True))
+        for name in self._query:
+            if name not in _OPTIONS:
+                raise LogUnavailable(
+                    f"the URL of the log has an unknown option{suggest_nearest(name, _OPTIONS)}",
+                    f"known are {', '.join(_OPTIONS)}",
+                )
+        self._file = self._query.get("unix_socket")
+        self._is_local = self._file is not None or all(map(is_local, self._hosts))
         self._most = 1 << 30
         self._table_options = ""
         self.where = f"the log {self._database} on {found.hostname or 'this machine'}"
@@ -94,9 +109,9 @@ class MySQL(Database):
             autocommit=True,
             defer_connect=True,
             sql_mode=_MODES,
-            **self._options,
+            ssl=self._make_context(),
         )
-        reached = self._reach(deadline)
+        reached, connection.host = self._reach(deadline)
         watch(reached.fileno())
         connection.connect(sock=reached)
         try:
@@ -105,6 +120,24 @@ class MySQL(Database):
             connection.close()
             raise
         return connection
+
+    def _make_context(self) -> ssl.SSLContext | None:
+        """Return how the server is verified; None where it need not be, and TLS is only tried."""
+        if self._query.get("insecure") == "true":
+            return None
+        if self._is_local and "ssl_ca" not in self._query:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self._query.get("ssl_ca"))
+            if "ssl_cert" in self._query:
+                context.load_cert_chain(
+                    self._query["ssl_cert"],
+                    self._query.get("ssl_key"),
+                    self._query.get("ssl_key_password"),
+                )
+        except OSError:  # of ssl, too
+            raise Failed(Failure(Kind.ENCRYPTION)) from None
+        return context
 
     def bound(self, connection: Any, seconds: float) -> None:
         settings = {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
@@ -172,6 +205,8 @@ class MySQL(Database):
         return ""
 
     def failure(self, error: BaseException) -> Failure:
+        if isinstance(getattr(error, "original_exception", error), ssl.SSLError):
+            return Failure(Kind.ENCRYPTION)
         number = error.args[0] if isinstance(error, pymysql.err.MySQLError) and error.args else None
         if kind := _KIND_OF.get(number) if isinstance(number, int) else None:
             return Failure(kind)
@@ -181,13 +216,13 @@ class MySQL(Database):
             return Failure(Kind.UNREACHABLE)
         return Failure(Kind.OTHER, str(number or type(error).__name__))
 
-    def _reach(self, deadline: Deadline) -> socket.socket:
-        """Return a socket to the first of the hosts that takes it."""
+    def _reach(self, deadline: Deadline) -> tuple[socket.socket, str]:
+        """Return a socket to the first of the hosts that takes it, and which one that is."""
         if self._file is not None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             made.settimeout(deadline.left() or 1)
             made.connect(self._file)
-            return made
+            return made, "localhost"
         failure = OSError()
         for number, host in enumerate(self._hosts):
             seconds = max(0.1, deadline.left() / (len(self._hosts) - number))
@@ -201,7 +236,7 @@ class MySQL(Database):
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 dead = int(deadline.seconds * 1000)
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead)
-            return made
+            return made, host
         raise failure
 
     def _prepare(self, connection: Any) -> None:
@@ -220,12 +255,7 @@ class MySQL(Database):
         )
 
 
-_PATHS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password")
-_OPTIONS = (*_PATHS, "ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
-
-
-def _parse_truth(text: str) -> bool:
-    return text.lower() not in ("0", "false", "no", "off", "")
+_OPTIONS = ("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password", "unix_socket", "insecure")
 
 
 def _is_mariadb(connection: Any) -> bool:

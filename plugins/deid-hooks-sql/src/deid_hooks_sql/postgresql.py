@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,7 +24,16 @@ from deid_hooks.backends.tables.columns import (
     ColumnType,
     Table,
 )
-from deid_hooks_sql.database import Committed, Database, Failed, Failure, Kind, Rows, Statement
+from deid_hooks_sql.database import (
+    Committed,
+    Database,
+    Failed,
+    Failure,
+    Kind,
+    Rows,
+    Statement,
+    is_local,
+)
 from deid_hooks_sql.schema import define_columns, list_indexes, list_types, quote_names
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)  # its warnings quote the server
@@ -87,8 +98,26 @@ _PREPARE = """
 """
 
 
+_INSECURE = re.compile(r"([?&])insecure=true(&|$)")
+_VERIFYING = ("verify-ca", "verify-full")
+
+
+def _take_out(option: re.Match[str]) -> str:
+    """Return what stands between the options beside one that libpq does not know."""
+    return option[1] if option[2] else ""
+
+
+def _has_authorities(parameters: Mapping[str, Any]) -> bool:
+    """Return whether libpq finds authorities of its own; it does not ask the system by itself."""
+    named = "sslrootcert" in parameters or "PGSSLROOTCERT" in os.environ
+    return named or Path("~/.postgresql/root.crt").expanduser().exists()
+
+
 class PostgreSQL(Database):
-    """A server as libpq's URLs name it, several hosts and TLS included."""
+    """A server as libpq's URLs name it, several hosts and TLS included.
+
+    Beyond this machine it is reached over verified TLS, unless the URL says ``insecure=true``.
+    """
 
     begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     begin_writing = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
@@ -102,9 +131,10 @@ class PostgreSQL(Database):
     )
 
     def __init__(self, url: str) -> None:
-        """Raise LogUnavailable for a URL that libpq can't read."""
+        """Raise LogUnavailable for a URL that libpq can't read, or asks for TLS unverified."""
+        url, insecure = _INSECURE.subn(_take_out, url)
         try:
-            self._parameters = conninfo_to_dict(url)
+            self._parameters: dict[str, Any] = dict(conninfo_to_dict(url))
         except psycopg.Error:
             raise LogUnavailable(
                 "the URL of the log is not one of a PostgreSQL database",
@@ -115,6 +145,26 @@ class PostgreSQL(Database):
             self._parameters.setdefault("target_session_attrs", "read-write")
         self.where = f"the log {self._parameters.get('dbname', '')} on {hosts}".replace("  ", " ")
         self._standby = False
+        if not insecure and not self._stays_here():
+            self._verify_server()
+
+    def _stays_here(self) -> bool:
+        """Return whether libpq connects within this machine, by parameters or variables."""
+        if "service" in self._parameters or "PGSERVICE" in os.environ:
+            return False
+        names = (("hostaddr", "PGHOSTADDR"), ("host", "PGHOST"))
+        found = (self._parameters.get(name, os.environ.get(variable)) for name, variable in names)
+        return all(map(is_local, str(next(filter(None, found), "")).split(",")))
+
+    def _verify_server(self) -> None:
+        """Have libpq verify the server. Raise LogUnavailable if the URL asks for less."""
+        if self._parameters.setdefault("sslmode", "verify-full") not in _VERIFYING:
+            raise LogUnavailable(
+                "the URL of the log asks for TLS that does not verify the server",
+                "write sslmode=verify-full&sslrootcert=FILE; insecure=true insists on less",
+            )
+        if not _has_authorities(self._parameters):
+            self._parameters["sslrootcert"] = "system"
 
     def connect(self, deadline: Deadline, watch: Callable[[int], None]) -> Any:
         hosts = str(self._parameters.get("host", "")).count(",") + 1
