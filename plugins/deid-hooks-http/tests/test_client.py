@@ -141,6 +141,15 @@ def test_a_url_that_leads_to_no_host_is_a_wrong_setting(host: str) -> None:
     HTTPBackend("deidlog+https://[::1]:8470")
 
 
+def test_plain_http_beyond_this_machine_has_to_be_asked_for() -> None:
+    for host in ("log.example", "10.1.2.3", "[2001:db8::1]:8470"):
+        with pytest.raises(SettingsError, match="insecure=true behind the URL insists"):
+            HTTPBackend(f"deidlog+http://{host}")
+        HTTPBackend(f"deidlog+http://{host}?insecure=true")
+    for host in ("localhost", "127.0.0.1:8470", "[::1]:8470"):
+        HTTPBackend(f"deidlog+http://{host}")
+
+
 def test_what_one_may_not_do_is_no_failure_of_the_log(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,3 +58,9 @@ def test_a_proxy_that_is_no_address_is_refused_in_words(site: Site) -> None:
     done = site.run("deid-hooks-service", "serve", "--proxy", "proxy.example")
     assert done.returncode == 2
     assert "--proxy takes the address" in done.stderr
+
+
+def test_keys_of_flywheel_users_do_not_leave_without_tls(site: Site) -> None:
+    done = site.run("deid-hooks-service", "serve", "--flywheel-site", "http://flywheel.example")
+    assert done.returncode == 2
+    assert "readable over the network" in done.stderr

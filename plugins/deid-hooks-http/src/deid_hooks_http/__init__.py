@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -48,7 +49,7 @@ _ERASURE: ObjectCodec[Erasure] = ObjectCodec(Erasure)
 class HTTPBackend(RemoteBackend):
     """``deidlog+https://host:port``, or ``deidlog+http://`` on the same machine.
 
-    ``deidlog+file:/path`` names the file with address, certificate and token that the administrator
+    Beyond it ``deidlog+http://`` has to say ``?insecure=true``. ``deidlog+file:/path`` names the file with address, certificate and token that the administrator
     of the service made. The token decides what its holder may do; NotAllowed says that something is
     not allowed. The service keeps the access trail: it writes a record before it answers anything
     identifying. It holds the keys, seals what it appends, and checks the entries and uploads that
@@ -56,7 +57,7 @@ class HTTPBackend(RemoteBackend):
     """
 
     def __init__(self, url: str) -> None:
-        """Raises SettingsError for a URL with a password, or without a host, and a file of none."""
+        """Raises SettingsError for a URL with a password, without a host or TLS, or no file."""
         super().__init__(url)
         access: AccessFile | None = None
         if url.startswith(_FILE):
@@ -68,12 +69,18 @@ class HTTPBackend(RemoteBackend):
             whole = bool(host) and parts.port != 0
         except (ValueError, httpx.InvalidURL):
             raise _make_no_url() from None
-        if parts.username is not None or parts.query or parts.fragment:
+        insecure = parts.query == "insecure=true"
+        if parts.username is not None or (parts.query and not insecure) or parts.fragment:
             raise SettingsError(
                 "The URL of a log service holds no token: put it into DEID_HOOKS_TOKEN or a file."
             )
         if not whole:
             raise _make_no_url()
+        if parts.scheme == "http" and not insecure and not _is_loopback(parts.hostname or ""):
+            raise SettingsError(
+                "Plain HTTP would send originals and the token readable over the network. Write"
+                " deidlog+https://; ?insecure=true behind the URL insists."
+            )
         base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1"
         self._exchange = Exchange(base, access)
 
@@ -241,6 +248,13 @@ def _read_text(answer: dict[str, Any], name: str) -> str:
         return decode_text(answer[name])
     except WRONG_FORM:
         raise _make_not_ours() from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _make_no_url() -> SettingsError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 import uvicorn
@@ -251,8 +252,14 @@ def refuse_unsafe(listening: Listening) -> None:
             " network. Give --tls-certificate and --tls-key, or listen on 127.0.0.1 behind a proxy"
             " that does TLS; --plain-http insists."
         )
-    if listening.flywheel_site and not listening.flywheel_site.startswith(("https://", "http://")):
+    site = urlsplit(listening.flywheel_site)
+    if listening.flywheel_site and site.scheme not in ("https", "http"):
         raise SettingsError("--flywheel-site must be a URL, https://...")
+    if site.scheme == "http" and not _is_loopback(site.hostname or "") and not listening.plain:
+        raise SettingsError(
+            "Plain HTTP would send the keys of Flywheel's users readable over the network. Let"
+            " --flywheel-site be https://...; --plain-http insists."
+        )
 
 
 def _parse_network(text: str) -> Network:
