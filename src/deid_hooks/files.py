@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -63,6 +65,32 @@ def read_private(path: Path) -> bytes:
         if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise NotPrivate(errno.EACCES, "others may read it", str(path))
         return file.read()
+
+
+_trusted: set[str] = set()
+
+
+def trust_owners(names: Iterable[str]) -> None:
+    """Trust the files of these users, and of these groups (``group:NAME``), in this process."""
+    _trusted.update(names)
+
+
+def is_of_trusted_group(found: os.stat_result) -> bool:
+    """Return whether a file is of a group that is trusted."""
+    names = {str(found.st_gid)}
+    with suppress(KeyError):
+        names.add(grp.getgrgid(found.st_gid).gr_name)
+    return any(f"group:{name}" in _trusted for name in names)
+
+
+def find_stranger(found: os.stat_result) -> str:
+    """Return who owns a file, if that is neither this user nor anybody who is trusted."""
+    if found.st_uid == os.geteuid() or is_of_trusted_group(found):
+        return ""
+    owner = str(found.st_uid)
+    with suppress(KeyError):
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    return "" if {owner, str(found.st_uid)} & _trusted else owner
 
 
 def make_folders(folder: Path) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import platformdirs
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.files import NotPrivate, read_private
+from deid_hooks.files import NotPrivate, read_private, trust_owners
 from deid_hooks.plugins import suggest_nearest
 from deid_hooks.records.fields import INDEXED_FIELDS
 
@@ -29,6 +29,7 @@ VARIABLE_OF_FILE = f"{PREFIX}CONFIG"
 SITE_FILE = Path("/etc/deid-hooks/deid-hooks.toml")
 """The site's settings. No argument and no variable names another one."""
 _SITE_OWNER = 0
+_ALWAYS_LOCKED = ("store_owners",)  # whose log is taken is never the word of who asks
 _OTHER_VARIABLES = ("CONFIG", "SECRET", "TOKEN")
 _APPLICATION = "deid-hooks"
 
@@ -80,6 +81,8 @@ class Settings:
     """Installed plugins that are not loaded."""
     allowed_plugins: tuple[str, ...] | None = None
     """Plugins that may be loaded: any other that is installed is an error. None for all."""
+    store_owners: tuple[str, ...] = ()
+    """Other users, and groups (``group:NAME``), whose SQLite log is taken: of the site's file."""
     projects: Mapping[str, ProjectRules] = field(default_factory=dict)
     """The engine and the destinations of projects."""
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -154,7 +157,9 @@ def load_settings(**arguments: Any) -> Settings:
         origin, source = next(each for each in sources[len(above) :] if key in each[1])
         if values[key] != _convert(key, source[key], origin):
             raise _make_locked(key, origins[key])
-        origins[key] = f"{origin} (locked)"
+        if key not in _ALWAYS_LOCKED:
+            origins[key] = f"{origin} (locked)"
+    trust_owners(values["store_owners"])
     return Settings(**values, origins=origins, locked=frozenset(locked))
 
 
@@ -170,7 +175,7 @@ def _take_locks(site: dict[str, Any]) -> tuple[str, ...]:
             )
     if "secret_file" in locked and f"{PREFIX}SECRET" in os.environ:
         raise _make_locked("secret_file", f"{PREFIX}SECRET")
-    return tuple(locked)
+    return (*locked, *_ALWAYS_LOCKED)
 
 
 def _make_locked(key: str, origin: str) -> SettingsError:
@@ -297,7 +302,7 @@ def _convert(key: str, value: Any, origin: str) -> Any:
     try:
         if key == "allowed_plugins" and value is None:
             return None
-        if key in ("fields", "disabled_plugins", "allowed_plugins"):
+        if key in ("fields", "disabled_plugins", "allowed_plugins", "store_owners"):
             parts = value.replace(",", " ").split() if isinstance(value, str) else value
             if not isinstance(parts, list | tuple) or not all(isinstance(p, str) for p in parts):
                 raise ValueError

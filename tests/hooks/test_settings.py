@@ -221,6 +221,16 @@ def test_where_the_site_locks_projects_there_are_no_others(machine: Machine) -> 
         settings.choose_engine("OTHER")
 
 
+def test_whose_log_is_taken_is_the_sites_word_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="locks store_owners"):
+        load_settings(store_owners=["mallory"])
+    monkeypatch.setattr("deid_hooks.files._trusted", set())
+    write(machine.site, "store_owners = ['group:imaging']")
+    assert load_settings().store_owners == ("group:imaging",)
+
+
 def test_only_the_site_locks(machine: Machine) -> None:
     write(machine.user, "locked = ['policy']")
     with pytest.raises(SettingsError, match="Unknown setting locked"):

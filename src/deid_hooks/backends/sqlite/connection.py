@@ -19,7 +19,7 @@ from deid_hooks.backends.sqlite.failures import is_busy, make_unknown
 from deid_hooks.backends.tables.migrations import refuse_newer, refuse_unreadable
 from deid_hooks.deadline import Deadline, Turn
 from deid_hooks.errors import LogUnavailable
-from deid_hooks.files import fsync_folder, make_folders
+from deid_hooks.files import find_stranger, fsync_folder, is_of_trusted_group, make_folders
 
 _STEPS_BETWEEN_LOOKS = 20_000
 _HALF_MADE = "check the URL of the log; if init was interrupted, run: deid-hooks init"
@@ -41,7 +41,7 @@ class Opened:
             raise LogUnavailable(
                 f"there is no log at {path}", "restore it from a backup, or run: deid-hooks init"
             )
-        _make_private(self._names)
+        _refuse_exposed(self._names)
         if path.stat().st_size == 0:  # SQLite would take it for a new database
             raise LogUnavailable(f"{path} is empty", _HALF_MADE)
         self.connection = connect(real, deadline)
@@ -122,15 +122,31 @@ def use_wal(connection: sqlite3.Connection, path: Path, deadline: Deadline) -> N
         raise LogUnavailable(f"the disk of {path} can't hold a SQLite log", "use a local disk")
 
 
-def _make_private(names: Names) -> None:
-    """Take away what others may do with the files. SQLite gives new ones the database's mode."""
+def _refuse_exposed(names: Names) -> None:
+    """Raise LogUnavailable for files of a stranger, or that others may use.
+
+    Of one's own, what others may do is taken away. SQLite gives new ones the database's mode.
+    """
     for name in names:
         try:
             found = name.stat()
             if not stat.S_ISREG(found.st_mode):
                 raise LogUnavailable(f"{name} is not a file", "check the URL of the log")
-            if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
-                name.chmod(0o600)
+            if stranger := find_stranger(found):
+                raise LogUnavailable(
+                    f"{name} belongs to {stranger}, who could read and change what is logged",
+                    f"run it as its owner: sudo -u {stranger} deid-hooks ..."
+                    if os.geteuid() == 0
+                    else "check the URL of the log; the site's settings may name its owner",
+                )
+            exposed = stat.S_IMODE(found.st_mode) & (0o007 if is_of_trusted_group(found) else 0o077)
+            if exposed and found.st_uid == os.geteuid():
+                name.chmod(stat.S_IMODE(found.st_mode) & 0o660 & ~exposed)
+            elif exposed:
+                raise LogUnavailable(
+                    f"others may use {name}, whose owner is another user",
+                    "have its owner change that: chmod o= FILE",
+                )
         except OSError:
             continue  # not there, or a disk without modes; if it can't be used, that shows soon
 
