@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -43,3 +44,20 @@ def test_a_full_disk_ends_every_command_in_words(
         written = [line for line in lines if line.startswith("Standard output can't be written")]
         assert len(written) == 1, (command, lines)
         assert "Internal error" not in told.getvalue()
+
+
+def test_originals_are_written_to_a_file_that_is_ones_own(delivered: Desk, tmp_path: Path) -> None:
+    log_id = delivered("search", "Doe", "--format", "ids").ids[0]
+    before = os.umask(0)
+    try:
+        for words in (["search", "Doe"], ["report", "Doe"], ["show", log_id], ["access"]):
+            output = tmp_path / words[0]
+            done = delivered(*words, "--output", str(output), "--format", "jsonl")
+            assert (done.code, done.out) == (0, ""), done.err
+            assert output.stat().st_mode & 0o777 == 0o600
+            assert log_id in output.read_text()
+            again = delivered(*words, "--output", str(output))
+            assert again.code == 2
+            assert "nothing is overwritten" in again.err
+    finally:
+        os.umask(before)

@@ -40,6 +40,15 @@ def test_add_prints_the_token_alone_and_keeps_no_more_than_its_hash(path: Path) 
     assert "ws12" in run(path, "list")
 
 
+def test_a_token_is_written_to_a_file_that_is_ones_own(path: Path) -> None:
+    output = path.with_name("ws12.token")
+    assert run(path, "add", "ws12", "--role", "upload", "--output", str(output)) == ""
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    assert Tokens(path).find(output.read_text()) is not None
+    assert "a new file" in run(path, "add", "ws13", "--role", "upload", "--output", str(output))
+    assert len(Tokens(path).all()) == 1
+
+
 def test_the_file_is_its_owners_alone_and_refused_otherwise(path: Path) -> None:
     run(path, "add", "ws12", "--role", "upload")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -16,7 +16,16 @@ from deid_hooks.cli.context import (
     read_arguments,
     stop_without,
 )
-from deid_hooks.cli.output import Format, FormatOption, choose_format, put, say, write_rows
+from deid_hooks.cli.output import (
+    Format,
+    FormatOption,
+    OutputOption,
+    choose_format,
+    put,
+    say,
+    write_rows,
+    write_to,
+)
 
 if TYPE_CHECKING:
     from deid_hooks.records.model import AccessRow
@@ -36,6 +45,7 @@ def access(
     who: Annotated[str, typer.Option(help="Only access by this user.")] = "",
     entry: Annotated[str, typer.Option(metavar="LOG_ID", help="Only access to this entry.")] = "",
     reason: ReasonOption = "",
+    output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
     """List who accessed the log: from where, when, what was asked, what was found, and why.
@@ -45,11 +55,11 @@ def access(
     \b
     deid-hooks access --at 2026-11 --who jane
     deid-hooks access --entry 65774D086757457C9DCF96E762803606
-    deid-hooks access --format csv > trail.csv
+    deid-hooks access --format csv --output trail.csv
     """
     is_wanted = _make_filter(at, who, entry)
     asked = " ".join(f"{k}={v}" for k, v in (("at", at), ("who", who), ("entry", entry)) if v)
-    with open_access(context, "access", reason) as recorder:
+    with open_access(context, "access", reason) as recorder, write_to(output):
         recorder.record(asked, ())
         rows = ((row, seal) for row, seal in recorder.log.trail() if is_wanted(row))
         if choose_format(form) is Format.TABLE:

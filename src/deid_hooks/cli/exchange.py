@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,11 +24,12 @@ from deid_hooks.cli.context import (
 )
 from deid_hooks.cli.output import (
     Format,
-    Unwritten,
+    OutputOption,
     count_on_terminal,
     put,
     say,
     write_rows,
+    write_to,
 )
 
 
@@ -50,9 +49,7 @@ def export(
     join: Annotated[
         bool, typer.Option("--join", help="Only log ids, subject labels and de-identified UIDs.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="A file to make, readable by you only.")
-    ] = None,
+    output: OutputOption = None,
     reason: ReasonOption = "",
     form: Annotated[
         ExportFormat, typer.Option("--format", help="jsonl holds all; csv is for a spreadsheet.")
@@ -74,7 +71,7 @@ def export(
     query = parse_terms(texts) if texts else None
     asked = "\n".join(texts) or "everything"
     blank: Counter[str] = Counter()
-    with open_access(context, "export", reason) as access, _write_to(output):
+    with open_access(context, "export", reason) as access, write_to(output):
         log = access.log
         shape = Format(form.value)
         ids = access.record_ids(log.search(query or parse_terms(["id=*"])), asked)
@@ -133,41 +130,6 @@ def import_(
     put(f"Imported from {kind}: {counts['imported']} entries.")
     if counts["not understood"] or counts["other content"]:
         raise typer.Exit(SOME_REFUSED if counts["imported"] or counts["there already"] else FAILED)
-
-
-@contextmanager
-def _write_to(output: Path | None) -> Iterator[None]:
-    """Write to standard output, or to a new file that is private, and whole or not there at all."""
-    if output is None:
-        yield
-        return
-    from deid_hooks.files import make_new_file, remove_leftovers
-
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
-    try:
-        remove_leftovers(output.absolute().parent)
-        with make_new_file(output.absolute().parent) as new:
-            with open(
-                new.descriptor,
-                "w",
-                encoding="utf-8",
-                errors="backslashreplace",  # as on standard output
-                closefd=False,
-                newline="",
-            ) as text:
-                with redirect_stdout(text):
-                    yield
-                text.flush()
-                os.fsync(new.descriptor)
-            new.name(output.absolute())
-    except FileExistsError:
-        raise typer.BadParameter(f"{output} exists already: nothing is overwritten") from None
-    except BrokenPipeError:
-        raise
-    except (OSError, Unwritten) as error:
-        raise typer.BadParameter(f"{output} can't be written: {error.strerror}") from None
-    say(f"Written: {output}")
 
 
 _WORDS = {

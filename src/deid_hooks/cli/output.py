@@ -14,10 +14,12 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, TextIO, cast
 
@@ -37,6 +39,11 @@ class Format(StrEnum):
 FormatOption = Annotated[
     Format | None,
     typer.Option("--format", help="Default: table on a terminal, jsonl in a pipe."),
+]
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(help="Write to this new file, your own only, instead of standard output."),
 ]
 
 Row = Mapping[str, Any]
@@ -125,6 +132,44 @@ def discard_output() -> None:
 
 def _discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def write_to(output: Path | None) -> Iterator[None]:
+    """Write to standard output, or to a new file that is private, and whole or not there at all.
+
+    Raises BadParameter if there is such a file, or it can't be written.
+    """
+    if output is None:
+        yield
+        return
+    from deid_hooks.files import make_new_file, remove_leftovers
+
+    if output.exists():
+        raise typer.BadParameter(f"{output} exists already: nothing is overwritten")
+    try:
+        remove_leftovers(output.absolute().parent)
+        with make_new_file(output.absolute().parent) as new:
+            with open(
+                new.descriptor,
+                "w",
+                encoding="utf-8",
+                errors="backslashreplace",  # as on standard output
+                closefd=False,
+                newline="",
+            ) as text:
+                with redirect_stdout(text):
+                    yield
+                text.flush()
+                os.fsync(new.descriptor)
+            new.name(output.absolute())
+    except FileExistsError:
+        raise typer.BadParameter(f"{output} exists already: nothing is overwritten") from None
+    except BrokenPipeError:
+        raise
+    except (OSError, Unwritten) as error:
+        raise typer.BadParameter(f"{output} can't be written: {error.strerror}") from None
+    say(f"Written: {output}")
 
 
 def choose_format(wanted: Format | None) -> Format:

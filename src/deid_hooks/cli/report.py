@@ -18,12 +18,14 @@ from deid_hooks.cli.context import (
 from deid_hooks.cli.output import (
     Format,
     FormatOption,
+    OutputOption,
     choose_format,
     join_values,
     make_visible,
     put,
     say,
     write_rows,
+    write_to,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def report(
     context: typer.Context,
     terms: TermsArgument,
     reason: ReasonOption = "",
+    output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
     """Report all that left about a subject: acquisitions, destinations, outcomes, withdrawals.
@@ -46,7 +49,7 @@ def report(
 
     \b
     deid-hooks report @terms.txt
-    deid-hooks report subject=SUBJ-007 project=TRIAL7 --format csv > report.csv
+    deid-hooks report subject=SUBJ-007 project=TRIAL7 --format csv --output report.csv
     """
     from deid_hooks.admin.search import COLUMNS
     from deid_hooks.admin.search import report as make_lines
@@ -55,7 +58,7 @@ def report(
     texts = read_term_texts(terms)
     query = parse_terms(texts)
     persons: set[Hashable] = set()
-    with open_access(context, "report", reason) as access:
+    with open_access(context, "report", reason) as access, write_to(output):
         found = access.record_ids(access.log.search(query), "\n".join(texts))
         lines = make_lines(access.log, found)
         if choose_format(form) is Format.TABLE:

@@ -18,7 +18,14 @@ from deid_hooks.cli.context import (
     read_term_texts,
     stop_without,
 )
-from deid_hooks.cli.output import Format, FormatOption, choose_format, write_rows
+from deid_hooks.cli.output import (
+    Format,
+    FormatOption,
+    OutputOption,
+    choose_format,
+    write_rows,
+    write_to,
+)
 
 if TYPE_CHECKING:
     from deid_hooks.access import AccessRecorder
@@ -69,6 +76,7 @@ def search(
         bool, typer.Option("--explain", help="Say which index serves, and search nothing.")
     ] = False,
     reason: ReasonOption = "",
+    output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
     """Find the log ids of the acquisitions that match every term.
@@ -93,7 +101,7 @@ def search(
     if query is not None and explain:
         _explain(context, query, form)
         return
-    with open_access(context, "search", reason) as access:
+    with open_access(context, "search", reason) as access, write_to(output):
         if query is not None:
             rows = _make_rows(access, query, shown, sort, limit, "\n".join(texts))
             count = write_rows(rows, ["id", *shown], form, "id")

@@ -22,11 +22,13 @@ from deid_hooks.cli.context import (
 from deid_hooks.cli.output import (
     Format,
     FormatOption,
+    OutputOption,
     choose_format,
     make_visible,
     put,
     say,
     write_rows,
+    write_to,
 )
 from deid_hooks.dicom.dictionary import join_name_groups
 
@@ -42,6 +44,7 @@ def show(
         typer.Argument(metavar="LOG_ID...|FILE...", help="Log ids, de-identified files, @FILE, -."),
     ],
     reason: ReasonOption = "",
+    output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
     """Show entries whole: what was removed, from which instances, and where they went.
@@ -57,7 +60,8 @@ def show(
         log_ids, unknown = _find_log_ids(access.log, read_arguments(ids))
         access.record(" ".join(log_ids), log_ids)
         malformed: list[str] = []
-        shown = _print_entries(access.log, log_ids, choose_format(form), malformed)
+        with write_to(output):
+            shown = _print_entries(access.log, log_ids, choose_format(form), malformed)
         for log_id in log_ids:
             if log_id not in (*shown, *malformed):
                 say(_explain_absence(access.log, log_id))

@@ -114,10 +114,11 @@ def add(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write it with --address to this file, for its holder."),
+        typer.Option(metavar="FILE", help="Write it to this new file, its owner's only."),
     ] = None,
     address: Annotated[
-        str, typer.Option(help="Where the service is for its holder: https://HOST:PORT.")
+        str,
+        typer.Option(help="With --output: where the service is for its holder, https://HOST:PORT."),
     ] = "",
     certificate: Annotated[
         Path | None,
@@ -127,22 +128,22 @@ def add(
 ) -> None:
     """Make a token and print it, alone. It is kept as a hash: nobody can print it again.
 
-    With --output it is written to a file of mode 0600, which is all that a workstation needs.
+    With --output and --address it is a file of mode 0600, which is all that a workstation needs.
 
     \b
     deid-hooks-service token add ws12 --role upload --project TRIAL7 \\
         --output ws12.toml --address https://log.hospital.example:8470
     """
-    from deid_hooks_service.tokens import Tokens, default_path, make_access_file
+    from deid_hooks_service.tokens import Tokens, default_path, write_token
 
+    if output is not None and (stdin or output.exists()):
+        raise typer.BadParameter("--output names a new file, for a token that is made here")
     if keeps_trail and role is not Role.ADMIN:
         raise typer.BadParameter("only an admin's token can keep the trail")
-    if (output is None) != (not address) or (certificate and output is None):
-        raise typer.BadParameter("--output and --address go together, and --certificate with them")
-    if output is not None and not address.startswith(("https://", "http://")):
+    if (address and output is None) or (certificate and not address):
+        raise typer.BadParameter("--address goes with --output, and --certificate with both")
+    if address and not address.startswith(("https://", "http://")):
         raise typer.BadParameter("--address takes https://HOST:PORT")
-    if output is not None and output.exists():
-        raise typer.BadParameter(f"{output} is there already")
     pem = _read_certificate(certificate)
     secret = Tokens(tokens or default_path()).add(
         name,
@@ -154,11 +155,12 @@ def add(
     )
     if output is not None:
         try:
-            make_access_file(output, address, pem, secret)
+            write_token(output.absolute(), secret, address, pem)
         except SettingsError:
             Tokens(tokens or default_path()).revoke(name)  # nobody has it
             raise
-        typer.echo(f"On its machine: DEID_HOOKS_URL=deidlog+file:{output.name}")
+        if address:
+            typer.echo(f"On its machine: DEID_HOOKS_URL=deidlog+file:{output.name}")
     elif not stdin:
         typer.echo(secret)
 

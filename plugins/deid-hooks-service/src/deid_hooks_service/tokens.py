@@ -104,15 +104,16 @@ def extract_secret(text: str) -> str:
     return text.strip().rpartition(":")[2]
 
 
-def make_access_file(path: Path, address: str, certificate: str, secret: str) -> None:
-    """Write what a workstation needs, address, certificate (PEM) and token, with mode 0600.
+def write_token(path: Path, secret: str, address: str = "", certificate: str = "") -> None:
+    """Write a token, and with an address all that a workstation needs, to a file of mode 0600.
 
-    Raises SettingsError for an address that is none, or a file that can't be written.
+    That is address, token and certificate (PEM). Raises SettingsError for a file that can't be
+    written.
     """
     values = {"url": f"deidlog+{address.rstrip('/')}", "token": secret, "certificate": certificate}
     lines = [f"{name} = {json.dumps(text)}\n" for name, text in values.items()]
     try:
-        put_file(path, "".join(lines).encode("ascii"))
+        put_file(path, "".join(lines if address else [f"{secret}\n"]).encode("ascii"))
     except OSError as error:
         raise SettingsError(f"{path} can't be written: {error.strerror}.") from None
 
