@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,3 +65,12 @@ def test_keys_of_flywheel_users_do_not_leave_without_tls(site: Site) -> None:
     done = site.run("deid-hooks-service", "serve", "--flywheel-site", "http://flywheel.example")
     assert done.returncode == 2
     assert "readable over the network" in done.stderr
+
+
+def test_a_key_that_anybody_may_read_is_refused(site: Site, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.touch(0o644)
+    words = ["--tls-certificate", str(key), "--tls-key", str(key)]
+    done = site.run("deid-hooks-service", "serve", *words)
+    assert done.returncode == 2
+    assert "Anybody may read the key" in done.stderr

@@ -246,6 +246,9 @@ def refuse_unsafe(listening: Listening) -> None:
     for path in (listening.certificate, listening.key):
         if path is not None and not path.is_file():
             raise SettingsError(f"There is no file {path}.")
+    # An access list, as on systemd's credentials, shows in the group's bits.
+    if listening.key is not None and listening.key.stat().st_mode & 0o007:
+        raise SettingsError(f"Anybody may read the key {listening.key}: chmod o= {listening.key}")
     if listening.certificate is None and not _is_loopback(listening.host) and not listening.plain:
         raise SettingsError(
             f"Plain HTTP on {listening.host} would send originals and tokens readable over the"
