@@ -53,3 +53,16 @@ def test_an_error_says_what_to_do_and_survives_a_process_boundary() -> None:
     assert str(error) == "The destination is full. Make room."
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(DestinationError("it is broken")) == "It is broken."
+
+
+def test_images_leave_the_machine_over_tls_or_on_purpose_without() -> None:
+    with pytest.raises(SettingsError, match=r"over TLS: write \?tls=yes"):
+        open_destination("dicom://ARCHIVE@pacs.example:104")
+    for url in (
+        "dicom://ARCHIVE@pacs.example:104?insecure=yes",
+        "dicom://ARCHIVE@pacs.example:104?tls=yes",
+        "dicom://ARCHIVE@127.0.0.1:104",
+        "dicom://ARCHIVE@[::1]:104",
+        "dicom://ARCHIVE@localhost:104",
+    ):
+        assert open_destination(url).name == url.partition("?")[0]

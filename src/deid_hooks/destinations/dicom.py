@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 import socket
@@ -212,7 +213,7 @@ def _code(status: Dataset) -> int | None:
 
 _CALLING = "DEID-HOOKS"
 _TITLE = re.compile(r"[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?")  # PS3.5, table 6.2-1, AE
-_OPTIONS = {"calling", "tls", "ca", "cert", "key", "timeout"}
+_OPTIONS = {"calling", "tls", "ca", "cert", "key", "timeout", "insecure"}
 _SECONDS = 30.0
 
 
@@ -234,7 +235,11 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Parse a URL. Raises SettingsError if it isn't one, or if certificates can't be read."""
+    """Parse a URL.
+
+    Raises SettingsError if it isn't one, if certificates can't be read, or if it leads beyond this
+    machine and asks for neither TLS nor the lack of it.
+    """
     malformed = SettingsError("A DICOM archive is named as dicom://AET@host:port, with a port.")
     try:
         split = urlsplit(url)
@@ -253,7 +258,20 @@ def parse_address(url: str) -> Address:
     calling = options.get("calling", _CALLING)
     if not _TITLE.fullmatch(calling):
         raise SettingsError("calling= wants an application entity title of 1 to 16 characters.")
-    return Address(called, calling, host, port, _parse_seconds(options), _load_tls(options))
+    tls = _load_tls(options)
+    if tls is None and options.get("insecure") != "yes" and not _is_loopback(host):
+        raise SettingsError(
+            "Beyond this machine images go to a DICOM archive over TLS: write ?tls=yes behind it."
+            " ?insecure=yes sends them readable to whoever is on the network."
+        )
+    return Address(called, calling, host, port, _parse_seconds(options), tls)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _parse_seconds(options: dict[str, str]) -> float:
