@@ -28,6 +28,7 @@ def ask_much(served: Served) -> tuple[int, int]:
     return status, sum(len(row.asked) for row, _ in served.recorder.trail())
 
 
+@pytest.mark.ci
 def test_no_question_fills_the_disk_of_the_log(served: Served) -> None:
     assert ask_much(served.start()) == (413, 0)
 

@@ -185,6 +185,7 @@ def test_twin_uvicorn_believes_whoever_is_on_this_machine(tmp_path: Path) -> Non
     site.stop()
 
 
+@pytest.mark.ci
 def test_a_proxy_that_is_named_is_believed_and_both_are_recorded(tmp_path: Path) -> None:
     site = serve(tmp_path / "site", "", "--proxy", "127.0.0.1")
     assert search_as(site, "6.6.6.6, 10.1.2.3") == "10.1.2.3 via 127.0.0.1"

@@ -146,12 +146,14 @@ def post_malformed(served: Served) -> tuple[httpx.Response, str]:
     return served.client(served.token("upload")).post("/v1/records", json=body), entry.log_id
 
 
+@pytest.mark.ci
 def test_an_entry_that_nobody_could_read_is_refused(served: Served) -> None:
     answer, _ = post_malformed(served.start())
     assert answer.status_code == 422
     assert "no elements of the DICOM JSON model" in answer.json()["cause"]
 
 
+@pytest.mark.ci
 def test_an_entry_that_nobody_can_read_is_named_and_stops_no_reader(
     served: Served, tmp_path: Path
 ) -> None:
@@ -195,6 +197,7 @@ def post_lists(served: Served) -> int:
     return client.post("/v1/records", content=body, headers=kind).status_code
 
 
+@pytest.mark.ci
 def test_a_body_that_takes_much_memory_is_not_parsed(served: Served) -> None:
     assert post_lists(served.start()) == 413
 
