@@ -17,6 +17,7 @@ from deid_hooks.deadline import Deadline
 from deid_hooks.errors import LogUnavailable
 from deid_hooks.query.json_codec import encode_query
 from deid_hooks.query.parser import parse_terms
+from deid_hooks_service import application
 from deid_hooks_service.forms import Held, Problem, _count_values
 from deid_hooks_service.service import Call, Service, Stream, send_stream
 
@@ -109,3 +110,15 @@ def test_a_search_that_nobody_waits_for_ends(seconds: float, gone: bool) -> None
     send(search, gone)
     while not search.ended:
         time.sleep(0.01)
+
+
+def test_requests_without_a_token_make_some_lines_a_minute_and_then_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 60.0)
+    refusals = application._Refusals()
+    assert [refusals.may_log() for _ in range(150)] == [True] * 100 + [False] * 50
+    monkeypatch.setattr("time.monotonic", lambda: 120.0)
+    assert refusals.may_log()
+    [line] = caplog.records
+    assert line.__dict__["members"] == {"status": 401, "not logged": 50}

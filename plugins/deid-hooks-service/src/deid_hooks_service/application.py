@@ -38,6 +38,7 @@ from deid_hooks_service.tokens import Senders, Tokens
 log = logging.getLogger("deid_hooks_service")
 
 _SECONDS_BETWEEN_HEADS = 60.0
+_REFUSALS_LOGGED = 100  # a minute
 _NO_STORE = (b"cache-control", b"no-store")
 
 
@@ -68,6 +69,7 @@ class Application:
             await service.close(service.log.seconds)
 
         self._metrics, self._held = service.metrics, service.held
+        self._refusals = _Refusals()
         # A post that goes through the router takes some percent longer.
         self._paths = {path: _Path(service, path, found) for path, found in table.items()}
         self._router: ASGIApp = Router(
@@ -116,6 +118,8 @@ class Application:
         # The route, not the path: a path may hold anything.
         route = scope.get("deid_hooks.route", "none")
         self._metrics.count(route, status, seconds)
+        if status == HTTPStatus.UNAUTHORIZED and not self._refusals.may_log():
+            return
         if log.isEnabledFor(logging.INFO):
             members = {
                 "method": scope["method"],
@@ -128,6 +132,23 @@ class Application:
             if why := scope.get("deid_hooks.why"):
                 members["why"] = why
             log.info("", extra={"members": members})
+
+
+class _Refusals:
+    """Bounds how many lines requests without a token make: some a minute, then their number."""
+
+    def __init__(self) -> None:
+        self._minute, self._count = 0, 0
+
+    def may_log(self) -> bool:
+        """Count one, and return whether it has a line of its own."""
+        minute = int(time.monotonic() / 60)
+        if minute != self._minute:
+            if (more := self._count - _REFUSALS_LOGGED) > 0:
+                log.warning("", extra={"members": {"status": 401, "not logged": more}})
+            self._minute, self._count = minute, 0
+        self._count += 1
+        return self._count <= _REFUSALS_LOGGED
 
 
 async def _keep_heads(site_log: Log) -> None:
