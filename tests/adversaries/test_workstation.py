@@ -60,6 +60,7 @@ def test_no_variable_undoes_what_the_site_locks(workstation: Workstation) -> Non
     assert workstation.site.sql("SELECT count(*) FROM deid_log_access") == [(0,)]
     shown = workstation.run("config", "--format", "csv").stdout
     assert f"require_reason,{workstation.file} (locked),True" in shown
+    assert "allowed_plugins,default,all" in shown
 
 
 def test_twin_without_locks_a_variable_undoes_what_the_site_requires(

@@ -133,7 +133,7 @@ def config(context: typer.Context, form: FormatOption = None) -> None:
     for key in KEYS:
         value = getattr(settings, key)
         text = " ".join(map(str, value)) if isinstance(value, tuple | dict) else str(value)
-        text = mask_passwords(text) if key == "url" else text
+        text = "all" if value is None else mask_passwords(text) if key == "url" else text
         rows.append({"setting": key, "value": text, "from": settings.origins[key]})
     write_rows(rows, ["setting", "from", "value"], form, "setting")
 
