@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from deid_hooks.errors import SettingsError
 from deid_hooks_service.cli import app
-from deid_hooks_service.tokens import Tokens
+from deid_hooks_service.forms import Problem
+from deid_hooks_service.tokens import Senders, Tokens
 
 API_KEY = "flywheel.example:djEa1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c"
 
@@ -91,3 +93,31 @@ def test_the_same_command_serves_under_both_names(site: Site) -> None:
         done = site.run(*command, "--host", "192.0.2.1")
         assert done.returncode == 2
         assert "--plain-http insists" in done.stderr
+
+
+def test_who_guesses_is_slowed_down_whoever_else_is_at_that_address(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    tokens = Tokens(path)
+    good = f"Bearer {tokens.add('ws12', 'upload')}"
+
+    async def guess(senders: Senders, addresses: list[str]) -> None:
+        for address in addresses:
+            with pytest.raises(Problem):
+                await senders.find("Bearer wrong", address)
+            await senders.find(good, address)
+
+    asyncio.run(guess(Senders(tokens), ["10.1.2.3"] * 10))
+    assert waited == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+    waited.clear()
+    asyncio.run(guess(Senders(tokens), [f"2001:db8::{n}" for n in range(1, 11)]))
+    assert len(waited) == 7
+    waited.clear()
+    asyncio.run(guess(Senders(tokens), [f"10.1.2.{n} via 10.0.0.1" for n in range(1, 11)]))
+    assert waited == []

@@ -289,7 +289,6 @@ class Senders:
         if scheme.lower() in ("bearer", "scitran-user") and extract_secret(text):
             token = self._find_token(text)
             if token is not None:
-                self._mistakes.pop(_find_guesser(address), None)
                 return Sender(token.name, token.role, address, token.projects, token.keeps_trail)
             # A key of Flywheel alone is shown to its site, and never a token of ours.
             if self._users is not None and self._users.is_key(scheme, text, self._tokens):
