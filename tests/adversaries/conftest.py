@@ -15,6 +15,7 @@ from tests.adversaries.attacks import SECRET, Place
 from tests.adversaries.served import Served
 from tests.whole.site import LOG, SERIES
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave twins that need a service or a program of their own to CI."""
     for item in items:

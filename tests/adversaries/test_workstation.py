@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -12,7 +11,6 @@ import pytest
 from running import Site as Served
 
 from deid_hooks.records.json_codec import encode_record
-from deid_hooks.records.keys import compute_content_digest, compute_patient_digest
 from deid_hooks.testing.records import make_entry
 from tests.adversaries.programs import weaken
 from tests.commands import run_command
@@ -135,14 +133,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 def post_malformed(served: Served) -> tuple[httpx.Response, str]:
     """Post an entry that is sound but for its originals; return the answer and its log id."""
-    secret = served.recorder.secret
-    made = make_entry(
-        key=secret.name,
-        originals="{00080080: no JSON",
-        fields={"PatientID": (PATIENT,)},
-        patients=(compute_patient_digest(PATIENT, "", secret),),
+    entry = make_entry(
+        digest="", key="", originals="{00080080: no JSON", fields={"PatientID": (PATIENT,)}
     )
-    entry = replace(made, digest=compute_content_digest(made, secret))
     body = {"records": [encode_record(entry)]}
     return served.client(served.token("upload")).post("/v1/records", json=body), entry.log_id
 

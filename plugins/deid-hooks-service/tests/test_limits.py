@@ -24,7 +24,7 @@ from deid_hooks_service.service import Call, Service, Stream, send_stream
 
 def ask(site: Site, *terms: str) -> int:
     query = {"query": encode_query(parse_terms(terms))}
-    return site.client(site.token("search")).post("/v1/search", json=query).status_code
+    return site.client(site.token("reidentify")).post("/v1/search", json=query).status_code
 
 
 def test_a_question_has_a_size_and_a_number_of_conditions(site: Site) -> None:

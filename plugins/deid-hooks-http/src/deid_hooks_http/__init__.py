@@ -49,11 +49,11 @@ _ERASURE: ObjectCodec[Erasure] = ObjectCodec(Erasure)
 class HTTPBackend(RemoteBackend):
     """``deidlog+https://host:port``, or ``deidlog+http://`` on the same machine.
 
-    Beyond it ``deidlog+http://`` has to say ``?insecure=true``. ``deidlog+file:/path`` names the file with address, certificate and token that the administrator
-    of the service made. The token decides what its holder may do; NotAllowed says that something is
-    not allowed. The service keeps the access trail: it writes a record before it answers anything
-    identifying. It holds the keys, seals what it appends, and checks the entries and uploads that
-    it answers.
+    Beyond it ``deidlog+http://`` has to say ``?insecure=true``. ``deidlog+file:/path`` names the
+    file with address, certificate and token that the administrator of the service made. The token
+    decides what its holder may do; NotAllowed says that something is not allowed. The service keeps
+    the access trail: it writes a record before it answers anything identifying. It holds the keys,
+    seals what it appends, and checks the entries and uploads that it answers.
     """
 
     def __init__(self, url: str) -> None:
