@@ -32,10 +32,11 @@ PUBLIC = {
         decode_record decode_text encode_query encode_record encode_text erase_salt erase_terms
         estimate_size get_id get_key iterate_entries
         iterate_pages iterate_uploads make_erased make_readable make_tombstone put_file seal_new
-        select_new
+        select_new suggest_nearest
     """,
     "deid_hooks.destinations": """
-        FINISH Delivery Destination DestinationError Outgoing find_known is_host open_destination
+        FINISH Delivery Destination DestinationError Outgoing find_known is_host is_loopback
+        open_destination
     """,
     "deid_hooks.engines": """
         Engine add_method make_engine mark_identity_removed renew_file_meta

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from deid_hooks.destinations import open_destination
 from tests.receivers.conftest import PATIENT
 from tests.receivers.test_archives import outcomes, statuses
 from tests.whole.site import Site, rows
@@ -196,7 +197,7 @@ def test_a_token_may_end_with_its_line_and_one_that_is_none_is_not_repeated(
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70])
 def test_a_host_that_can_be_none_is_wrong_use(site: Site, host: str) -> None:
-    code, found, said = send(site, f"dicomweb+http://{host}/dicom-web")
+    code, found, said = send(site, f"dicomweb+https://{host}/dicom-web")
     assert (code, found) == (2, Counter())
     assert "is named as dicomweb+https://" in said
 
@@ -260,3 +261,11 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(site: Site, tmp_path:
     code, _, said = send(site, "dicomweb+https://user:canary-password@pacs/dicom-web")
     assert code == 2
     assert "canary" not in said
+
+
+def test_beyond_this_machine_images_go_over_tls_or_somebody_insists(site: Site) -> None:
+    code, found, said = send(site, "dicomweb+http://pacs.example/dicom-web")
+    assert (code, found) == (2, Counter())
+    assert "write dicomweb+https://" in said
+    insecure = open_destination("dicomweb+http://pacs.example/dicom-web?insecure=yes")
+    assert insecure.name == "dicomweb+http://pacs.example/dicom-web"

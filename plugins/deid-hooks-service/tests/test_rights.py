@@ -530,7 +530,7 @@ def test_logs_and_metrics_and_probes_hold_nothing_of_a_patient(site: Site) -> No
     uploader.post("/logs", json={"indexed_fields": {CANARY: CANARY}})
     uploader.get(f"/v1/entries/{CANARY}")
     uploader.get(f"/{CANARY}?{CANARY}={CANARY}")
-    metrics = httpx.get(f"{site.url}/metrics").text
+    metrics = site.client(site.token("auditor")).get("/metrics").text
     assert 'deid_hooks_service_requests_total{route="/logs",status="200"}' in metrics
     assert httpx.get(f"{site.url}/health").json() == {"alive": True}
     assert httpx.get(f"{site.url}/ready").json() == {"done": True}

@@ -147,6 +147,13 @@ def test_a_clerk_finds_who_is_known_exactly(
     assert clients["search", ""].post("/v1/search", json=body).status_code == 200
 
 
+def test_a_clerk_asks_so_many_questions_a_minute(site: Site) -> None:
+    client = site.client(site.token("search"))
+    body = {"query": encode_query(parse_terms(["PatientID=nobody"]))}
+    answers = [client.post("/v1/search", json=body).status_code for _ in range(61)]
+    assert answers == [200] * 60 + [429]
+
+
 def test_an_auditor_sees_who_and_when_and_not_what_was_asked(
     site: Site, clients: dict[tuple[str, str], httpx.Client]
 ) -> None:

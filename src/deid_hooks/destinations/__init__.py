@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "Outgoing",
     "find_known",
     "is_host",
+    "is_loopback",
     "open_destination",
 ]
 
@@ -115,6 +117,14 @@ def is_host(name: str | None) -> bool:
         return bool((name or "").encode("idna"))
     except UnicodeError:  # an empty label, or one that is too long
         return False
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, as its name or address says."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def find_known(files: Sequence[Outgoing], there: Collection[str]) -> dict[int, Delivery]:

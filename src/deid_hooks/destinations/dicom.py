@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import socket
@@ -28,6 +27,7 @@ from deid_hooks.destinations import (
     Outgoing,
     find_known,
     is_host,
+    is_loopback,
 )
 from deid_hooks.dicom.dictionary import SOP_INSTANCE_UID
 
@@ -259,19 +259,12 @@ def parse_address(url: str) -> Address:
     if not _TITLE.fullmatch(calling):
         raise SettingsError("calling= wants an application entity title of 1 to 16 characters.")
     tls = _load_tls(options)
-    if tls is None and options.get("insecure") != "yes" and not _is_loopback(host):
+    if tls is None and options.get("insecure") != "yes" and not is_loopback(host):
         raise SettingsError(
             "Beyond this machine images go to a DICOM archive over TLS: write ?tls=yes behind it."
             " ?insecure=yes sends them readable to whoever is on the network."
         )
     return Address(called, calling, host, port, _parse_seconds(options), tls)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _parse_seconds(options: dict[str, str]) -> float:

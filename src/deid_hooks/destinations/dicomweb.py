@@ -23,6 +23,7 @@ from deid_hooks.destinations import (
     Outgoing,
     find_known,
     is_host,
+    is_loopback,
 )
 
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes of an answer
@@ -178,14 +179,20 @@ def _check_url(url: str) -> str:
         usable = is_host(split.hostname) and split.port != 0
     except ValueError:
         usable = False
-    if not usable or split.query or split.fragment:
+    insecure = split.query == "insecure=yes"
+    if not usable or (split.query and not insecure) or split.fragment:
         raise SettingsError("A DICOMweb archive is named as dicomweb+https://host:port/path.")
     if split.username or split.password:
         raise SettingsError(
             "The name of a DICOMweb archive is kept in the log: give credentials by DICOMWEB_TOKEN,"
             " DICOMWEB_USERNAME and DICOMWEB_PASSWORD, or a .netrc."
         )
-    return url.rstrip("/")
+    if split.scheme == "http" and not insecure and not is_loopback(split.hostname or ""):
+        raise SettingsError(
+            "Beyond this machine images go to a DICOMweb archive over TLS: write dicomweb+https://."
+            " ?insecure=yes sends them readable to whoever is on the network."
+        )
+    return url.removesuffix("?insecure=yes").rstrip("/")
 
 
 def _split(files: Sequence[Outgoing], places: Sequence[int]) -> Iterator[list[int]]:

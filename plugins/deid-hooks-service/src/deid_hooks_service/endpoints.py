@@ -242,7 +242,7 @@ ENDPOINTS = (
         public=True,
     ),
     Endpoint("GET /ready", handlers.say_ready, _DONE, public=True),
-    Endpoint("GET /metrics", handlers.show_metrics, STRING, public=True, media_type="text/plain"),
+    Endpoint("GET /metrics", handlers.show_metrics, STRING, media_type="text/plain"),
 )
 
 _DESCRIPTION = """\

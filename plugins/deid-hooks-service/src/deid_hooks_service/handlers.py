@@ -236,6 +236,7 @@ def search(call: Call) -> Stream:
     query, reason = call.body["query"], call.body.get("reason", "")
     if not call.sender.may("search by parts of values"):
         _refuse_inexact(query)
+        call.service.uses.count_question(call.sender.name)
     asked = json.dumps(encode_query(query)["terms"])
 
     def show(page: list[str], first: bool) -> list[dict[str, Any]]:

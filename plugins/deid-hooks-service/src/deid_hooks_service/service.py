@@ -50,6 +50,9 @@ _CHECK_SECONDS = 1.0
 _HOUR = 3600.0
 _MOST_AN_HOUR = 2_000
 """Patients whose labels a token may ask for."""
+_MINUTE = 60.0
+_MOST_A_MINUTE = 60
+"""Questions of a token that may not search by parts of values: it could walk through numbers."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -96,6 +99,7 @@ class Uses:
         self._day = ""
         self._seen: dict[str, set[str]] = {}
         self._recent: dict[str, deque[float]] = {}
+        self._questions: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
     def is_new(self, name: str, what: str) -> bool:
@@ -119,6 +123,23 @@ class Uses:
                 )
             recent.append(now)
             return True
+
+    def count_question(self, name: str) -> None:
+        """Count a question of this token. Raises Problem 429 after too many within a minute."""
+        now = time.monotonic()
+        with self._lock:
+            asked = self._questions.setdefault(name, deque())
+            while asked and asked[0] < now - _MINUTE:
+                asked.popleft()
+            if len(asked) >= _MOST_A_MINUTE:
+                raise Problem(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"the token {name} asked {_MOST_A_MINUTE} questions within a minute",
+                    "wait a minute",
+                    kind="NotAllowed",
+                    after=int(asked[0] + _MINUTE - now) + 1,
+                )
+            asked.append(now)
 
     def note(self, name: str, what: str) -> None:
         """Note that it was recorded that this token asked for that."""

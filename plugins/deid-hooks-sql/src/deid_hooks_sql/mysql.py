@@ -12,9 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 
-from deid_hooks.backends import Deadline, LogUnavailable
+from deid_hooks.backends import Deadline, LogUnavailable, suggest_nearest
 from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, Column, ColumnType, Table
-from deid_hooks.plugins import suggest_nearest
 from deid_hooks_sql.database import (
     Database,
     Failed,
