@@ -30,7 +30,7 @@ def test_an_element_that_nobody_could_read_on_after_is_refused(tmp_path: Path) -
     odd = _POSITION + b"\xff" * 4 + b"1\\2\\3 " + b"\xfe\xff\xdd\xe0\0\0\0\0"
     prepared = prepare(before + odd + after[size:], tmp_path)
     assert isinstance(prepared, Refused)
-    assert "ImagePositionPatient has an undefined length" in prepared.reason
+    assert "ImagePositionPatient, after InstanceNumber, has a value" in prepared.reason
     assert list((tmp_path / "staging").iterdir()) == []
 
 

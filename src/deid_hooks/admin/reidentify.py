@@ -17,11 +17,12 @@ from deid_hooks.admin.derived import mark_identity_restored, restore_derived
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals
 from deid_hooks.dicom.difference import FINGERPRINT
+from deid_hooks.dicom.part10 import read_dicom
 from deid_hooks.dicom.restore import restore
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.files import make_new_file, remove_leftovers_within
 from deid_hooks.records.model import Entry
-from deid_hooks.uploader.scan import NO_DICOM, begins_as_dicom, explain_os_error, read
+from deid_hooks.uploader.scan import NO_DICOM, begins_as_dicom, explain_os_error
 
 _RECORDED_KEPT = 10_000
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
@@ -81,7 +82,7 @@ class Reidentifier:
             with path.open("rb") as file:
                 if not begins_as_dicom(file.read(132)):
                     return Returned(path, "no DICOM", reason=NO_DICOM)
-            dataset: Dataset = read(path)
+                dataset, _ = read_dicom(file)
             uid = str(dataset.get("SOPInstanceUID", ""))
             if not uid:
                 return Returned(path, "refused", reason="it has no SOPInstanceUID")

@@ -41,8 +41,8 @@ from deid_hooks import (
     stamp,
 )
 from deid_hooks.batches import split_batches
+from deid_hooks.dicom.part10 import read_dicom
 from deid_hooks.engines import Engine, make_engine
-from deid_hooks.uploader.scan import read
 
 _UNDEFINED = 0xFFFFFFFF
 _SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
@@ -103,8 +103,8 @@ class Preparer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
-                with _explain("it can't be read"):
-                    dataset = read(path)
+                with _explain("it can't be read"), path.open("rb") as file:
+                    dataset, _ = read_dicom(file)
                     original = capture(dataset)
                 with _explain(f"the engine {self._work.engine} failed on it"):
                     self._engine(dataset)

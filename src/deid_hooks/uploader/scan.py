@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pydicom import dcmread
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from deid_hooks import UnusableDataset, normalise_identity
+from deid_hooks import normalise_identity
 from deid_hooks.dicom.dictionary import (
     ISSUER_OF_PATIENT_ID,
     PATIENT_ID,
@@ -175,43 +173,6 @@ def _read_text(dataset: FileDataset, tag: BaseTag | int) -> str:
     return str(dataset[tag].value or "") if tag in dataset else ""
 
 
-CUT_SHORT = "the file is cut short"
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-
-
-def read(path: Path) -> FileDataset:
-    """Return the dataset of a file that :func:`scan` found, with its pixels.
-
-    Raises UnusableDataset for a file that ends before its data do, of which pydicom keeps what is
-    there, and for one that can't be read.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote values
-        # This is how pydicom reports a value of undefined length that has no end.
-        warnings.filterwarnings("error", message=r"(?s).* in file ", category=UserWarning)
-        try:
-            dataset = dcmread(path, force=True)
-        except UserWarning:
-            raise UnusableDataset(CUT_SHORT) from None
-        except OSError as error:
-            raise UnusableDataset(explain_os_error(error)) from None
-        except Exception:  # noqa: BLE001 - whatever pydicom meets in a broken file
-            raise UnusableDataset("it is not valid DICOM") from None
-    if any(_ends_early(element) for element in dataset.values()):
-        raise UnusableDataset(CUT_SHORT)
-    return dataset
-
-
 def explain_os_error(error: OSError) -> str:
     """Return why a file can't be read, without the path that the error quotes."""
-    if error.errno is None:  # pydicom's own, for a sequence without an end
-        return CUT_SHORT
     return f"it can't be read: {str(error.strerror).lower()}"
-
-
-def _ends_early(element: object) -> bool:
-    return (
-        isinstance(element, RawDataElement)
-        and element.length != _UNDEFINED_LENGTH
-        and len(element.value or b"") < element.length
-    )
