@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from deid_hooks.access import AccessRecorder
@@ -17,7 +16,7 @@ from deid_hooks.admin.derived import mark_identity_restored, restore_derived
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals
 from deid_hooks.dicom.difference import FINGERPRINT
-from deid_hooks.dicom.part10 import read_dicom
+from deid_hooks.dicom.part10 import read_dicom, write_dicom
 from deid_hooks.dicom.restore import restore
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.files import make_new_file, remove_leftovers_within
@@ -108,10 +107,10 @@ class Reidentifier:
             ids = " and ".join(entry.log_id for entry in entries)
             return Returned(path, "refused", reason=f"the entries {ids} differ about it")
         entry = entries[0]
-        original, missing = restore(dataset, entry)
+        original, missing, encoding = restore(dataset, entry)
         mark_identity_restored(original)
         self._record(uid, [entry.log_id])
-        target = self._write(original, relative)
+        target = self._write(original, relative, encoding)
         why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _explain(missing)
         return Returned(path, "restored", entry.log_id, target, why, missing)
 
@@ -119,7 +118,8 @@ class Reidentifier:
         uid = str(dataset.SOPInstanceUID)
         log_ids, missing = restore_derived(dataset, self._directory)
         self._record(uid, log_ids)
-        target = self._write(dataset, relative)
+        implicit, little_endian = dataset.original_encoding
+        target = self._write(dataset, relative, (bool(implicit), bool(little_endian)))
         known = str(dataset.SOPInstanceUID) != uid  # de-identified itself, and not logged
         why = _NOT_LOGGED_ITSELF if known else _explain(missing)
         return Returned(path, "derived", log_ids[0], target, why, missing)
@@ -132,14 +132,14 @@ class Reidentifier:
             if len(self._recorded) > _RECORDED_KEPT:
                 self._recorded.pop(next(iter(self._recorded)))
 
-    def _write(self, dataset: Dataset, relative: Path) -> Path:
+    def _write(self, dataset: Dataset, relative: Path, encoding: tuple[bool, bool]) -> Path:
         folder = self._output
         for part in relative.parent.parts:
             folder /= part
             folder.mkdir(mode=0o700, exist_ok=True)
         with make_new_file(self._output) as new:
             with open(new.descriptor, "wb", closefd=False) as file:
-                dcmwrite(file, dataset)
+                write_dicom(dataset, file, encoding)
             os.fsync(new.descriptor)
             for target in _list_names(folder / relative.name):
                 try:

@@ -49,8 +49,10 @@ from deid_hooks.records.model import Entry, Instance, make_readable, read_clock
 
 PREAMBLE = "preamble"
 FINGERPRINT = "fingerprint"
-"""Two keys of the originals that are no path: the 128 bytes before the file meta, and what tells
-instances of one SOP Instance UID apart."""
+ENCODING = "encoding"
+"""Keys of the originals that are no path: the 128 bytes before the file meta, what tells instances
+of one SOP Instance UID apart, and the transfer syntax that the bytes had where the file named
+another."""
 _LONGEST_TELLING = 64
 
 

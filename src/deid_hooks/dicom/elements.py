@@ -41,7 +41,7 @@ EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 _DEFLATED_ELSEWHERE = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
-_STANDARD_ROOT = "1.2.840.10008."
+STANDARD_ROOT = "1.2.840.10008."
 _ENCAPSULATED_ROOTS = (
     "1.2.840.10008.1.2.1.98",
     "1.2.840.10008.1.2.4.",
@@ -205,7 +205,7 @@ def _tell_encoding(meta: tuple[Found, ...], syntax: str, start: int, first: byte
         little_endian = not (explicit and int.from_bytes(first[:2], "little") >= 0x0400)
     elif not first[0 if little_endian else 1] and first[1 if little_endian else 0]:
         raise UnusableDataset("its bytes are in another order than its transfer syntax says")
-    if syntax and syntax.startswith(_STANDARD_ROOT) and explicit == (syntax == IMPLICIT_LITTLE):
+    if syntax and syntax.startswith(STANDARD_ROOT) and explicit == (syntax == IMPLICIT_LITTLE):
         if syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE):
             raise UnusableDataset(
                 "its elements have no value representation, which its transfer syntax asks for"

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import warnings
+import zlib
+from copy import deepcopy
 from typing import BinaryIO
 
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO, DicomIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.uid import UID
 
-from deid_hooks.dicom.elements import Layout, read_layout
+from deid_hooks.dicom.dictionary import PIXELS
+from deid_hooks.dicom.difference import ENCODING, Changes
+from deid_hooks.dicom.elements import (
+    DEFLATED,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    Header,
+    Layout,
+    is_encapsulated,
+    read_layout,
+)
 from deid_hooks.errors import UnusableDataset
+from deid_hooks.records.json_codec import write_canonical_json
 
 _NOT_VALID = "it is not valid DICOM"
 
@@ -35,3 +52,54 @@ def read_dicom(file: BinaryIO) -> tuple[FileDataset, Layout]:
     # As it is, where its transfer syntax says something else or nothing.
     dataset.set_original_encoding(layout.header.implicit, layout.header.little_endian)
     return dataset, layout
+
+
+def correct_syntax(dataset: Dataset, header: Header) -> None:
+    """Name the transfer syntax that the bytes of a dataset have, if the file named another."""
+    if header.contradicts:
+        dataset.file_meta.TransferSyntaxUID = UID(_name_true_syntax(header))
+
+
+def note_encoding(changes: Changes, header: Header) -> None:
+    """Keep with the changes what the bytes were, if the file named another transfer syntax."""
+    if header.contradicts:
+        element = {"vr": "UI", "Value": [_name_true_syntax(header)]}
+        changes.originals[ENCODING] = write_canonical_json(element)
+
+
+def _name_true_syntax(header: Header) -> str:
+    return IMPLICIT_LITTLE if header.implicit else EXPLICIT_LITTLE
+
+
+def write_dicom(dataset: Dataset, file: BinaryIO, encoding: tuple[bool, bool]) -> None:
+    """Write a dataset as PS3.10, section 7, has it, with the length of its file meta information.
+
+    ``encoding`` is implicit VR and little endian. It counts, whatever the transfer syntax says:
+    pydicom takes private syntaxes for explicit, and refuses those that are newer than itself.
+    Raises whatever pydicom raises for a value that can't be written.
+    """
+    preamble: bytes | None = getattr(dataset, "preamble", None)
+    meta: FileMetaDataset = deepcopy(getattr(dataset, "file_meta", None) or FileMetaDataset())
+    syntax = str(meta.get("TransferSyntaxUID") or "")
+    if preamble:
+        file.write(preamble + b"DICM")
+    if meta:
+        meta.FileMetaInformationGroupLength = 0  # the right one is put there
+        write_file_meta_info(DicomIO(file), meta, enforce_standard=False)
+    for tag in PIXELS:
+        element = dataset.get_item(tag) if tag in dataset else None
+        if isinstance(element, DataElement) and is_encapsulated(syntax) is not None:
+            element.is_undefined_length = bool(is_encapsulated(syntax))
+    if syntax != DEFLATED:
+        _write_elements(dataset, DicomIO(file), encoding)
+        return
+    plain = DicomBytesIO()
+    _write_elements(dataset, plain, encoding)
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)  # PS3.5, section A.5
+    packed = packer.compress(plain.getvalue()) + packer.flush()
+    file.write(packed + bytes(len(packed) % 2))
+
+
+def _write_elements(dataset: Dataset, target: DicomIO, encoding: tuple[bool, bool]) -> None:
+    target.is_implicit_VR, target.is_little_endian = encoding
+    write_dataset(target, dataset)

@@ -21,25 +21,28 @@ from deid_hooks.dicom.dictionary import (
     TRANSFER_SYNTAX_UID,
     name_element,
 )
-from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, compute_fingerprint
+from deid_hooks.dicom.difference import ENCODING, FINGERPRINT, PREAMBLE, compute_fingerprint
+from deid_hooks.dicom.elements import EXPLICIT_BIG, IMPLICIT_LITTLE, STANDARD_ROOT
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance, parse_log_id
 
-_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_IMPLICIT = "1.2.840.10008.1.2"
+_FILE_META_GROUP_LENGTH = 0x00020000
 
 
 class Restored(NamedTuple):
-    """The original, and the names of the elements that were not logged and stay as they are."""
+    """The original, and the names of the elements that were not logged and stay as they are.
+
+    ``encoding`` says whether it was in implicit VR, and whether in little endian, which its
+    transfer syntax may contradict.
+    """
 
     dataset: Dataset
     not_restored: tuple[str, ...]
+    encoding: tuple[bool, bool]
 
 
 def restore(deidentified: Dataset, entry: Entry) -> Restored:
     """Return the original of a de-identified dataset, equal to what was captured.
-
-
     ``deidentified`` is not changed. Elements that were not logged (pixel data that an engine
     altered, values over the limit) stay as they are and are named. Raises UnusableDataset if the
     entry has no such instance, or has several that can't be told apart.
@@ -51,14 +54,16 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     originals: dict[str, Any] = {**json.loads(entry.originals), **json.loads(instance.originals)}
     originals.pop(FINGERPRINT, None)
     restored = deidentified
-    work = _Restoration(entry.large, *_find_original_encoding(originals, stamped))
+    encoding_of_original = _find_original_encoding(originals, stamped)
+    originals.pop(ENCODING, None)
+    work = _Restoration(entry.large, *encoding_of_original)
     meta = {path: element for path, element in originals.items() if path.startswith("0002")}
     work.restore_file_meta(restored, meta, instance)
     if PREAMBLE in originals:
         work.restore_preamble(restored, originals.pop(PREAMBLE))
     dataset_paths = {path: element for path, element in originals.items() if path not in meta}
     work.restore_items(restored, _nest_paths(dataset_paths), encoding.DEFAULT_ENCODINGS)
-    return Restored(restored, tuple(dict.fromkeys(work.missing)))
+    return Restored(restored, tuple(dict.fromkeys(work.missing)), encoding_of_original)
 
 
 def _find_instance(present: Snapshot, entry: Entry) -> Instance:
@@ -119,10 +124,11 @@ def _find_original_encoding(
     originals: Mapping[str, Any], deidentified: Dataset
 ) -> tuple[bool, bool]:
     """Implicit VR and little endian, of the original transfer syntax."""
-    element = originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
+    element = originals.get(ENCODING) or originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
     if element:
         uid = encoding.read_text("UI", encoding.decode(element))
-        return uid == _IMPLICIT, uid != _BIG_ENDIAN
+        if uid.startswith(STANDARD_ROOT):
+            return uid == IMPLICIT_LITTLE, uid != EXPLICIT_BIG
     implicit, little_endian = deidentified.original_encoding
     return bool(implicit), little_endian is not False
 
@@ -162,7 +168,7 @@ class _Restoration:
         explicit_little = _Restoration(self.large, False, True)
         explicit_little.restore_items(meta, paths, encoding.DEFAULT_ENCODINGS)
         self.missing += explicit_little.missing
-        if not meta:
+        if set(meta.keys()) <= {_FILE_META_GROUP_LENGTH}:  # there was none, or without elements
             del dataset.file_meta
 
     def restore_preamble(self, dataset: FileDataset, element: Any) -> None:

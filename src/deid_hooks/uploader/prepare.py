@@ -24,10 +24,9 @@ from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from pydicom import Dataset, config, dcmread, dcmwrite
+from pydicom import Dataset, config
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
-from pydicom.uid import ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from deid_hooks import (
@@ -41,8 +40,9 @@ from deid_hooks import (
     stamp,
 )
 from deid_hooks.batches import split_batches
-from deid_hooks.dicom.part10 import read_dicom
-from deid_hooks.engines import Engine, make_engine
+from deid_hooks.dicom.elements import Header
+from deid_hooks.dicom.part10 import correct_syntax, note_encoding, read_dicom, write_dicom
+from deid_hooks.engines import Engine, make_engine, renew_file_meta
 
 _UNDEFINED = 0xFFFFFFFF
 _SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
@@ -104,29 +104,31 @@ class Preparer:
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
                 with _explain("it can't be read"), path.open("rb") as file:
-                    dataset, _ = read_dicom(file)
+                    dataset, layout = read_dicom(file)
                     original = capture(dataset)
+                correct_syntax(dataset, layout.header)
                 with _explain(f"the engine {self._work.engine} failed on it"):
                     self._engine(dataset)
+                    _complete_file_meta(dataset)
                 with _explain("what the engine made of it can't be compared"):
                     changed = changes(original, dataset, self._work.fields)
+                    note_encoding(changed, layout.header)
                 with _explain("what the engine made of it can't be written"):
-                    staged = self._stage(dataset)
+                    staged = self._stage(dataset, layout.header)
                     study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
                     marked = _is_marked(dataset)
             except UnusableDataset as error:
                 return Refused(path, str(error), isinstance(error, _NoRoom))
         return Staged(path, staged, changed, str(study), str(series), marked)
 
-    def _stage(self, dataset: Dataset) -> Path:
-        meta = getattr(dataset, "file_meta", Dataset())
-        if meta.get("TransferSyntaxUID") != ImplicitVRLittleEndian:
+    def _stage(self, dataset: Dataset, header: Header) -> Path:
+        if not header.implicit:
             _refuse_unreadable(dataset)
         staged = self._work.staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
         try:
             descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                dcmwrite(file, dataset)
+                write_dicom(dataset, file, (header.implicit, header.little_endian))
         except BaseException as error:
             staged.unlink(missing_ok=True)
             if why := _find_system_error(error):
@@ -139,9 +141,18 @@ class Preparer:
 def restage(staged: Path, log_id: str, kind: Stamp) -> None:
     """Put the log id into a file that waits. Raises UnusableDataset if that fails."""
     with warnings.catch_warnings(action="ignore"), _explain("the log id can't be put into it"):
-        dataset = dcmread(staged)
+        with staged.open("rb") as file:
+            dataset, layout = read_dicom(file)
         stamp(dataset, log_id, kind)
-        dcmwrite(staged, dataset)
+        with staged.open("wb") as file:
+            write_dicom(dataset, file, (layout.header.implicit, layout.header.little_endian))
+
+
+def _complete_file_meta(dataset: Dataset) -> None:
+    """Make file meta information that the engine left out: a file has none without it."""
+    meta = getattr(dataset, "file_meta", None) or {}
+    if not getattr(dataset, "preamble", None) or "TransferSyntaxUID" not in meta:
+        renew_file_meta(dataset)
 
 
 def _refuse_unreadable(dataset: Dataset) -> None:
