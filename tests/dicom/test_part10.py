@@ -6,11 +6,14 @@ import struct
 import subprocess
 from io import BytesIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
-from deid_hooks.dicom.elements import read_header
+from deid_hooks import UnusableDataset
+from deid_hooks.dicom.elements import read_header, read_layout
+from deid_hooks.dicom.part10 import refuse_altered, write_dicom
 from tests.dicom.files import CT, DATA
 from tests.dicom.handmade import (
     EXPLICIT,
@@ -22,6 +25,7 @@ from tests.dicom.handmade import (
     identity,
     image,
     implicit,
+    item,
     meta,
 )
 from tests.dicom.round_trip import travel, values
@@ -117,3 +121,73 @@ def test_an_engine_that_leaves_out_file_meta_information_is_helped(
 def test_pixels_are_those_of_the_source(tmp_path: Path) -> None:
     (tmp_path / "delivered.dcm").write_bytes(travel(CT.read_bytes(), tmp_path).delivered)
     assert dcmread(tmp_path / "delivered.dcm").PixelData == dcmread(CT).PixelData
+
+
+# What was written is verified
+
+
+def without(*tags: int) -> Any:
+    """A writer that loses elements."""
+
+    def write(dataset: Dataset, file: BinaryIO, encoding: tuple[bool, bool]) -> None:
+        for tag in tags:
+            del dataset[tag]
+        write_dicom(dataset, file, encoding)
+
+    return write
+
+
+def altering(old: bytes, new: bytes) -> Any:
+    """A writer that writes other bytes."""
+
+    def write(dataset: Dataset, file: BinaryIO, encoding: tuple[bool, bool]) -> None:
+        memory = BytesIO()
+        write_dicom(dataset, memory, encoding)
+        assert old in memory.getvalue()
+        file.write(memory.getvalue().replace(old, new))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("writer", "expected"),
+    [
+        (without(0x7FE00010), "PixelData would be lost"),
+        (without(0x00280010), "Rows would be lost"),
+        (altering(PIXELS[-9:], bytes(9)), "PixelData would be written with another value"),
+        (altering(PIXELS, PIXELS + explicit(0x7FE10010, "LO", "ours")), "would be written, which"),
+        (altering(PIXELS, PIXELS + bytes(8)), "zero bytes"),
+        (altering(PIXELS, PIXELS[:-1]), "cut short"),
+        (altering(EXPLICIT.encode() + b"\0", b""), ""),
+        (altering(b"IS\x02\x001 ", b"IS\x01\x001"), "InstanceNumber would be written with an odd"),
+        (altering(b"CHEST ", b"chest "), "CodeMeaning in AnatomicRegionSequence would be"),
+    ],
+)
+def test_what_is_not_written_as_it_was_read_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Any, expected: str
+) -> None:
+    monkeypatch.setattr("deid_hooks.uploader.prepare.write_dicom", writer)
+    code = explicit(0x00080104, "LO", "CHEST ")
+    more = explicit(0x00082218, "SQ", item(code))
+    content = image(more_8=more)
+    refused = travel(content, tmp_path).refused
+    assert expected in refused != ""
+
+
+def test_what_the_log_holds_may_differ_and_nothing_beside_it(tmp_path: Path) -> None:
+    trip = travel(image(), tmp_path)
+    assert trip.changes is not None
+    paths = set(trip.changes.originals)
+    source, written = (read_layout(BytesIO(c)) for c in (image(), trip.delivered))
+    refuse_altered(source, written, paths)
+    for path in ("00100010", "00120062", "00020012"):
+        with pytest.raises(UnusableDataset):
+            refuse_altered(source, written, paths - {path})
+
+
+def test_items_in_implicit_vr_are_not_delivered_as_they_are(tmp_path: Path) -> None:
+    code = implicit(0x00080104, "LO", "CHEST ")
+    content = image(more_8=explicit(0x00082218, "SQ", item(code)))
+    assert "00082218.0.00080104" in read_layout(BytesIO(content)).found
+    trip = travel(content, tmp_path)
+    assert values(trip.delivered)["00082218.0.00080104"] == ("LO", b"CHEST ")

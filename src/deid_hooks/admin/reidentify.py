@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,12 +12,17 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from deid_hooks.access import AccessRecorder
-from deid_hooks.admin.derived import mark_identity_restored, restore_derived
+from deid_hooks.admin.derived import (
+    MARKS_OF_IDENTITY,
+    mark_identity_restored,
+    restore_derived,
+)
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals
 from deid_hooks.dicom.difference import FINGERPRINT
-from deid_hooks.dicom.part10 import read_dicom, write_dicom
-from deid_hooks.dicom.restore import restore
+from deid_hooks.dicom.elements import Layout, read_layout
+from deid_hooks.dicom.part10 import read_dicom, refuse_altered, write_dicom
+from deid_hooks.dicom.restore import STAMPS, restore
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.files import make_new_file, remove_leftovers_within
 from deid_hooks.records.model import Entry
@@ -81,15 +86,15 @@ class Reidentifier:
             with path.open("rb") as file:
                 if not begins_as_dicom(file.read(132)):
                     return Returned(path, "no DICOM", reason=NO_DICOM)
-                dataset, _ = read_dicom(file)
-            uid = str(dataset.get("SOPInstanceUID", ""))
-            if not uid:
-                return Returned(path, "refused", reason="it has no SOPInstanceUID")
-            entries = self._directory.find_instance(uid)
-            if entries:
-                return self._restore(path, relative, dataset, uid, entries)
-            if self._derived or any(True for _ in self._directory.find_other_uids([uid])):
-                return self._restore_derived(path, relative, dataset)
+                dataset, layout = read_dicom(file)
+                uid = str(dataset.get("SOPInstanceUID", ""))
+                if not uid:
+                    return Returned(path, "refused", reason="it has no SOPInstanceUID")
+                entries = self._directory.find_instance(uid)
+                if entries:
+                    return self._restore(path, relative, dataset, layout, entries)
+                if self._derived or any(True for _ in self._directory.find_other_uids([uid])):
+                    return self._restore_derived(path, relative, dataset, layout)
         except UnusableDataset as error:
             return Returned(path, "refused", reason=str(error))
         except OSError as error:
@@ -101,8 +106,14 @@ class Reidentifier:
         return Returned(path, "not found", reason="the log holds no instance with this UID")
 
     def _restore(
-        self, path: Path, relative: Path, dataset: Dataset, uid: str, entries: tuple[Entry, ...]
+        self,
+        path: Path,
+        relative: Path,
+        dataset: Dataset,
+        layout: Layout,
+        entries: tuple[Entry, ...],
     ) -> Returned:
+        uid = str(dataset.SOPInstanceUID)
         if len(entries) > 1 and len({_describe(uid, entry) for entry in entries}) > 1:
             ids = " and ".join(entry.log_id for entry in entries)
             return Returned(path, "refused", reason=f"the entries {ids} differ about it")
@@ -110,16 +121,23 @@ class Reidentifier:
         original, missing, encoding = restore(dataset, entry)
         mark_identity_restored(original)
         self._record(uid, [entry.log_id])
-        target = self._write(original, relative, encoding)
+
+        def verify(written: Layout) -> None:
+            # An archive may have changed the encoding, and with it every value.
+            if written.header.encoding == layout.header.encoding:
+                refuse_altered(layout, written, _list_changed(uid, entry))
+
+        target = self._write(original, relative, encoding, verify)
         why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _explain(missing)
         return Returned(path, "restored", entry.log_id, target, why, missing)
 
-    def _restore_derived(self, path: Path, relative: Path, dataset: Dataset) -> Returned:
+    def _restore_derived(
+        self, path: Path, relative: Path, dataset: Dataset, layout: Layout
+    ) -> Returned:
         uid = str(dataset.SOPInstanceUID)
         log_ids, missing = restore_derived(dataset, self._directory)
         self._record(uid, log_ids)
-        implicit, little_endian = dataset.original_encoding
-        target = self._write(dataset, relative, (bool(implicit), bool(little_endian)))
+        target = self._write(dataset, relative, layout.header.encoding)
         known = str(dataset.SOPInstanceUID) != uid  # de-identified itself, and not logged
         why = _NOT_LOGGED_ITSELF if known else _explain(missing)
         return Returned(path, "derived", log_ids[0], target, why, missing)
@@ -132,14 +150,22 @@ class Reidentifier:
             if len(self._recorded) > _RECORDED_KEPT:
                 self._recorded.pop(next(iter(self._recorded)))
 
-    def _write(self, dataset: Dataset, relative: Path, encoding: tuple[bool, bool]) -> Path:
+    def _write(
+        self,
+        dataset: Dataset,
+        relative: Path,
+        encoding: tuple[bool, bool],
+        verify: Callable[[Layout], None] = lambda written: None,
+    ) -> Path:
+        """Write a file that can be read to its end and that ``verify`` takes, under a free name."""
         folder = self._output
         for part in relative.parent.parts:
             folder /= part
             folder.mkdir(mode=0o700, exist_ok=True)
         with make_new_file(self._output) as new:
-            with open(new.descriptor, "wb", closefd=False) as file:
+            with open(new.descriptor, "w+b", closefd=False) as file:
                 write_dicom(dataset, file, encoding)
+                verify(read_layout(file))
             os.fsync(new.descriptor)
             for target in _list_names(folder / relative.name):
                 try:
@@ -148,6 +174,12 @@ class Reidentifier:
                     continue
                 return target
         raise AssertionError  # pragma: no cover - names don't end
+
+
+def _list_changed(uid: str, entry: Entry) -> set[str]:
+    """Return the paths at which a restored file differs from the de-identified one."""
+    instances = [instance for instance in entry.instances if instance.deid_uid == uid]
+    return {*MARKS_OF_IDENTITY, *STAMPS}.union(*(merge_originals(entry, i) for i in instances))
 
 
 def _describe(uid: str, entry: Entry) -> str:

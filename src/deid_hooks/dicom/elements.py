@@ -93,6 +93,11 @@ class Header(NamedTuple):
     little_endian: bool
     contradicts: bool = False
 
+    @property
+    def encoding(self) -> tuple[bool, bool]:
+        """Whether the dataset is in implicit VR, and whether in little endian."""
+        return self.implicit, self.little_endian
+
 
 class Layout(NamedTuple):
     """Every element of a file by its path, and the bytes that the offsets count."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Collection
 from copy import deepcopy
 from typing import BinaryIO
 
@@ -14,15 +15,18 @@ from pydicom.filebase import DicomBytesIO, DicomIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID
 
-from deid_hooks.dicom.dictionary import PIXELS
+from deid_hooks.dicom.dictionary import MEDIA_STORAGE_SOP_INSTANCE_UID, PIXELS
 from deid_hooks.dicom.difference import ENCODING, Changes
 from deid_hooks.dicom.elements import (
     DEFLATED,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    Found,
     Header,
+    Kind,
     Layout,
     is_encapsulated,
+    name_path,
     read_layout,
 )
 from deid_hooks.errors import UnusableDataset
@@ -103,3 +107,88 @@ def write_dicom(dataset: Dataset, file: BinaryIO, encoding: tuple[bool, bool]) -
 def _write_elements(dataset: Dataset, target: DicomIO, encoding: tuple[bool, bool]) -> None:
     target.is_implicit_VR, target.is_little_endian = encoding
     write_dataset(target, dataset)
+
+
+_NOT_COMPARED = frozenset(("00020000", f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}"))
+_BLOCK = 1 << 20
+
+
+def refuse_invalid(written: Layout) -> None:
+    """Raise UnusableDataset for a written file that others could not read.
+
+    One without a transfer syntax, or with another than its bytes have; with values of odd length,
+    at which archives abort an association, or with items in implicit VR where the rest is explicit.
+    """
+    if not written.header.syntax or written.header.contradicts:
+        raise UnusableDataset("it would be written without its transfer syntax")
+    for each in written.found.values():
+        if each.kind in _WITH_BYTES and each.length % 2:
+            raise UnusableDataset(f"{name_path(each.path)} would be written with an odd length")
+        if each.kind is Kind.ITEM and each.vr == "implicit" and not written.header.implicit:
+            raise UnusableDataset(
+                f"an item of {name_path(each.path)} would be written without value representations"
+            )
+
+
+def refuse_altered(source: Layout, written: Layout, changed: Collection[str]) -> None:
+    """Raise UnusableDataset if a file that was written is not its source but for ``changed``.
+
+    ``changed`` holds paths; all below them counts as changed too. Everything else has the value
+    bytes of the source, and there is nothing else.
+    """
+    changes = _Changed(changed)
+    for path, each in source.found.items():
+        if path in _NOT_COMPARED or not each.tag & 0xFFFF or changes.cover(each):
+            continue
+        other = written.found.get(path)
+        if other is None:
+            raise UnusableDataset(f"{name_path(path)} would be lost")
+        if not _are_equal(each, other, source, written):
+            raise UnusableDataset(f"{name_path(path)} would be written with another value")
+    for path, each in written.found.items():
+        if path in source.found or path in _NOT_COMPARED or not each.tag & 0xFFFF:
+            continue
+        if not changes.cover(each):
+            raise UnusableDataset(f"{name_path(path)} would be written, which is not in it")
+
+
+class _Changed:
+    """The paths that an engine changed, as the log has them."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self._paths = paths
+        self._tops = {path[:8] for path in paths}
+        self._nested = [path for path in paths if "." in path]
+
+    def cover(self, found: Found) -> bool:
+        """Return whether something was changed there, in what holds it, or inside of a value."""
+        path = found.path
+        if path[:8] not in self._tops:
+            return False
+        parts = path.split(".")
+        if any(".".join(parts[:end]) in self._paths for end in range(1, len(parts) + 1, 2)):
+            return True
+        inside = f"{path}."
+        # What only a dictionary calls a sequence is a value in the file.
+        return found.kind is Kind.LEAF and any(each.startswith(inside) for each in self._nested)
+
+
+_WITH_BYTES = (Kind.LEAF, Kind.FRAGMENT)
+
+
+def _are_equal(one: Found, other: Found, source: Layout, written: Layout) -> bool:
+    if one.kind is not other.kind:
+        return False
+    if one.kind not in _WITH_BYTES:
+        return True
+    if one.length != other.length or (one.vr != other.vr and one.vr and other.vr):
+        return False
+    source.data.seek(one.offset)
+    written.data.seek(other.offset)
+    left = one.length
+    while left:
+        size = min(left, _BLOCK)
+        if source.data.read(size) != written.data.read(size):
+            return False
+        left -= size
+    return True

@@ -266,6 +266,14 @@ _CONTRIBUTING_EQUIPMENT = 0x0018A001
 _OURS = "deid-hooks"
 _GROUP, _CREATOR = 0x0011, "DEID-HOOKS LOG ID"
 _PREFIX = "de-id log id "
+STAMPS = frozenset(
+    (
+        f"{_CONTRIBUTING_EQUIPMENT:08X}",
+        *(f"{_GROUP:04X}00{block:02X}" for block in range(0x10, 0x100)),
+        *(f"{_GROUP:04X}{block:02X}01" for block in range(0x10, 0x100)),
+    )
+)
+"""The paths at which a stamp may stand."""
 
 
 def stamp(dataset: Dataset, log_id: str, kind: Stamp) -> None:

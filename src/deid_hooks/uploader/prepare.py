@@ -18,21 +18,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from pydicom import Dataset, config
-from pydicom.datadict import keyword_for_tag
-from pydicom.dataelem import RawDataElement
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from deid_hooks import (
     Changes,
     DeidHooksError,
     Pseudonyms,
+    Snapshot,
     Stamp,
     UnusableDataset,
     capture,
@@ -40,12 +38,16 @@ from deid_hooks import (
     stamp,
 )
 from deid_hooks.batches import split_batches
-from deid_hooks.dicom.elements import Header
-from deid_hooks.dicom.part10 import correct_syntax, note_encoding, read_dicom, write_dicom
+from deid_hooks.dicom.elements import Layout, read_layout
+from deid_hooks.dicom.part10 import (
+    correct_syntax,
+    note_encoding,
+    read_dicom,
+    refuse_altered,
+    refuse_invalid,
+    write_dicom,
+)
 from deid_hooks.engines import Engine, make_engine, renew_file_meta
-
-_UNDEFINED = 0xFFFFFFFF
-_SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +105,39 @@ class Preparer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
-                with _explain("it can't be read"), path.open("rb") as file:
-                    dataset, layout = read_dicom(file)
-                    original = capture(dataset)
-                correct_syntax(dataset, layout.header)
-                with _explain(f"the engine {self._work.engine} failed on it"):
-                    self._engine(dataset)
-                    _complete_file_meta(dataset)
-                with _explain("what the engine made of it can't be compared"):
-                    changed = changes(original, dataset, self._work.fields)
-                    note_encoding(changed, layout.header)
-                with _explain("what the engine made of it can't be written"):
-                    staged = self._stage(dataset, layout.header)
-                    study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
-                    marked = _is_marked(dataset)
+                with ExitStack() as stack:
+                    with _explain("it can't be read"):
+                        file = stack.enter_context(path.open("rb"))
+                        dataset, layout = read_dicom(file)
+                        original = capture(dataset)
+                    correct_syntax(dataset, layout.header)
+                    return self._prepare(path, dataset, original, layout)
             except UnusableDataset as error:
                 return Refused(path, str(error), isinstance(error, _NoRoom))
+
+    def _prepare(self, path: Path, dataset: Dataset, original: Snapshot, source: Layout) -> Staged:
+        with _explain(f"the engine {self._work.engine} failed on it"):
+            self._engine(dataset)
+            _complete_file_meta(dataset)
+        with _explain("what the engine made of it can't be compared"):
+            changed = changes(original, dataset, self._work.fields)
+            note_encoding(changed, source.header)
+        with _explain("what the engine made of it can't be written"):
+            staged = self._stage(dataset, source, changed)
+            study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
+            marked = _is_marked(dataset)
         return Staged(path, staged, changed, str(study), str(series), marked)
 
-    def _stage(self, dataset: Dataset, header: Header) -> Path:
-        if not header.implicit:
-            _refuse_unreadable(dataset)
+    def _stage(self, dataset: Dataset, source: Layout, changed: Changes) -> Path:
+        """Write a file, and see that it can be read and that only what is logged has changed."""
         staged = self._work.staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
         try:
-            descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                write_dicom(dataset, file, (header.implicit, header.little_endian))
+            descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w+b") as file:
+                write_dicom(dataset, file, source.header.encoding)
+                written = read_layout(file)
+                refuse_invalid(written)
+                refuse_altered(source, written, changed.originals)
         except BaseException as error:
             staged.unlink(missing_ok=True)
             if why := _find_system_error(error):
@@ -144,8 +153,9 @@ def restage(staged: Path, log_id: str, kind: Stamp) -> None:
         with staged.open("rb") as file:
             dataset, layout = read_dicom(file)
         stamp(dataset, log_id, kind)
-        with staged.open("wb") as file:
-            write_dicom(dataset, file, (layout.header.implicit, layout.header.little_endian))
+        with staged.open("w+b") as file:
+            write_dicom(dataset, file, layout.header.encoding)
+            refuse_invalid(read_layout(file))
 
 
 def _complete_file_meta(dataset: Dataset) -> None:
@@ -153,25 +163,6 @@ def _complete_file_meta(dataset: Dataset) -> None:
     meta = getattr(dataset, "file_meta", None) or {}
     if not getattr(dataset, "preamble", None) or "TransferSyntaxUID" not in meta:
         renew_file_meta(dataset)
-
-
-def _refuse_unreadable(dataset: Dataset) -> None:
-    """Raise UnusableDataset for an element that pydicom would write so that nobody can read on.
-
-    Most VRs have no undefined length (PS3.5, section 7.1.2); implicit VR within explicit brings
-    them in.
-    """
-    for element in dataset.values():
-        if isinstance(element, RawDataElement):
-            undefined = element.length == _UNDEFINED
-        else:
-            undefined = element.is_undefined_length
-            if element.VR == VR.SQ:
-                for item in element.value:
-                    _refuse_unreadable(item)
-        if undefined and element.VR in _SHORT:
-            name = keyword_for_tag(element.tag) or element.tag
-            raise UnusableDataset(f"{name} has an undefined length, which its VR can't have")
 
 
 def _is_marked(dataset: Dataset) -> bool:
