@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import warnings
@@ -12,6 +13,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from deid_hooks.uploader.scan import Scan, scan
+from tests.dicom.handmade import PIXELS, description, even, explicit, identity, implicit, meta
+from tests.dicom.handmade import image as made_by_hand
 
 MakeImage = Callable[..., Path]
 
@@ -59,11 +62,13 @@ def test_what_is_no_dicom_and_what_is_refused_are_told_apart(
 ) -> None:
     scanned = scan(folders_of_pydicom[0])
     no_dicom = {left.path.name for left in scanned.left_out if left.kind == "no DICOM"}
-    assert {"README.txt", "test1.json", "zipMR.gz"} <= no_dicom
+    assert {"README.txt", "test1.json"} <= no_dicom
     refused = [left for left in scanned.left_out if left.kind == "refused"]
     assert sum(left.reason == "a DICOMDIR, not an image" for left in refused) == 8
     assert {left.reason for left in refused} == {
         "a DICOMDIR, not an image",
+        "it is compressed with gzip: unpack it first",
+        "its elements have no value representation, which its transfer syntax asks for",
         "no SOPInstanceUID",
         "no StudyInstanceUID",
     }
@@ -122,6 +127,48 @@ def test_a_dicomdir_is_known_by_its_class_not_its_name(
     scanned = scan(tmp_path)
     assert reasons(scanned) == {"IM0001.dcm": ("refused", "a DICOMDIR, not an image")}
     assert [path.name for path in scanned.series[0].paths] == ["DICOMDIR"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (made_by_hand()[128:], "DICM stands at its first byte"),
+        (gzip.compress(made_by_hand()), "it is compressed with gzip: unpack it first"),
+        (implicit(0, "UL", bytes(4)) + identity(implicit), "it begins with another group"),
+        (implicit(0x00040000, "UL", bytes(4)) + identity(implicit), "it begins with another"),
+        (explicit(0x00040000, "UL", bytes(4)) + identity(), "it begins with another group"),
+    ],
+)
+def test_what_may_be_dicom_but_begins_otherwise_is_refused(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "1").write_bytes(content)
+    ((kind, said),) = reasons(scan(tmp_path)).values()
+    assert kind == "refused"
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"x" * 200), b"\x1f\x8b" * 300, b"\x04\x00" * 300, implicit(0, "UL", bytes(4))],
+)
+def test_what_only_seems_so_is_no_dicom(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "1").write_bytes(content)
+    ((kind, _),) = reasons(scan(tmp_path)).values()
+    assert kind == "no DICOM"
+
+
+def test_tags_in_any_order_are_found(tmp_path: Path) -> None:
+    private = explicit(0x00290010, "LO", "ACME") + explicit(0x00291001, "LO", "x ")
+    pixels = description() + PIXELS
+    patient = identity()[identity().index(explicit(0x00100010, "PN", even("Testcase^Canary"))) :]
+    (tmp_path / "1").write_bytes(meta() + private + identity() + pixels)
+    (tmp_path / "2").write_bytes(
+        meta() + identity().replace(patient, b"") + private + pixels + patient
+    )
+    (series,) = scan(tmp_path).series
+    assert len(series.files) == 2
+    assert series.patients == {("CANARY-77", "")}
 
 
 def test_broken_dicom_is_refused_and_never_taken_for_something_else(tmp_path: Path) -> None:

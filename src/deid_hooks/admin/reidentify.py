@@ -26,7 +26,7 @@ from deid_hooks.dicom.restore import STAMPS, restore
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.files import make_new_file, remove_leftovers_within
 from deid_hooks.records.model import Entry
-from deid_hooks.uploader.scan import NO_DICOM, begins_as_dicom, explain_os_error
+from deid_hooks.uploader.scan import explain_os_error, find_wrong_beginning
 
 _RECORDED_KEPT = 10_000
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
@@ -84,8 +84,8 @@ class Reidentifier:
             if path.exists() and not path.is_file():
                 return Returned(path, "no DICOM", reason="neither a file nor a folder")
             with path.open("rb") as file:
-                if not begins_as_dicom(file.read(132)):
-                    return Returned(path, "no DICOM", reason=NO_DICOM)
+                if wrong := find_wrong_beginning(file):
+                    return Returned(path, wrong[0], reason=wrong[1])
                 dataset, layout = read_dicom(file)
                 uid = str(dataset.get("SOPInstanceUID", ""))
                 if not uid:

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from io import SEEK_CUR, SEEK_END, BytesIO
+from functools import lru_cache
+from io import SEEK_END, BytesIO
 from typing import BinaryIO, NamedTuple, NoReturn
 
 from deid_hooks.dicom import dictionary
-from deid_hooks.dicom.dictionary import PIXELS, TRANSFER_SYNTAX_UID, name_element
+from deid_hooks.dicom.dictionary import (
+    PIXELS,
+    SOP_CLASS_UID,
+    TRANSFER_SYNTAX_UID,
+    name_element,
+)
 from deid_hooks.errors import UnusableDataset
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -34,6 +40,8 @@ _ITEM_TAGS = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 
 _PREFIX_ENDS = 132
 _BLOCK = 1 << 20
+_HEADERS = 1 << 14
+"""Bytes that are read at a time to find headers in."""
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -79,6 +87,10 @@ class Found(NamedTuple):
     undefined: bool = False
 
 
+_make_found = tuple.__new__
+"""Makes a Found in half the time that its own constructor takes."""
+
+
 class Header(NamedTuple):
     """How a file begins. ``start`` is where its dataset does; ``syntax`` is ``""`` without one.
 
@@ -113,9 +125,10 @@ def read_layout(file: BinaryIO) -> Layout:
     Raises UnusableDataset, which names the element, for what can't be read to its end.
     """
     header = read_header(file)
-    data = _inflate(file, header.start) if header.syntax == DEFLATED else file
+    data = open_dataset(file, header)
     found = {each.path: each for each in header.meta}
-    found.update((each.path, each) for each in walk(data, header))
+    for each in walk(data, header):
+        found[each.path] = each
     _check_pixels(header, found)
     return Layout(header, found, data)
 
@@ -147,15 +160,54 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def walk(file: BinaryIO, header: Header) -> Iterator[Found]:
-    """Yield what the dataset of a file holds, in the order in which it ends.
+    """Return what the dataset of a file holds, in the order in which it ends.
 
     Items in implicit VR are read within explicit VR, too: scanners write them. Raises
     UnusableDataset, which names the element, for what can't be read to its end.
     """
+    return _Walk(file, _make_top(file, header)).run()
+
+
+def read_values(
+    file: BinaryIO, header: Header, tags: Collection[int], needed: Collection[int]
+) -> dict[int, bytes]:
+    """Return the values of some elements of a dataset, without the ones that it doesn't have.
+
+    It reads on behind their places, in the order of tags, only for ``needed`` ones that were not
+    found there. Raises UnusableDataset where reading ends before.
+    """
+    data = open_dataset(file, header)
+    last, missing = max(tags), set(needed)
+    values: dict[int, bytes] = {}
+    for each in walk(data, header):
+        if each.tag > last and not missing:
+            break
+        if each.tag in tags and "." not in each.path:
+            data.seek(each.offset)
+            values[each.tag] = data.read(each.length)
+            missing.discard(each.tag)
+    return values
+
+
+def leads_to_sop_class(file: BinaryIO) -> bool:
+    """Return whether elements, of commands too, lead from the first byte to a SOP Class UID."""
+    try:
+        top = _make_top(file, read_header(file))
+        return any(each.tag == SOP_CLASS_UID for each in _Walk(file, top, commands=True).run())
+    except UnusableDataset:
+        return False
+
+
+def open_dataset(file: BinaryIO, header: Header) -> BinaryIO:
+    """Return what the offsets of a file count: the file, or what it is when it is inflated."""
+    return _inflate(file, header.start) if header.syntax == DEFLATED else file
+
+
+def _make_top(file: BinaryIO, header: Header) -> _Level:
     file.seek(0, SEEK_END)
     top = _Level(Kind.ITEM, "", 0, None, header.start, file.tell())
     top.implicit, top.little_endian = header.implicit, header.little_endian
-    yield from _Walk(file, top).run()
+    return top
 
 
 def is_encapsulated(syntax: str) -> bool | None:
@@ -191,14 +243,11 @@ def _read_meta(file: BinaryIO, at: int) -> tuple[tuple[Found, ...], int]:
     level.implicit = not is_vr(first[4:6])
     found: dict[int, Found] = {}
     walk = _Walk(file, level)
-    file.seek(at)
-    while file.read(2) == b"\x02\x00":
-        file.seek(-2, SEEK_CUR)
+    while walk.begins_with(b"\x02\x00"):
         each = walk.read_element(level)
         if not isinstance(each, Found):
             raise UnusableDataset("its file meta information holds a sequence")
         found[each.tag] = each
-        file.seek(walk.at)
     return tuple(found.values()), walk.at
 
 
@@ -279,24 +328,33 @@ class _Level:
 
 _FORMATS = {
     little_endian: (
-        struct.Struct(order + "HH2sH").unpack,
-        struct.Struct(order + "HHI").unpack,
-        struct.Struct(order + "I").unpack,
+        struct.Struct(order + "HH2sH").unpack_from,
+        struct.Struct(order + "HHI").unpack_from,
+        struct.Struct(order + "I").unpack_from,
     )
     for little_endian, order in ((True, "<"), (False, ">"))
 }
 
 
-class _Walk:
-    """Reads on from level to level; ``at`` is where the next header begins."""
+@lru_cache(maxsize=4096)
+def _write_tag(tag: int) -> str:
+    return f"{tag:08X}"
 
-    def __init__(self, file: BinaryIO, top: _Level) -> None:
+
+class _Walk:
+    """Reads on from level to level; ``at`` is where the next header begins.
+
+    ``commands``: elements of group 0000 are read, too.
+    """
+
+    def __init__(self, file: BinaryIO, top: _Level, commands: bool = False) -> None:
+        self.commands = commands
         self.file, self.size, self.at = file, top.end, top.start
         self.levels = [top]
+        self._block, self._block_at = b"", 0
 
     def run(self) -> Iterator[Found]:
-        self.file.seek(self.at)
-        levels, seek = self.levels, self.file.seek
+        levels = self.levels
         while levels:
             level = levels[-1]
             if self.at == level.end:
@@ -306,34 +364,41 @@ class _Walk:
                 if levels:
                     yield _close(level, self.at)
                 continue
-            if level.kind is not Kind.ITEM:
-                found = self._read_item(level)
-            else:
-                found = self.read_element(level)
-            if isinstance(found, Found):
-                if found.length and found.kind in (Kind.LEAF, Kind.FRAGMENT):
-                    seek(found.length, SEEK_CUR)
-                yield found
-            else:
+            is_item = level.kind is Kind.ITEM
+            found = self.read_element(level) if is_item else self._read_item(level)
+            if type(found) is _Level:
                 levels.append(found)
+            else:
+                yield found  # type: ignore[misc]
+
+    def begins_with(self, group: bytes) -> bool:
+        """Return whether an element of this group comes next."""
+        if self.size - self.at < len(group):
+            return False
+        start = self._find_header(len(group), self.levels[0])
+        return self._block.startswith(group, start)
 
     def read_element(self, level: _Level) -> Found | _Level:
         """Read the header of an element, or the delimiter that ends an item."""
+        start = self._find_header(8, level)
         unpack, _, unpack_length = _FORMATS[level.little_endian]
-        header = self._read(8, level)
-        group, number, code, length = unpack(header)
+        group, number, code, length = unpack(self._block, start)
         tag = group << 16 | number
-        if group == 0xFFFE or group == 0:
-            return self._read_delimiter(level, tag, header)
+        at = self.at + 8
+        if group == 0xFFFE or (group == 0 and not self.commands):
+            self.at = at
+            return self._read_delimiter(level, tag, self._block[start : start + 8])
         vr: str | None = None
         if level.implicit:
-            (length,) = unpack_length(header[4:])
+            (length,) = unpack_length(self._block, start + 4)
         else:
             vr = _VRS.get(code)
             if vr is None:
                 self._refuse_vr(level, tag)
             if code in _LONG_VRS:
-                (length,) = unpack_length(self._read(4, level))
+                start = self._find_header(12, level)
+                (length,) = unpack_length(self._block, start + 8)
+                at += 4
         if tag in level.seen:
             name = name_path(f"{level.path}{tag:08X}")
             raise UnusableDataset(f"{name} stands twice in it, and only one value could be logged")
@@ -341,7 +406,7 @@ class _Walk:
         if group == 2 and level.last >> 16 > 2:
             raise UnusableDataset("file meta information (group 0002) stands once more in it")
         level.last = tag
-        at = self.at
+        self.at = at
         if length == UNDEFINED_LENGTH:
             return self._enter(level, tag, vr, level.end, undefined=True)
         if length > level.end - at:
@@ -349,7 +414,8 @@ class _Walk:
         if vr == "SQ" or (vr is None and self._holds_items(tag, length, level)):
             return self._enter(level, tag, vr, at + length, undefined=False)
         self.at = at + length
-        return Found(f"{level.path}{tag:08X}", tag, vr, at, length, Kind.LEAF)
+        path = level.path + _write_tag(tag)
+        return _make_found(Found, (path, tag, vr, at, length, Kind.LEAF, False))
 
     def _enter(self, level: _Level, tag: int, vr: str | None, end: int, undefined: bool) -> _Level:
         kind, implicit, little_endian = Kind.SEQUENCE, level.implicit, level.little_endian
@@ -367,14 +433,16 @@ class _Walk:
         """Return whether a value in implicit VR is a sequence, and not only in the dictionary."""
         if dictionary.lookup_vr(tag) != "SQ":
             return False
-        begins = self.file.read(min(length, 4))
-        self.file.seek(-len(begins), SEEK_CUR)
-        return begins in (b"", _ITEM_TAGS[level.little_endian])
+        if length < 4:
+            return not length
+        start = self._find_header(4, level)
+        return self._block.startswith(_ITEM_TAGS[level.little_endian], start)
 
     def _read_item(self, level: _Level) -> Found | _Level:
         """Read the header of an item or fragment, or the delimiter that ends their sequence."""
-        header = self._read(8, level)
-        group, number, length = _FORMATS[level.little_endian][1](header)
+        start = self._find_header(8, level)
+        group, number, length = _FORMATS[level.little_endian][1](self._block, start)
+        self.at += 8
         tag = group << 16 | number
         if tag == _SEQUENCE_END and level.undefined:
             self.levels.pop()
@@ -396,10 +464,10 @@ class _Walk:
         item = _Level(Kind.ITEM, path + ".", level.tag, level.vr, at, end, undefined)
         item.implicit, item.little_endian = level.implicit, level.little_endian
         if (level.vr in ("SQ", "UN")) and end - at >= 8:
-            begins = self.file.read(6)
-            self.file.seek(-len(begins), SEEK_CUR)
-            if int.from_bytes(begins[:2], "little" if item.little_endian else "big") != 0xFFFE:
-                item.implicit = not is_vr(begins[4:6])
+            start = self._find_header(8, item)
+            first, _, code, _ = _FORMATS[item.little_endian][0](self._block, start)
+            if first != 0xFFFE:
+                item.implicit = not is_vr(code)
         return item
 
     def _read_delimiter(self, level: _Level, tag: int, header: bytes) -> Found:
@@ -413,12 +481,17 @@ class _Walk:
             raise UnusableDataset("it holds elements of a command (group 0000), which no file has")
         raise UnusableDataset(f"{behind} comes a delimiter, where no item or sequence is open")
 
-    def _read(self, count: int, level: _Level) -> bytes:
-        read = self.file.read(count) if count <= level.end - self.at else b""
-        if len(read) < count:
+    def _find_header(self, count: int, level: _Level) -> int:
+        """Return where in the block the next header stands, of which so many bytes are there."""
+        if count > level.end - self.at:
             self._refuse_end(level.last or level.tag)
-        self.at += count
-        return read
+        start = self.at - self._block_at
+        if not 0 <= start <= len(self._block) - count:
+            self.file.seek(self.at)
+            self._block, self._block_at, start = self.file.read(_HEADERS), self.at, 0
+            if len(self._block) < count:  # it became shorter while it was read
+                self._refuse_end(level.last or level.tag)
+        return start
 
     def _refuse_end(self, tag: int) -> NoReturn:
         where = f": what follows {name_element(tag)} is no whole element" if tag else ""

@@ -111,6 +111,7 @@ def _write_elements(dataset: Dataset, target: DicomIO, encoding: tuple[bool, boo
 
 _NOT_COMPARED = frozenset(("00020000", f"{MEDIA_STORAGE_SOP_INSTANCE_UID:08X}"))
 _BLOCK = 1 << 20
+_BEGINNING = 1 << 16
 
 
 def refuse_invalid(written: Layout) -> None:
@@ -137,13 +138,14 @@ def refuse_altered(source: Layout, written: Layout, changed: Collection[str]) ->
     bytes of the source, and there is nothing else.
     """
     changes = _Changed(changed)
+    values = _Values(source), _Values(written)
     for path, each in source.found.items():
         if path in _NOT_COMPARED or not each.tag & 0xFFFF or changes.cover(each):
             continue
         other = written.found.get(path)
         if other is None:
             raise UnusableDataset(f"{name_path(path)} would be lost")
-        if not _are_equal(each, other, source, written):
+        if not _are_equal(each, other, *values):
             raise UnusableDataset(f"{name_path(path)} would be written with another value")
     for path, each in written.found.items():
         if path in source.found or path in _NOT_COMPARED or not each.tag & 0xFFFF:
@@ -163,6 +165,8 @@ class _Changed:
     def cover(self, found: Found) -> bool:
         """Return whether something was changed there, in what holds it, or inside of a value."""
         path = found.path
+        if path in self._paths:
+            return True
         if path[:8] not in self._tops:
             return False
         parts = path.split(".")
@@ -176,19 +180,31 @@ class _Changed:
 _WITH_BYTES = (Kind.LEAF, Kind.FRAGMENT)
 
 
-def _are_equal(one: Found, other: Found, source: Layout, written: Layout) -> bool:
+class _Values:
+    """The values of a file: most are small, and near to its beginning."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._data = layout.data
+        self._data.seek(0)
+        self._beginning = self._data.read(_BEGINNING)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset + length <= len(self._beginning):
+            return self._beginning[offset : offset + length]
+        self._data.seek(offset)
+        return self._data.read(length)
+
+
+def _are_equal(one: Found, other: Found, source: _Values, written: _Values) -> bool:
     if one.kind is not other.kind:
         return False
     if one.kind not in _WITH_BYTES:
         return True
-    if one.length != other.length or (one.vr != other.vr and one.vr and other.vr):
+    length = one.length
+    if length != other.length or (one.vr != other.vr and one.vr and other.vr):
         return False
-    source.data.seek(one.offset)
-    written.data.seek(other.offset)
-    left = one.length
-    while left:
-        size = min(left, _BLOCK)
-        if source.data.read(size) != written.data.read(size):
+    for done in range(0, length, _BLOCK):
+        size = min(length - done, _BLOCK)
+        if source.read(one.offset + done, size) != written.read(other.offset + done, size):
             return False
-        left -= size
     return True

@@ -6,17 +6,14 @@ Only paths and UIDs are kept, some 200 bytes a file.
 from __future__ import annotations
 
 import stat
-import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from gzip import GzipFile
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pydicom.dataset import FileDataset
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag
-
-from deid_hooks import normalise_identity
+from deid_hooks import UnusableDataset, normalise_identity
 from deid_hooks.dicom.dictionary import (
     ISSUER_OF_PATIENT_ID,
     PATIENT_ID,
@@ -26,13 +23,20 @@ from deid_hooks.dicom.dictionary import (
     SPECIFIC_CHARACTER_SET,
     STUDY_INSTANCE_UID,
 )
+from deid_hooks.dicom.elements import Header, leads_to_sop_class, read_header, read_values
+from deid_hooks.dicom.encoding import parse_encodings, read_text
 
 Kind = Literal["refused", "no DICOM"]
 
 _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
 _UIDS = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
 _PATIENT = (PATIENT_ID, ISSUER_OF_PATIENT_ID)
-_WANTED: list[BaseTag | int] = [SPECIFIC_CHARACTER_SET, *_UIDS, *_PATIENT]
+_WANTED = frozenset((SPECIFIC_CHARACTER_SET, *_UIDS, *_PATIENT))
+_NEEDED = (*_UIDS, PATIENT_ID)
+_DIRECTORY = "a DICOMDIR, not an image"
+_MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
+_GZIP = b"\x1f\x8b"
+_FIRST_GROUP = 0x0008
 # Groups 0002 and 0008, little and big endian: what a file without a prefix would begin with.
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 NO_DICOM = "it doesn't begin as DICOM does"
@@ -81,16 +85,14 @@ def scan(source: Path) -> Scan:
     series: dict[tuple[str, str], list[str]] = {}
     patients: dict[tuple[str, str], set[tuple[str, str]]] = {}
     left_out: list[LeftOut] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's quote values
-        for found in _list_files(source):
-            known = found if isinstance(found, LeftOut) else _read_series(found)
-            if isinstance(known, LeftOut):
-                left_out.append(known)
-            else:
-                study, uid, *patient = known
-                series.setdefault((study, uid), []).append(str(found))
-                patients.setdefault((study, uid), set()).add(normalise_identity(*patient))
+    for found in _list_files(source):
+        known = found if isinstance(found, LeftOut) else _read_series(found)
+        if isinstance(known, LeftOut):
+            left_out.append(known)
+        else:
+            study, uid, *patient = known
+            series.setdefault((study, uid), []).append(str(found))
+            patients.setdefault((study, uid), set()).add(normalise_identity(*patient))
     return Scan(
         tuple(
             Series(study, uid, tuple(files), frozenset(patients[study, uid]))
@@ -125,52 +127,73 @@ def _read_series(path: Path) -> tuple[str, str, str, str] | LeftOut:
     has_prefix = False
     try:
         with path.open("rb") as file:
-            head = file.read(132)
-            has_prefix = _has_prefix(head)
-            if not begins_as_dicom(head):
-                return LeftOut(path, "no DICOM", NO_DICOM)
-            dataset = _read_header(file)
-        sop_class, sop_instance, study, series = (_read_text(dataset, tag) for tag in _UIDS)
-        patient_id, issuer = (_read_text(dataset, tag) for tag in _PATIENT)
-        media_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+            if wrong := find_wrong_beginning(file):
+                return LeftOut(path, *wrong)
+            file.seek(0)
+            has_prefix = _has_prefix(file.read(132))
+            header = read_header(file)
+            if _read_media_class(file, header) == _DIRECTORY_STORAGE:
+                return LeftOut(path, "refused", _DIRECTORY)
+            values = read_values(file, header, _WANTED, _NEEDED)
     except OSError as error:
         return LeftOut(path, "refused", explain_os_error(error))
-    except Exception:  # noqa: BLE001 - whatever pydicom meets in a broken file
+    except UnusableDataset as error:
         if has_prefix:
-            return LeftOut(path, "refused", "it is not valid DICOM")
+            return LeftOut(path, "refused", str(error))
         return LeftOut(path, "no DICOM", NO_DICOM)
-    if _DIRECTORY_STORAGE in (media_class, sop_class):
-        return LeftOut(path, "refused", "a DICOMDIR, not an image")
+    sop_class, sop_instance, study, series = (_read_uid(values, tag) for tag in _UIDS)
+    if sop_class == _DIRECTORY_STORAGE:
+        return LeftOut(path, "refused", _DIRECTORY)
     if not has_prefix and not (sop_class and sop_instance):
         return LeftOut(path, "no DICOM", NO_DICOM)
     for uid, level in ((sop_instance, "SOP"), (study, "Study"), (series, "Series")):
         if not uid:
             return LeftOut(path, "refused", f"no {level}InstanceUID")
+    encodings = parse_encodings(values.get(SPECIFIC_CHARACTER_SET, b""))
+    patient_id, issuer = (read_text("LO", values.get(tag, b""), encodings) for tag in _PATIENT)
     return study, series, patient_id, issuer
 
 
-def begins_as_dicom(head: bytes) -> bool:
-    """Return whether a file of these first 132 bytes may be DICOM, with a prefix or without."""
-    return _has_prefix(head) or head[:2] in _FIRST_GROUPS
+def find_wrong_beginning(file: BinaryIO) -> tuple[Kind, str] | None:
+    """Return why a file is not read: ``refused`` if it may be DICOM all the same.
+
+    None if it begins as DICOM does, with a prefix or without.
+    """
+    head = file.read(132)
+    if _has_prefix(head) or head[:2] in _FIRST_GROUPS:
+        return None
+    if head[:4] == b"DICM":
+        return "refused", "DICM stands at its first byte, not behind 128 others (PS3.10)"
+    if head[:2] == _GZIP and _has_prefix(_unpack(file)):
+        return "refused", "it is compressed with gzip: unpack it first"
+    if int.from_bytes(head[:2], "little") < _FIRST_GROUP and leads_to_sop_class(file):
+        return "refused", "it begins with another group than 0002 or 0008"
+    return "no DICOM", NO_DICOM
+
+
+def _unpack(file: BinaryIO) -> bytes:
+    file.seek(0)
+    try:
+        with GzipFile(fileobj=file) as unpacked:
+            return unpacked.read(132)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def _has_prefix(head: bytes) -> bool:
     return head[128:] == b"DICM"
 
 
-def _read_header(file: BinaryIO) -> FileDataset:
-    """Read the attributes up to Series Instance UID: reading further doubles the time."""
-    file.seek(0)
-    return read_partial(
-        file,
-        stop_when=lambda tag, vr, length: tag > SERIES_INSTANCE_UID,
-        force=True,
-        specific_tags=_WANTED,
-    )
+def _read_uid(values: Mapping[int, bytes], tag: int) -> str:
+    return read_text("UI", values.get(tag, b""))
 
 
-def _read_text(dataset: FileDataset, tag: BaseTag | int) -> str:
-    return str(dataset[tag].value or "") if tag in dataset else ""
+def _read_media_class(file: BinaryIO, header: Header) -> str:
+    for each in header.meta:
+        if each.tag == _MEDIA_STORAGE_SOP_CLASS_UID:
+            file.seek(each.offset)
+            return read_text("UI", file.read(each.length))
+    return ""
 
 
 def explain_os_error(error: OSError) -> str:
