@@ -11,16 +11,22 @@ from typing import Any, BinaryIO
 import pytest
 from pydicom import Dataset, dcmread
 
-from deid_hooks import UnusableDataset
+from deid_hooks import UnusableDataset, restore
+from deid_hooks.dicom.difference import assemble
 from deid_hooks.dicom.elements import read_header, read_layout
-from deid_hooks.dicom.part10 import refuse_altered, write_dicom
+from deid_hooks.dicom.part10 import read_dicom, refuse_altered, write_dicom
+from deid_hooks.records.fields import INDEXED_FIELDS
+from deid_hooks.records.model import make_log_id
 from tests.dicom.files import CT, DATA
 from tests.dicom.handmade import (
     EXPLICIT,
     IMPLICIT,
+    JPEG_2000,
     PIXELS,
+    Encoder,
     description,
     encapsulated,
+    even,
     explicit,
     identity,
     image,
@@ -28,7 +34,7 @@ from tests.dicom.handmade import (
     item,
     meta,
 )
-from tests.dicom.round_trip import travel, values
+from tests.dicom.round_trip import SECRET, travel, values
 from tests.needed import program
 
 GENERAL_ELECTRIC = "1.2.840.113619.5.2"
@@ -191,3 +197,82 @@ def test_items_in_implicit_vr_are_not_delivered_as_they_are(tmp_path: Path) -> N
     assert "00082218.0.00080104" in read_layout(BytesIO(content)).found
     trip = travel(content, tmp_path)
     assert values(trip.delivered)["00082218.0.00080104"] == ("LO", b"CHEST ")
+
+
+# Odd lengths
+
+
+def odd_file(encode: Encoder = explicit, named: str = EXPLICIT) -> bytes:
+    """A file of elements that have an odd length, nested ones and an icon among them."""
+    icon = encode(0x00280010, "US", b"\1\0") + encode(0x7FE00010, "OB", bytes(range(9)))
+    comment = encode(0x00204000, "LT", "abc")
+    return (
+        meta(named)
+        + identity(
+            encode, more_8=encode(0x00080070, "LO", "ACME1") + encode(0x00082111, "ST", "odd")
+        ).replace(even("Testcase^Canary").encode(), b"Testcase^Canary#")
+        + encode(0x00181030, "LO", "xyz")
+        + encode(0x00185100, "CS", "FFS")
+        + comment
+        + encode(0x00289110, "SQ", item(comment))
+        + encode(0x00880200, "SQ", item(icon))
+    )
+
+
+@pytest.mark.parametrize("engine", ["basic", "dicognito"])
+@pytest.mark.parametrize(("encode", "named"), [(explicit, EXPLICIT), (implicit, IMPLICIT)])
+def test_odd_lengths_are_padded_and_come_back_odd(
+    tmp_path: Path, engine: str, encode: Encoder, named: str
+) -> None:
+    content = odd_file(encode, named) + encode(0x7FE00010, "OW", bytes(range(63)))
+    trip = travel(content, tmp_path, engine)
+    found = values(trip.delivered)
+    assert all(len(value) % 2 == 0 for _, value in found.values())
+    assert found["00185100"][1] == b"FFS "
+    assert found["7FE00010"][1] == bytes(range(63)) + b"\0"
+    assert trip.not_restored == ()
+    assert values(trip.restored) == values(content)
+
+
+@pytest.mark.parametrize("fragments", [(b"", bytes(41)), (b"", bytes(41), bytes(7), bytes(8))])
+@pytest.mark.parametrize("engine", ["basic", "dicognito"])
+def test_fragments_of_odd_length_are_padded_and_come_back_odd(
+    tmp_path: Path, engine: str, fragments: tuple[bytes, ...]
+) -> None:
+    content = meta(JPEG_2000) + identity() + description() + encapsulated(*fragments)
+    trip = travel(content, tmp_path, engine)
+    delivered = [v for path, (_, v) in values(trip.delivered).items() if path[:8] == "7FE00010"]
+    assert delivered == [each + bytes(len(each) % 2) for each in fragments]
+    assert trip.restored == content
+
+
+def test_a_fragment_that_an_offset_table_counts_gets_no_pad(tmp_path: Path) -> None:
+    table = struct.pack("<II", 0, 49)
+    rest = encapsulated(table, bytes(41), bytes(8))
+    refused = travel(meta(JPEG_2000) + identity() + description() + rest, tmp_path).refused
+    assert refused == "PixelData can't be padded: its offset table counts fragments of odd length"
+    last = encapsulated(table, bytes(40), bytes(7))
+    content = meta(JPEG_2000) + identity() + description() + last
+    assert travel(content, tmp_path).restored == content
+
+
+def test_pixels_that_somebody_changed_since_are_named_where_a_pad_would_go(
+    tmp_path: Path,
+) -> None:
+    content = meta() + identity() + description() + explicit(0x7FE00010, "OW", bytes(63))
+    trip = travel(content, tmp_path)
+    assert trip.changes is not None
+    entry = assemble([trip.changes], make_log_id(), "", "test", SECRET, INDEXED_FIELDS)
+    dataset, _ = read_dicom(BytesIO(trip.delivered))
+    dataset.PixelData = bytes(70)
+    assert restore(dataset, entry).not_restored == ("PixelData",)
+
+
+def test_an_icon_is_a_value_like_any_other(tmp_path: Path) -> None:
+    for icon in (explicit(0x7FE00010, "OW", bytes(range(64))), encapsulated(b"", bytes(40))):
+        more = explicit(0x00880200, "SQ", item(icon))
+        content = meta(JPEG_2000) + identity() + description() + more + encapsulated(b"", b"abcd")
+        trip = travel(content, tmp_path)
+        assert "00880200" not in values(trip.delivered)  # basic removes it
+        assert trip.not_restored == ()
+        assert trip.restored == content

@@ -19,6 +19,7 @@ from deid_hooks.admin.derived import (
 )
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals
+from deid_hooks.dicom.comparison import PADS
 from deid_hooks.dicom.difference import FINGERPRINT
 from deid_hooks.dicom.elements import Layout, read_layout
 from deid_hooks.dicom.part10 import read_dicom, refuse_altered, write_dicom
@@ -179,7 +180,14 @@ class Reidentifier:
 def _list_changed(uid: str, entry: Entry) -> set[str]:
     """Return the paths at which a restored file differs from the de-identified one."""
     instances = [instance for instance in entry.instances if instance.deid_uid == uid]
-    return {*MARKS_OF_IDENTITY, *STAMPS}.union(*(merge_originals(entry, i) for i in instances))
+    originals = [merge_originals(entry, instance) for instance in instances]
+    paths = {
+        path
+        for each in originals
+        for path, element in each.items()
+        if not (isinstance(element, dict) and PADS in element)
+    }
+    return {*MARKS_OF_IDENTITY, *STAMPS, *paths}
 
 
 def _describe(uid: str, entry: Entry) -> str:

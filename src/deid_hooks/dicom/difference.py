@@ -28,7 +28,7 @@ from deid_hooks.dicom.capture import (
     read_patient,
     read_texts,
 )
-from deid_hooks.dicom.comparison import ABSENT, TELLING_GROUPS, Comparison, encode_leaf
+from deid_hooks.dicom.comparison import ABSENT, PADS, TELLING_GROUPS, Comparison, encode_leaf
 from deid_hooks.dicom.dictionary import (
     DIRECTORY_RECORD_SEQUENCE,
     MEDIA_STORAGE_DIRECTORY,
@@ -310,6 +310,8 @@ def _drop_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
     So do character sets, without which the indexed fields can't be read.
     """
     if element["vr"] == "UI" or tag == _CHARACTER_SET or set(element) <= {"vr", "creator"}:
+        return element
+    if PADS in element:  # how many bytes there were
         return element
     if element["vr"] != "SQ":
         return {"vr": element["vr"], "length": 0}

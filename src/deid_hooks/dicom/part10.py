@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import BinaryIO
 
 from pydicom import dcmread
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO, DicomIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from deid_hooks.dicom.dictionary import MEDIA_STORAGE_SOP_INSTANCE_UID, PIXELS
+from deid_hooks.dicom.comparison import PADS
+from deid_hooks.dicom.dictionary import (
+    MEDIA_STORAGE_SOP_INSTANCE_UID,
+    PIXELS,
+    lookup_vr,
+    name_element,
+)
 from deid_hooks.dicom.difference import ENCODING, Changes
 from deid_hooks.dicom.elements import (
     DEFLATED,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    UNDEFINED_LENGTH,
     Found,
     Header,
     Kind,
@@ -29,6 +37,7 @@ from deid_hooks.dicom.elements import (
     name_path,
     read_layout,
 )
+from deid_hooks.dicom.encoding import TEXT_VRS, pad_pixels
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.json_codec import write_canonical_json
 
@@ -73,6 +82,63 @@ def note_encoding(changes: Changes, header: Header) -> None:
 
 def _name_true_syntax(header: Header) -> str:
     return IMPLICIT_LITTLE if header.implicit else EXPLICIT_LITTLE
+
+
+def pad_odd(dataset: Dataset, source: Layout) -> None:
+    """Give values that have an odd length in the source the pad of PS3.5, section 6.2.
+
+    What an engine put in the place of one is left to the writer. Raises UnusableDataset for
+    fragments of pixels that can't get one.
+    """
+    for each in source.found.values():
+        if each.length % 2 and each.kind in _WITH_BYTES:
+            path = each.path if each.kind is Kind.LEAF else each.path.rpartition(".")[0]
+            holder, tag = _find_holder(dataset, path)
+            element = holder.get_item(tag) if holder is not None and tag in holder else None
+            if isinstance(element, RawDataElement | DataElement) and holder is not None:
+                _pad_element(holder, tag, element)
+
+
+def _find_holder(dataset: Dataset, path: str) -> tuple[Dataset | None, int]:
+    """Return the dataset or item that holds the element of a path; None if it is gone."""
+    *way, last = path.split(".")
+    holder: Dataset = dataset.file_meta if path.startswith("0002") else dataset
+    for tag, number in zip(way[::2], way[1::2], strict=True):
+        element = holder.get(int(tag, 16), None)
+        items = element.value if element is not None and element.VR == "SQ" else ()
+        if int(number) >= len(items):
+            return None, 0
+        holder = items[int(number)]
+    return holder, int(last, 16)
+
+
+def _pad_element(holder: Dataset, tag: int, element: RawDataElement | DataElement) -> None:
+    value = element.value
+    if not isinstance(value, bytes):
+        return
+    undefined = (
+        element.length == UNDEFINED_LENGTH
+        if isinstance(element, RawDataElement)
+        else element.is_undefined_length
+    )
+    if undefined:
+        try:
+            value, _ = pad_pixels(value, undefined)
+        except ValueError as error:
+            raise UnusableDataset(f"{name_element(tag)} can't be padded: {error}") from None
+    else:
+        value = _pad_value(element.VR or lookup_vr(tag), value)
+    if isinstance(element, RawDataElement):
+        length = UNDEFINED_LENGTH if undefined else len(value)
+        padded = element._replace(value=value, length=length)
+        holder._dict[BaseTag(tag)] = padded  # noqa: SLF001 - __setitem__ would decode it
+    else:
+        element.value = value
+
+
+def _pad_value(vr: str, value: bytes) -> bytes:
+    text = vr in TEXT_VRS and vr != "UI"
+    return value + (b" " if text else b"\0") if len(value) % 2 else value
 
 
 def write_dicom(dataset: Dataset, file: BinaryIO, encoding: tuple[bool, bool]) -> None:
@@ -135,7 +201,7 @@ def refuse_altered(source: Layout, written: Layout, changed: Collection[str]) ->
     """Raise UnusableDataset if a file that was written is not its source but for ``changed``.
 
     ``changed`` holds paths; all below them counts as changed too. Everything else has the value
-    bytes of the source, and there is nothing else.
+    bytes of the source, but for the pad of an odd length, and there is nothing else.
     """
     changes = _Changed(changed)
     values = _Values(source), _Values(written)
@@ -152,6 +218,11 @@ def refuse_altered(source: Layout, written: Layout, changed: Collection[str]) ->
             continue
         if not changes.cover(each):
             raise UnusableDataset(f"{name_path(path)} would be written, which is not in it")
+
+
+def list_changed(originals: Mapping[str, str]) -> set[str]:
+    """Return the paths at which the log holds originals, but for those of which it holds pads."""
+    return {path for path, text in originals.items() if f'"{PADS}":' not in text}
 
 
 class _Changed:
@@ -200,8 +271,9 @@ def _are_equal(one: Found, other: Found, source: _Values, written: _Values) -> b
         return False
     if one.kind not in _WITH_BYTES:
         return True
-    length = one.length
-    if length != other.length or (one.vr != other.vr and one.vr and other.vr):
+    length = min(one.length, other.length)
+    padded = length % 2 and max(one.length, other.length) == length + 1
+    if (one.length != other.length and not padded) or (one.vr != other.vr and one.vr and other.vr):
         return False
     for done in range(0, length, _BLOCK):
         size = min(length - done, _BLOCK)

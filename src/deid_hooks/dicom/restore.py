@@ -14,6 +14,7 @@ from pydicom.tag import BaseTag
 
 from deid_hooks.dicom import dictionary, encoding
 from deid_hooks.dicom.capture import Snapshot, capture, read_encodings
+from deid_hooks.dicom.comparison import PADS
 from deid_hooks.dicom.dictionary import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
     SOP_INSTANCE_UID,
@@ -22,7 +23,12 @@ from deid_hooks.dicom.dictionary import (
     name_element,
 )
 from deid_hooks.dicom.difference import ENCODING, FINGERPRINT, PREAMBLE, compute_fingerprint
-from deid_hooks.dicom.elements import EXPLICIT_BIG, IMPLICIT_LITTLE, STANDARD_ROOT
+from deid_hooks.dicom.elements import (
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    STANDARD_ROOT,
+    UNDEFINED_LENGTH,
+)
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance, parse_log_id
 
@@ -235,12 +241,26 @@ class _Restoration:
             dataset[tag] = DataElement(
                 BaseTag(tag), "SQ", DicomSequence(items), is_undefined_length=unknown
             )
+        elif PADS in element:
+            self._strip_pads(dataset, tag, element)
         elif (value := self._decode_value(element, encodings)) is None:
             self.missing.append(name_element(tag))
         else:
             # Past __setitem__, which decodes private elements and so turns UN into other VRs.
-            raw = self._make_raw(tag, element["vr"], value)
+            raw = self._make_raw(tag, element["vr"], value, bool(element.get("undefined")))
             dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
+
+    def _strip_pads(self, dataset: Dataset, tag: int, element: Mapping[str, Any]) -> None:
+        """Take the pads out of pixels, if they are still those that were delivered."""
+        padded = dataset.get_item(tag) if tag in dataset else None
+        value, pads = getattr(padded, "value", None), element[PADS]
+        undefined = getattr(padded, "length", 0) == UNDEFINED_LENGTH
+        if not isinstance(value, bytes) or len(value) != element["length"] + len(pads):
+            self.missing.append(name_element(tag))
+            return
+        stripped = encoding.strip_pads(value, undefined, pads)
+        raw = self._make_raw(tag, getattr(padded, "VR", None), stripped, undefined)
+        dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
 
     def _item(self, elements: Mapping[str, Any], encodings: Sequence[str]) -> Dataset:
         item = Dataset(parent_encoding=list(encodings))
@@ -254,10 +274,11 @@ class _Restoration:
             return None
         return encoding.decode(element, encodings, self.little_endian)
 
-    def _make_raw(self, tag: int, vr: str, value: bytes) -> RawDataElement:
-        return RawDataElement(
-            BaseTag(tag), vr, len(value), value, 0, self.implicit, self.little_endian
-        )
+    def _make_raw(
+        self, tag: int, vr: str | None, value: bytes, undefined: bool = False
+    ) -> RawDataElement:
+        length = UNDEFINED_LENGTH if undefined else len(value)
+        return RawDataElement(BaseTag(tag), vr, length, value, 0, self.implicit, self.little_endian)
 
 
 Stamp = Literal["none", "equipment", "private"]

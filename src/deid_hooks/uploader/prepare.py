@@ -41,7 +41,9 @@ from deid_hooks.batches import split_batches
 from deid_hooks.dicom.elements import Layout, read_layout
 from deid_hooks.dicom.part10 import (
     correct_syntax,
+    list_changed,
     note_encoding,
+    pad_odd,
     read_dicom,
     refuse_altered,
     refuse_invalid,
@@ -119,6 +121,7 @@ class Preparer:
         with _explain(f"the engine {self._work.engine} failed on it"):
             self._engine(dataset)
             _complete_file_meta(dataset)
+            pad_odd(dataset, source)
         with _explain("what the engine made of it can't be compared"):
             changed = changes(original, dataset, self._work.fields)
             note_encoding(changed, source.header)
@@ -137,7 +140,7 @@ class Preparer:
                 write_dicom(dataset, file, source.header.encoding)
                 written = read_layout(file)
                 refuse_invalid(written)
-                refuse_altered(source, written, changed.originals)
+                refuse_altered(source, written, list_changed(changed.originals))
         except BaseException as error:
             staged.unlink(missing_ok=True)
             if why := _find_system_error(error):
