@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +20,14 @@ from deid_hooks.records.fields import INDEXED_FIELDS
 from deid_hooks.records.model import make_log_id
 from tests.dicom.files import CT, DATA
 from tests.dicom.handmade import (
+    BIG,
     EXPLICIT,
     IMPLICIT,
+    ITEM_END,
     JPEG_2000,
     PIXELS,
+    SEQUENCE_END,
+    UNDEFINED,
     Encoder,
     description,
     encapsulated,
@@ -276,3 +281,84 @@ def test_an_icon_is_a_value_like_any_other(tmp_path: Path) -> None:
         assert "00880200" not in values(trip.delivered)  # basic removes it
         assert trip.not_restored == ()
         assert trip.restored == content
+
+
+# Sequences that pydicom would encode in another way
+
+
+NESTED = implicit(0x00100010, "PN", even("Nested^Canary")) + implicit(0x00081155, "UI", "1.2.3\0")
+UNKNOWN = {
+    "undefined": explicit(0x00081120, "UN", item(NESTED), UNDEFINED) + SEQUENCE_END,
+    "defined": explicit(0x00081120, "UN", item(NESTED)),
+    "items": explicit(0x00081120, "UN", item(NESTED + ITEM_END, UNDEFINED), UNDEFINED)
+    + SEQUENCE_END,
+    "kept": explicit(0x00081140, "UN", item(NESTED), UNDEFINED) + SEQUENCE_END,
+    "private": explicit(0x00090010, "LO", "ACME")
+    + explicit(0x00091001, "UN", item(NESTED), UNDEFINED)
+    + SEQUENCE_END,
+    "implicit items": explicit(0x00081140, "SQ", item(NESTED)),
+    "group length": explicit(
+        0x00081140, "SQ", item(explicit(0x00080000, "UL", bytes(4)) + explicit(0x00081155, "UI"))
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["basic", "dicognito"])
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_sequences_come_back_in_the_encoding_that_they_had(
+    tmp_path: Path, engine: str, kind: str
+) -> None:
+    content = meta() + identity().replace(
+        explicit(0x00100010, "PN", even("Testcase^Canary")),
+        UNKNOWN[kind] + explicit(0x00100010, "PN", even("Testcase^Canary")),
+    )
+    content += description() + PIXELS
+    trip = travel(content, tmp_path, engine)
+    assert b"Canary" not in trip.delivered
+    assert trip.not_restored == ()
+    assert trip.restored == content
+    if engine == "dicognito" and kind not in ("group length", "defined"):
+        assert trip.changes is not None
+        assert "1.2.3" in dict(trip.changes.uids).values()
+        assert any("Nested^Canary" in text for text in trip.changes.originals.values())
+
+
+def test_a_large_one_is_kept_beside_its_items(tmp_path: Path) -> None:
+    text = implicit(0x00204000, "LT", "x" * 70_000)
+    large = explicit(0x00081140, "UN", item(NESTED + text), UNDEFINED) + SEQUENCE_END
+    content = image(more_10=large)
+    trip = travel(content, tmp_path)
+    assert values(trip.restored) == values(content)
+
+
+def test_the_policy_identifying_keeps_no_bytes_of_it(tmp_path: Path) -> None:
+    trip = travel(image(more_8=UNKNOWN["kept"]), tmp_path)
+    assert trip.changes is not None
+    entry = assemble(
+        [trip.changes], make_log_id(), "", "test", SECRET, INDEXED_FIELDS, "identifying"
+    )
+    assert "raw" not in entry.originals
+    dataset, _ = read_dicom(BytesIO(trip.delivered))
+    assert "ReferencedImageSequence" in restore(dataset, entry).not_restored
+
+
+@pytest.mark.parametrize("engine", ["basic", "dicognito"])
+def test_text_where_the_dictionary_has_a_sequence_is_delivered_and_comes_back(
+    tmp_path: Path, engine: str
+) -> None:
+    purpose = implicit(0x0040A170, "CS", "NAMED TYPE")
+    inside = implicit(0x0040A040, "CS", "TEXT") + purpose
+    content = implicit(0x0040A730, "SQ", item(inside + ITEM_END, UNDEFINED), UNDEFINED)
+    for rest in (purpose, content + SEQUENCE_END, implicit(0x0040A730, "SQ", item(inside))):
+        source = meta(IMPLICIT) + identity(implicit) + rest
+        trip = travel(source, tmp_path, engine)
+        if rest == purpose or engine == "dicognito":  # basic replaces what a content item says
+            assert b"NAMED TYPE" in trip.delivered
+        assert trip.restored == source
+
+
+def test_a_sequence_in_un_in_big_endian_is_never_read_for_another(tmp_path: Path) -> None:
+    encode = partial(explicit, order=">")
+    head = identity(encode) + encode(0x0040A730, "UN", item(NESTED), UNDEFINED) + SEQUENCE_END
+    trip = travel(meta(BIG) + head, tmp_path)
+    assert trip.refused == "it is not valid DICOM"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from base64 import b64encode
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from deid_hooks.dicom.capture import (
     Captured,
     Items,
     Snapshot,
+    Whole,
     list_elements,
     read_encodings,
     read_items,
@@ -130,6 +132,9 @@ class Comparison:
     def _is_same(self, level: _Level, tag: int, original: Captured, now: Any) -> bool:
         """Return whether nothing changed, or the leaves that changed are logged already."""
         vr = now.VR
+        if isinstance(original, Whole) or (original.VR == "UN" and vr == "SQ"):
+            self._pair_uids_inside(level, original, now)
+            return False
         if vr != original.VR and vr is not None and original.VR is not None:
             return False
         if vr == "SQ" and isinstance(now, DataElement):
@@ -172,6 +177,16 @@ class Comparison:
             self.compare(inside, item, list_elements(item_now), (level.was, level.now))
         return True
 
+    def _pair_uids_inside(self, level: _Level, original: Captured, now: Any) -> None:
+        """Note the UIDs of a sequence that is logged whole."""
+        if now.VR != "SQ" or not isinstance(now, DataElement):
+            return
+        inside = Comparison()
+        items = read_items(level.before, original) or ()
+        for item, item_now in zip(items, now.value, strict=False):
+            inside.compare("0.", item, list_elements(item_now), (level.was, level.now))
+        self.uids.update(inside.uids)
+
     def _log(self, level: _Level, tag: int, original: Captured) -> None:
         path = level.path + _write_tag(tag)
         if tag in PIXELS and not level.path:
@@ -189,6 +204,8 @@ class Comparison:
         """Return an element as JSON text; set aside a value that is too large for that."""
         if isinstance(original, DataElement):
             return self._note_pixels(tag, original)
+        if isinstance(original, Whole):
+            return self._encode_whole(original, encodings)
         vr = original.VR or before.vr(tag, original)
         if vr == "SQ" and (items := read_items(before, original)) is not None:
             texts = [self._encode_item(item, encodings) for item in items]
@@ -202,6 +219,18 @@ class Comparison:
         leaf_vr = "UN" if vr == "SQ" else vr
         text = encode_leaf(leaf_vr, value, encodings, before.little_endian, creator)
         return _mark_undefined(text) if undefined else text
+
+    def _encode_whole(self, original: Whole, encodings: tuple[str, ...]) -> str:
+        """Return a sequence as JSON text, with the bytes that bring it back beside its items."""
+        element: dict[str, Any] = {"vr": "SQ", "written": original.VR}
+        if original.undefined:
+            element["undefined"] = True
+        if len(original.value) > LARGE:
+            element |= json.loads(self._set_aside(0, "SQ", original.value, original.undefined))
+        else:
+            element["raw"] = b64encode(original.value).decode("ascii")
+        items = [json.loads(self._encode_item(item, encodings)) for item in original.items or ()]
+        return write_canonical_json({**element, "Value": items} if items else element)
 
     def _encode_item(self, item: Snapshot, inherited: tuple[str, ...]) -> str:
         own = read_encodings(item.elements.get(SPECIFIC_CHARACTER_SET)) or inherited

@@ -315,6 +315,8 @@ def _drop_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
         return element
     if element["vr"] != "SQ":
         return {"vr": element["vr"], "length": 0}
+    if "raw" in element or "digest" in element:  # which would give back what is dropped
+        return {"vr": "SQ", "length": 0}
     items = [
         {inner: _drop_value(inner, value) for inner, value in item.items()}
         for item in element["Value"]

@@ -16,6 +16,7 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from deid_hooks.dicom.capture import Snapshot, Whole, capture, read_items
 from deid_hooks.dicom.comparison import PADS
 from deid_hooks.dicom.dictionary import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
@@ -64,7 +65,47 @@ def read_dicom(file: BinaryIO) -> tuple[FileDataset, Layout]:
             raise UnusableDataset(_NOT_VALID) from None
     # As it is, where its transfer syntax says something else or nothing.
     dataset.set_original_encoding(layout.header.implicit, layout.header.little_endian)
+    _keep_text_from_becoming_items(dataset, layout)
     return dataset, layout
+
+
+def _keep_text_from_becoming_items(dataset: Dataset, layout: Layout) -> None:
+    """Take what only a dictionary calls a sequence for bytes: in implicit VR nothing says more."""
+    for each in layout.found.values():
+        if each.vr is None and each.kind is Kind.LEAF and lookup_vr(each.tag) == "SQ":
+            holder, tag = _find_holder(dataset, each.path)
+            element = holder.get_item(tag) if holder is not None and tag in holder else None
+            if isinstance(element, RawDataElement) and holder is not None:
+                holder._dict[BaseTag(tag)] = element._replace(VR="OB")  # noqa: SLF001
+
+
+def capture_file(dataset: Dataset, layout: Layout) -> Snapshot:
+    """Capture a dataset just read from a file, with what pydicom would encode in another way.
+
+    These are sequences in VR UN, those with items in implicit VR where the rest is explicit, and
+    those with group lengths inside. Raises UnusableDataset for a value that can't be read.
+    """
+    snapshot = capture(dataset)
+    for tag in _list_rewritten(layout):
+        element, found = snapshot.elements.get(tag), layout.found[f"{tag:08X}"]
+        if element is not None:
+            layout.data.seek(found.offset)
+            value = layout.data.read(found.length)
+            items = read_items(snapshot, element)
+            snapshot.elements[tag] = Whole(found.vr or "SQ", value, found.undefined, items)
+    return snapshot
+
+
+def _list_rewritten(layout: Layout) -> set[int]:
+    """Return the tags of the sequences that pydicom would encode in another way."""
+    explicit = not layout.header.implicit
+    return {
+        int(each.path[:8], 16)
+        for each in layout.found.values()
+        if (each.kind is Kind.SEQUENCE and each.vr == "UN")
+        or (explicit and each.kind is Kind.ITEM and each.vr == "implicit")
+        or (not each.tag & 0xFFFF and "." in each.path)
+    }
 
 
 def correct_syntax(dataset: Dataset, header: Header) -> None:

@@ -234,7 +234,7 @@ class _Restoration:
         if element is None:
             if tag in dataset:
                 del dataset[tag]
-        elif element["vr"] == "SQ":
+        elif element["vr"] == "SQ" and not {"raw", "digest", "length"} & element.keys():
             items = [self._item(item, encodings) for item in element.get("Value", ())]
             # Where no VR is written and no dictionary has it, only an undefined length tells.
             unknown = self.implicit and dictionary.lookup_vr(tag) != "SQ"
@@ -247,7 +247,8 @@ class _Restoration:
             self.missing.append(name_element(tag))
         else:
             # Past __setitem__, which decodes private elements and so turns UN into other VRs.
-            raw = self._make_raw(tag, element["vr"], value, bool(element.get("undefined")))
+            vr, undefined = element.get("written", element["vr"]), bool(element.get("undefined"))
+            raw = self._make_raw(tag, vr, value, undefined)
             dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
 
     def _strip_pads(self, dataset: Dataset, tag: int, element: Mapping[str, Any]) -> None:

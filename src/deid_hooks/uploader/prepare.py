@@ -33,13 +33,13 @@ from deid_hooks import (
     Snapshot,
     Stamp,
     UnusableDataset,
-    capture,
     changes,
     stamp,
 )
 from deid_hooks.batches import split_batches
 from deid_hooks.dicom.elements import Layout, read_layout
 from deid_hooks.dicom.part10 import (
+    capture_file,
     correct_syntax,
     list_changed,
     note_encoding,
@@ -111,7 +111,7 @@ class Preparer:
                     with _explain("it can't be read"):
                         file = stack.enter_context(path.open("rb"))
                         dataset, layout = read_dicom(file)
-                        original = capture(dataset)
+                        original = capture_file(dataset, layout)
                     correct_syntax(dataset, layout.header)
                     return self._prepare(path, dataset, original, layout)
             except UnusableDataset as error:
