@@ -68,7 +68,9 @@ class Acquisition:
         if original is deidentified:
             raise UnusableDataset("the original and the de-identified dataset are one object")
         with hide_foreign_errors(lambda name: UnusableDataset(f"{name} while comparing datasets")):
-            found = changes(original, deidentified, self._gate.settings.fields)
+            settings = self._gate.settings
+            large = settings.large_values << 20
+            found = changes(original, deidentified, settings.fields, large, settings.not_kept)
         self.add_changes(found)
 
     def add_changes(self, changes: Changes) -> None:

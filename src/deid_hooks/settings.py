@@ -49,6 +49,10 @@ class Settings:
     """What is logged of what the engine changed: ``all``, or ``identifying`` (fields and UIDs)."""
     mixed_patients: str = "refuse"
     """Instances that disagree on the patient: ``refuse`` the acquisition, or ``log`` it."""
+    large_values: int = 64
+    """MiB up to which an original value is kept."""
+    not_kept: Literal["refuse", "log"] = "refuse"
+    """A file with a larger value that the engine changed: ``refuse`` it, or ``log`` the rest."""
     stamp: Literal["none", "equipment", "private"] = "none"
     """The log id in delivered files: ``none``, ``equipment`` or ``private``."""
     deadline: float = 10.0
@@ -62,10 +66,13 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
+_MOST_MEBIBYTES = 1024  # what SQLite holds in a value, less what goes with it
+
 KEYS = tuple(f.name for f in fields(Settings) if f.name != "origins")
 _CHOICES = {
     "policy": ("all", "identifying"),
     "mixed_patients": ("refuse", "log"),
+    "not_kept": ("refuse", "log"),
     "stamp": ("none", "equipment", "private"),
 }
 
@@ -196,6 +203,10 @@ def _convert(key: str, value: Any, origin: str) -> Any:
             if isinstance(value, bool) or not 0 < seconds <= 3600:
                 raise ValueError
             return seconds
+        if key == "large_values":
+            if isinstance(value, bool | float) or not 0 < int(value) <= _MOST_MEBIBYTES:
+                raise ValueError
+            return int(value)
         if key == "require_reason":
             return {"true": True, "false": False}[str(value).lower()]
         if not value:

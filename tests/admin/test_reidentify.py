@@ -11,8 +11,10 @@ import pydicom
 import pytest
 from pydicom import Dataset, dcmread
 
+from deid_hooks.engines import renew_file_meta
 from tests.admin.conftest import SERIES, Desk
 from tests.dicom.files import Leaves, leaves
+from tests.dicom.handmade import PIXELS, explicit, image
 
 DATA = Path(pydicom.__file__).parent / "data"
 E_1_2 = ("00120062", "00120063", "00120064")
@@ -155,9 +157,46 @@ def test_what_was_not_logged_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DEID_HOOKS_POLICY", "identifying")
     desk.upload(SERIES / "77654033" / "CT2")
     back = desk("reidentify", "delivered", "--output", "back")
-    assert back.code == 0
+    assert back.code == 3
     assert "AcquisitionDate" in back.rows[0]["not_restored"]
     assert dcmread(back.rows[0]["output"]).PatientName == "Doe^Archibald"
+
+
+def test_pixels_that_an_engine_altered_are_delivered_and_said_to_stay(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alter(dataset: Dataset) -> None:
+        renew_file_meta(dataset)
+        dataset.PixelData = bytes(len(dataset.PixelData))
+
+    monkeypatch.setattr("deid_hooks.engines.basic.renew_file_meta", alter)
+    sent = desk.upload(SERIES / "77654033" / "CT2")
+    assert sent.code == 0
+    assert {row["reason"] for row in sent.rows} == {
+        "the log does not hold the originals of PixelData"
+    }
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert back.code == 3
+    assert {row["reason"].partition(":")[0] for row in back.rows} == {"pixels as delivered"}
+    assert dcmread(back.rows[0]["output"]).PatientName == "Doe^Archibald"
+
+
+def test_a_value_over_the_limit_refuses_its_file_unless_the_site_wants_it_sent(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_LARGE_VALUES", "1")
+    (desk.folder / "source").mkdir()
+    document = explicit(0x00420011, "OB", bytes(1_200_000))
+    (desk.folder / "source" / "1.dcm").write_bytes(image().replace(PIXELS, document))
+    refused = desk.upload(desk.folder / "source")
+    assert refused.code == 3
+    assert "EncapsulatedDocument is changed and has more bytes" in refused.rows[0]["reason"]
+    assert files_in(desk.folder / "delivered") == []
+    monkeypatch.setenv("DEID_HOOKS_NOT_KEPT", "log")
+    sent = desk.upload(desk.folder / "source")
+    assert "the originals of EncapsulatedDocument" in sent.rows[0]["reason"]
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert (back.code, back.rows[0]["not_restored"]) == (3, ["EncapsulatedDocument"])
 
 
 def test_one_image_in_two_entries_that_agree_is_restored(desk: Desk) -> None:

@@ -20,6 +20,7 @@ from deid_hooks.admin.derived import (
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals
 from deid_hooks.dicom.comparison import PADS
+from deid_hooks.dicom.dictionary import PIXELS, name_element
 from deid_hooks.dicom.difference import FINGERPRINT
 from deid_hooks.dicom.elements import Layout, read_layout
 from deid_hooks.dicom.part10 import read_dicom, refuse_altered, write_dicom
@@ -30,6 +31,7 @@ from deid_hooks.records.model import Entry
 from deid_hooks.uploader.scan import explain_os_error, find_wrong_beginning
 
 _RECORDED_KEPT = 10_000
+_PIXELS = frozenset(map(name_element, PIXELS))
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
 _IMPORTED = "its entry was imported from another system, and holds only what that one kept"
 
@@ -202,6 +204,8 @@ def _describe(uid: str, entry: Entry) -> str:
 
 
 def _explain(missing: tuple[str, ...]) -> str:
+    if set(missing) & _PIXELS:
+        return "pixels as delivered: the engine altered them, and the log holds no pixels"
     return "the log does not hold the originals of some elements" if missing else ""
 
 

@@ -46,11 +46,14 @@ def reidentify(
     if any(path.is_dir() and Path(place).is_relative_to(path.resolve()) for path in paths):
         raise typer.BadParameter("the output folder can't be within one that is read")
     counts: Counter[str] = Counter()
+    incomplete = False
     with open_access(context, "reidentify", reason) as access:
 
         def rows() -> Iterator[dict[str, Any]]:
+            nonlocal incomplete
             for each in Reidentifier(access, output, derived).run(paths):
                 counts[each.status] += 1
+                incomplete = incomplete or bool(each.not_restored)
                 whole = each.status in _BACK and not each.not_restored
                 if choose_format(form) is Format.TABLE and whole:
                     continue
@@ -73,5 +76,5 @@ def reidentify(
     say(f"{counts.total()} files: {parts or 'nothing to do'}")
     if not sum(counts[status] for status in _BACK):
         raise typer.Exit(FAILED)
-    if sum(counts[status] for status in ("not found", "refused", "failed")):
+    if incomplete or any(counts[status] for status in ("not found", "refused", "failed")):
         raise typer.Exit(SOME_REFUSED)

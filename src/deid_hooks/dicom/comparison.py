@@ -44,8 +44,8 @@ from deid_hooks.records.json_codec import write_canonical_json
 
 LARGE = 64 * 1024
 """Bytes above which a value is kept once per digest, beside the originals."""
-TOO_LARGE = 1024 * 1024
-"""Bytes above which only its length and digest are kept."""
+LARGE_VALUES = 64 * 1024 * 1024
+"""Bytes above which a value is not kept, unless the settings say otherwise."""
 
 ABSENT = "null"
 PADS = "pads"
@@ -70,9 +70,15 @@ class _Level(NamedTuple):
 
 
 class Comparison:
-    """Collects what differs between a snapshot and a dataset, item by item."""
+    """Collects what differs between a snapshot and a dataset, item by item.
 
-    def __init__(self) -> None:
+    ``largest`` is the length in bytes up to which a value is kept. ``not_kept`` names the elements
+    of which the log doesn't hold the original: altered pixels, and those in ``too_large``.
+    """
+
+    def __init__(self, largest: int = LARGE_VALUES) -> None:
+        self._largest = largest
+        self.too_large: list[str] = []
         self.originals: dict[str, str] = {}
         self.uids: dict[tuple[str, str], None] = {}
         self.large: dict[str, bytes | None] = {}
@@ -181,7 +187,7 @@ class Comparison:
         """Note the UIDs of a sequence that is logged whole."""
         if now.VR != "SQ" or not isinstance(now, DataElement):
             return
-        inside = Comparison()
+        inside = Comparison(self._largest)
         items = read_items(level.before, original) or ()
         for item, item_now in zip(items, now.value, strict=False):
             inside.compare("0.", item, list_elements(item_now), (level.was, level.now))
@@ -205,7 +211,7 @@ class Comparison:
         if isinstance(original, DataElement):
             return self._note_pixels(tag, original)
         if isinstance(original, Whole):
-            return self._encode_whole(original, encodings)
+            return self._encode_whole(tag, original, encodings)
         vr = original.VR or before.vr(tag, original)
         if vr == "SQ" and (items := read_items(before, original)) is not None:
             texts = [self._encode_item(item, encodings) for item in items]
@@ -220,13 +226,13 @@ class Comparison:
         text = encode_leaf(leaf_vr, value, encodings, before.little_endian, creator)
         return _mark_undefined(text) if undefined else text
 
-    def _encode_whole(self, original: Whole, encodings: tuple[str, ...]) -> str:
+    def _encode_whole(self, tag: int, original: Whole, encodings: tuple[str, ...]) -> str:
         """Return a sequence as JSON text, with the bytes that bring it back beside its items."""
         element: dict[str, Any] = {"vr": "SQ", "written": original.VR}
         if original.undefined:
             element["undefined"] = True
         if len(original.value) > LARGE:
-            element |= json.loads(self._set_aside(0, "SQ", original.value, original.undefined))
+            element |= json.loads(self._set_aside(tag, "SQ", original.value, original.undefined))
         else:
             element["raw"] = b64encode(original.value).decode("ascii")
         items = [json.loads(self._encode_item(item, encodings)) for item in original.items or ()]
@@ -243,10 +249,11 @@ class Comparison:
 
     def _set_aside(self, tag: int, vr: str, value: bytes, undefined: bool) -> str:
         digest = hashlib.sha256(value).hexdigest()
-        kept = len(value) <= TOO_LARGE
+        kept = len(value) <= self._largest
         self.large[digest] = value if kept else None
         if not kept:
             self.not_kept.append(name_element(tag))
+            self.too_large.append(name_element(tag))
         text = write_canonical_json({"vr": vr, "length": len(value), "digest": digest})
         return _mark_undefined(text) if undefined else text
 

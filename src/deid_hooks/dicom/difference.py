@@ -28,7 +28,14 @@ from deid_hooks.dicom.capture import (
     read_patient,
     read_texts,
 )
-from deid_hooks.dicom.comparison import ABSENT, PADS, TELLING_GROUPS, Comparison, encode_leaf
+from deid_hooks.dicom.comparison import (
+    ABSENT,
+    LARGE_VALUES,
+    PADS,
+    TELLING_GROUPS,
+    Comparison,
+    encode_leaf,
+)
 from deid_hooks.dicom.dictionary import (
     DIRECTORY_RECORD_SEQUENCE,
     MEDIA_STORAGE_DIRECTORY,
@@ -57,6 +64,7 @@ _LONGEST_TELLING = 64
 
 
 Policy = Literal["all", "identifying"]
+NotKept = Literal["refuse", "log"]
 
 _CHARACTER_SET = "00080005"
 
@@ -82,26 +90,35 @@ class Changes:
     timestamp: str | None = field(repr=False)
     fingerprint: int = field(repr=False)
     not_kept: tuple[str, ...] = ()
-    """Names of what changed but is not in the log: pixel data, and values over TOO_LARGE."""
+    """Names of what changed but is not in the log: pixel data, and values over the limit."""
 
 
 def changes(
     original: Dataset | Snapshot,
     deidentified: Dataset,
     fields: Sequence[str] = INDEXED_FIELDS,
+    large_values: int = LARGE_VALUES,
+    not_kept: NotKept = "refuse",
 ) -> Changes:
     """Return what differs between an original and what an engine made of it.
 
     ``original`` is a dataset that is not the de-identified one, or what :func:`capture` kept of it.
-    ``fields`` are the indexed fields. Raises UnusableDataset where the instance can't be logged:
-    a DICOMDIR, no SOP Instance UID on either side, a value that can't be read.
+    ``fields`` are the indexed fields, ``large_values`` the bytes up to which a value is kept. With
+    ``not_kept="log"`` what is larger is named in the result. Raises UnusableDataset where the
+    instance can't be logged: a DICOMDIR, no SOP Instance UID on either side, a value that can't be
+    read or is too large.
     """
     before = original if isinstance(original, Snapshot) else capture(original)
     _refuse_what_is_no_instance(before)
     after = list_elements(deidentified)
-    difference = Comparison()
+    difference = Comparison(large_values)
     difference.compare("", before, after, (before.encodings, before.encodings))
     _compare_file_meta(difference, before, deidentified)
+    if difference.too_large and not_kept == "refuse":
+        raise UnusableDataset(
+            f"{difference.too_large[0]} is changed and has more bytes than the log keeps of a value"
+            ' (see the settings large_values, and not_kept = "log" to send it all the same)'
+        )
     (deid_uid,) = _read_texts_after(after, (SOP_INSTANCE_UID,))
     if not deid_uid:
         raise UnusableDataset("the de-identified dataset has no SOPInstanceUID")

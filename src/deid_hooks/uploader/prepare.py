@@ -37,6 +37,8 @@ from deid_hooks import (
     stamp,
 )
 from deid_hooks.batches import split_batches
+from deid_hooks.dicom.comparison import LARGE_VALUES
+from deid_hooks.dicom.difference import NotKept
 from deid_hooks.dicom.elements import Layout, read_layout
 from deid_hooks.dicom.part10 import (
     capture_file,
@@ -54,13 +56,19 @@ from deid_hooks.engines import Engine, make_engine, renew_file_meta
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How files are de-identified, and into which folder, with how many processes."""
+    """How files are de-identified, and into which folder, with how many processes.
+
+    ``large_values`` is the number of bytes up to which a value is kept, ``not_kept`` what becomes
+    of a file with a larger one.
+    """
 
     engine: str
     pseudonyms: Pseudonyms
     fields: Sequence[str]
     staging: Path
     jobs: int = 1
+    large_values: int = LARGE_VALUES
+    not_kept: NotKept = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,8 @@ class Preparer:
             _complete_file_meta(dataset)
             pad_odd(dataset, source)
         with _explain("what the engine made of it can't be compared"):
-            changed = changes(original, dataset, self._work.fields)
+            work = self._work
+            changed = changes(original, dataset, work.fields, work.large_values, work.not_kept)
             note_encoding(changed, source.header)
         with _explain("what the engine made of it can't be written"):
             staged = self._stage(dataset, source, changed)

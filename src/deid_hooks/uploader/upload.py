@@ -104,6 +104,8 @@ def upload(
             hooks.settings.fields,
             staging,
             options.jobs,
+            hooks.settings.large_values << 20,
+            hooks.settings.not_kept,
         )
         with closing(prepare_series(work, (each.paths for each in scanned.series))) as files:
             acquisitions = _warn_once(files, options.engine)
@@ -152,7 +154,9 @@ def _deliver(
                 yield from _refuse(hooks, staged, error)
                 continue
             if one.known == "uploaded" and not options.again:
-                yield from (Result(e.path, "already there", one.log_id) for e in staged)
+                yield from (
+                    Result(e.path, "already there", one.log_id, _name_not_kept(e)) for e in staged
+                )
             elif one.known == "withdrawn" and not options.again:
                 yield from (Result(e.path, "refused", one.log_id, _WITHDRAWN) for e in staged)
             else:
@@ -208,8 +212,15 @@ def _send(
             for each in one.staged:
                 delivery = next(deliveries)
                 upload.sent(each.changes.deid_uid, ok=delivery.status != "failed")
-                results.append(Result(each.path, delivery.status, one.log_id, delivery.reason))
+                reasons = filter(None, (delivery.reason, _name_not_kept(each)))
+                results.append(Result(each.path, delivery.status, one.log_id, "; ".join(reasons)))
     yield from results
+
+
+def _name_not_kept(staged: Staged) -> str:
+    """Return what can't be brought back of a file; ``""`` if all of it can."""
+    names = dict.fromkeys(staged.changes.not_kept)
+    return f"the log does not hold the originals of {', '.join(names)}" if names else ""
 
 
 def _ask(destination: Destination, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
