@@ -51,7 +51,7 @@ from deid_hooks.dicom.part10 import (
     refuse_invalid,
     write_dicom,
 )
-from deid_hooks.engines import Engine, make_engine, renew_file_meta
+from deid_hooks.engines import Engine, find_failed_element, make_engine, renew_file_meta
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,9 @@ def _explain(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001
         why = _find_system_error(error) or type(error).__name__
-        raise UnusableDataset(f"{what}: {why}") from None
+        where = find_failed_element(error)
+        at = f" at {where}" if where else ""
+        raise UnusableDataset(f"{what}{at}: {why}") from None
 
 
 def _find_system_error(error: BaseException | None) -> str:
