@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from deid_hooks.engines import renew_file_meta
 from tests.admin.conftest import SERIES, Desk
 from tests.dicom.files import Leaves, leaves
-from tests.dicom.handmade import PIXELS, explicit, image
+from tests.dicom.handmade import explicit, identity, meta
 
 DATA = Path(pydicom.__file__).parent / "data"
 E_1_2 = ("00120062", "00120063", "00120064")
@@ -187,7 +187,7 @@ def test_a_value_over_the_limit_refuses_its_file_unless_the_site_wants_it_sent(
     monkeypatch.setenv("DEID_HOOKS_LARGE_VALUES", "1")
     (desk.folder / "source").mkdir()
     document = explicit(0x00420011, "OB", bytes(1_200_000))
-    (desk.folder / "source" / "1.dcm").write_bytes(image().replace(PIXELS, document))
+    (desk.folder / "source" / "1.dcm").write_bytes(meta() + identity() + document)
     refused = desk.upload(desk.folder / "source")
     assert refused.code == 3
     assert "EncapsulatedDocument is changed and has more bytes" in refused.rows[0]["reason"]

@@ -134,6 +134,12 @@ def test_pixels_are_those_of_the_source(tmp_path: Path) -> None:
     assert dcmread(tmp_path / "delivered.dcm").PixelData == dcmread(CT).PixelData
 
 
+@pytest.mark.parametrize("cut", [*range(1, 9), 64, 65, 68, 72, 75, 76])
+def test_no_image_is_delivered_without_its_pixels(tmp_path: Path, cut: int) -> None:
+    refused = travel(image()[:-cut], tmp_path).refused
+    assert "it is cut short" in refused or "the file is cut short" in refused
+
+
 # What was written is verified
 
 

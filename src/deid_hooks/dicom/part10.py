@@ -69,6 +69,21 @@ def read_dicom(file: BinaryIO) -> tuple[FileDataset, Layout]:
     return dataset, layout
 
 
+def refuse_without_pixels(layout: Layout) -> None:
+    """Raise UnusableDataset for an image whose pixels are missing: it may end before them.
+
+    The Image Pixel module (PS3.3, section C.7.6.3) has them, or a URL where they are.
+    """
+    if layout.found.keys() >= _DESCRIPTION_OF_PIXELS and not layout.found.keys() & _PIXELS:
+        raise UnusableDataset(
+            "it describes pixels and has none: it is cut short before them, or they were removed"
+        )
+
+
+_DESCRIPTION_OF_PIXELS = frozenset(("00280010", "00280011", "00280100"))
+_PIXELS = frozenset((*(f"{tag:08X}" for tag in PIXELS), "00287FE0"))
+
+
 def _keep_text_from_becoming_items(dataset: Dataset, layout: Layout) -> None:
     """Take what only a dictionary calls a sequence for bytes: in implicit VR nothing says more."""
     for each in layout.found.values():

@@ -49,6 +49,7 @@ from deid_hooks.dicom.part10 import (
     read_dicom,
     refuse_altered,
     refuse_invalid,
+    refuse_without_pixels,
     write_dicom,
 )
 from deid_hooks.engines import Engine, find_failed_element, make_engine, renew_file_meta
@@ -119,6 +120,7 @@ class Preparer:
                     with _explain("it can't be read"):
                         file = stack.enter_context(path.open("rb"))
                         dataset, layout = read_dicom(file)
+                        refuse_without_pixels(layout)
                         original = capture_file(dataset, layout)
                     correct_syntax(dataset, layout.header)
                     return self._prepare(path, dataset, original, layout)
