@@ -12,7 +12,14 @@ from pydicom.dataset import Dataset
 
 from deid_hooks.deadline import hide_foreign_errors
 from deid_hooks.dicom.capture import Snapshot, capture
-from deid_hooks.dicom.difference import Changes, Policy, assemble, changes, refuse_mixed_patients
+from deid_hooks.dicom.difference import (
+    Changes,
+    Policy,
+    assemble,
+    changes,
+    refuse_indistinguishable,
+    refuse_mixed_patients,
+)
 from deid_hooks.errors import UnableToLog, UnusableDataset, UploadRefused
 from deid_hooks.gate import Gate
 from deid_hooks.plugins import PostDeid, PostUpload, PreUpload
@@ -122,6 +129,7 @@ class Acquisition:
         settings = self._gate.settings
         if settings.mixed_patients == "refuse":
             refuse_mixed_patients(self._gathered)
+        refuse_indistinguishable(self._gathered)
         policy: Policy = "identifying" if settings.policy == "identifying" else "all"
         entry = assemble(
             self._gathered,

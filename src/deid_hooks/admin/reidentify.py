@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -19,18 +20,24 @@ from deid_hooks.admin.derived import (
 )
 from deid_hooks.admin.import_log import IMPORTED_BY
 from deid_hooks.admin.search import Directory, merge_originals
+from deid_hooks.dicom.capture import Snapshot, capture
 from deid_hooks.dicom.comparison import PADS
-from deid_hooks.dicom.dictionary import PIXELS, name_element
-from deid_hooks.dicom.difference import FINGERPRINT
+from deid_hooks.dicom.dictionary import PIXELS, lookup_tag, name_element
+from deid_hooks.dicom.difference import FINGERPRINT, strip_wrapping
 from deid_hooks.dicom.elements import Layout, read_layout
 from deid_hooks.dicom.part10 import read_dicom, refuse_altered, write_dicom
-from deid_hooks.dicom.restore import STAMPS, restore
+from deid_hooks.dicom.restore import STAMPS, list_instances, restore
 from deid_hooks.errors import LogError, UnusableDataset
 from deid_hooks.files import make_new_file, remove_leftovers_within
-from deid_hooks.records.model import Entry
+from deid_hooks.records.fields import DEID_FIELDS
+from deid_hooks.records.model import Entry, make_readable
 from deid_hooks.uploader.scan import explain_os_error, find_wrong_beginning
 
 _RECORDED_KEPT = 10_000
+_ANOTHER_INSTANCE = (
+    "its entry holds another instance with its UID, which differs in file meta information or"
+    " padding only"
+)
 _PIXELS = frozenset(map(name_element, PIXELS))
 _NOT_LOGGED_ITSELF = "no entry holds it: only UIDs that the log knows, and what they lead to"
 _IMPORTED = "its entry was imported from another system, and holds only what that one kept"
@@ -54,10 +61,14 @@ class Returned:
 class Reidentifier:
     """Writes originals into a folder of its own; every entry it uses is in the trail before.
 
-    ``derived``: also objects made from de-identified images, by their references.
+    ``derived``: also objects made from de-identified images, by their references. ``entry`` is the
+    log id of the entry to use where several hold a file.
     """
 
-    def __init__(self, access: AccessRecorder, output: Path, derived: bool) -> None:
+    def __init__(
+        self, access: AccessRecorder, output: Path, derived: bool, entry: str = ""
+    ) -> None:
+        self._entry = entry
         self._access = access
         self._output = output
         self._derived = derived
@@ -117,10 +128,7 @@ class Reidentifier:
         entries: tuple[Entry, ...],
     ) -> Returned:
         uid = str(dataset.SOPInstanceUID)
-        if len(entries) > 1 and len({_describe(uid, entry) for entry in entries}) > 1:
-            ids = " and ".join(entry.log_id for entry in entries)
-            return Returned(path, "refused", reason=f"the entries {ids} differ about it")
-        entry = entries[0]
+        entry, note = self._choose(path, dataset, entries)
         original, missing, encoding = restore(dataset, entry)
         mark_identity_restored(original)
         self._record(uid, [entry.log_id])
@@ -132,7 +140,48 @@ class Reidentifier:
 
         target = self._write(original, relative, encoding, verify)
         why = _IMPORTED if entry.uploader.startswith(IMPORTED_BY) else _explain(missing)
-        return Returned(path, "restored", entry.log_id, target, why, missing)
+        reason = "; ".join(filter(None, (why, note)))
+        return Returned(path, "restored", entry.log_id, target, reason, missing)
+
+    def _choose(
+        self, path: Path, dataset: Dataset, entries: tuple[Entry, ...]
+    ) -> tuple[Entry, str]:
+        """Return the entry of a file, and what is to be said of others that hold its UID.
+
+        Raises UnusableDataset, which names the entries, where they differ about the file.
+        """
+        if self._entry:
+            entries = tuple(each for each in entries if each.log_id == self._entry)
+            if not entries:
+                raise UnusableDataset(f"the entry {self._entry} does not hold it")
+        present = capture(dataset)
+        if len(entries) == 1:
+            alike = {each.originals for each in list_instances(present, entries[0])}
+            return entries[0], _ANOTHER_INSTANCE if len(alike) > 1 else ""
+        entries = tuple(filter(partial(_has_values_of, present), entries)) or entries
+        about = {each.log_id: _describe(present, each) for each in entries}
+        if len(set(about.values())) > 1:
+            folder = (
+                f"folder:{path.resolve().parents[2]}" if len(path.resolve().parents) > 2 else ""
+            )
+            outcome = self._access.log.outcome
+            there = [e for e in entries if outcome(e.log_id, folder) in ("uploaded", "partial")]
+            if len({about[each.log_id] for each in there}) != 1:
+                ids = " and ".join(sorted(about))
+                raise UnusableDataset(f"the entries {ids} differ about it: name one with --entry")
+            entries = tuple(there)
+        oldest, *others = sorted(entries, key=lambda each: (each.created, each.log_id))
+        uid = str(dataset.SOPInstanceUID)
+        if len({_list_originals(uid, each) for each in entries}) > 1:
+            ids = ", ".join(each.log_id for each in others)
+            return oldest, f"{ids} differ from its entry in file meta information or padding only"
+        return oldest, ""
+
+    def _was_delivered_to(self, path: Path, log_id: str) -> bool:
+        """Return whether a file is where this entry's files were put in a destination folder."""
+        folders = path.resolve().parents
+        destination = f"folder:{folders[2]}" if len(folders) > 2 else ""
+        return self._access.log.outcome(log_id, destination) in ("uploaded", "partial")
 
     def _restore_derived(
         self, path: Path, relative: Path, dataset: Dataset, layout: Layout
@@ -192,8 +241,24 @@ def _list_changed(uid: str, entry: Entry) -> set[str]:
     return {*MARKS_OF_IDENTITY, *STAMPS, *paths}
 
 
-def _describe(uid: str, entry: Entry) -> str:
-    """Return what an entry holds of an instance, in a form that can be compared."""
+def _has_values_of(present: Snapshot, entry: Entry) -> bool:
+    """Return whether the de-identified values that an entry notes are those of a file."""
+    tags = [tag for keyword in DEID_FIELDS if (tag := lookup_tag(keyword)) is not None]
+    found = dict(zip(DEID_FIELDS, present.texts(tuple(tags)), strict=True))
+    return all(make_readable(found[keyword] or "") in entry.deid[keyword] for keyword in entry.deid)
+
+
+def _describe(present: Snapshot, entry: Entry) -> str:
+    """Return what an entry says of a file, apart from what is around its dataset."""
+    about = [
+        (instance.uid, sorted(strip_wrapping(merge_originals(entry, instance)).items()))
+        for instance in list_instances(present, entry)
+    ]
+    return repr(sorted(about, key=repr))
+
+
+def _list_originals(uid: str, entry: Entry) -> str:
+    """Return all that an entry says of an instance."""
     found = []
     for instance in entry.instances:
         if instance.deid_uid == uid:

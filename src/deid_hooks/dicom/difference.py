@@ -149,6 +149,7 @@ def compute_fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
         for tag, element in unchanged
         if isinstance(element, WITH_BYTES)
         and tag >> 16 in TELLING_GROUPS
+        and tag & 0xFFFF  # group lengths are not delivered
         and (value := element.value)
         and len(value) <= _LONGEST_TELLING
         and (element.VR or lookup_vr(tag)) != "SQ"
@@ -278,6 +279,76 @@ def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
                 f" and {each.source or 'a later one'} are not of one patient",
                 "send them as acquisitions of their own, or correct the files",
             )
+
+
+def find_indistinguishable(gathered: Sequence[Changes]) -> list[tuple[Changes, Changes]]:
+    """Return the instances that could not come back: each with the one before that it resembles.
+
+    They share a de-identified SOP Instance UID and what the engine left alone, and differ in what
+    it removed.
+    """
+    first: dict[tuple[str, int], Changes] = {}
+    found = []
+    for each in gathered:
+        other = first.setdefault((each.deid_uid, each.fingerprint), each)
+        if other is not each and _differ(other.originals, each.originals):
+            found.append((other, each))
+    return found
+
+
+def refuse_indistinguishable(gathered: Sequence[Changes]) -> None:
+    """Raise UnableToLog if two instances could not be told apart on the way back, naming files."""
+    for first, later in find_indistinguishable(gathered):
+        raise UnableToLog(
+            f"{later.source or 'an instance'} {explain_indistinguishable(first)}",
+            "correct the SOP Instance UIDs, or leave one of them out",
+        )
+
+
+def explain_indistinguishable(first: Changes) -> str:
+    """Return what is wrong with an instance that resembles this one."""
+    return (
+        f"has the SOPInstanceUID of {first.source or 'another instance'} and differs from it in"
+        " what is removed: it could not be brought back"
+    )
+
+
+def _differ(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    if one == other:
+        return False
+    read = [{path: json.loads(text) for path, text in each.items()} for each in (one, other)]
+    return strip_wrapping(read[0]) != strip_wrapping(read[1])
+
+
+def strip_wrapping(originals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return originals without what is around a dataset and says nothing about it.
+
+    This is the preamble, the file meta information, and how values were padded or encoded.
+    """
+    return {
+        path: _strip_padding(element)
+        for path, element in originals.items()
+        if not path.startswith("0002") and path not in (PREAMBLE, FINGERPRINT, ENCODING)
+    }
+
+
+def _strip_padding(element: Any) -> Any:
+    """Return an element of the originals without the bytes beside its value."""
+    if not isinstance(element, Mapping) or "Value" not in element:
+        return element
+    return {"vr": element["vr"], "Value": [_strip_value(one) for one in element["Value"]]}
+
+
+def _strip_value(value: Any) -> Any:
+    """Return one value of an element: an item, the groups of a name, text, or a number."""
+    if isinstance(value, str):
+        return value.rstrip(" \0")
+    if isinstance(value, Mapping):
+        return {
+            key: _strip_value(inner) if isinstance(inner, str) else _strip_padding(inner)
+            for key, inner in value.items()
+        }
+    return value
 
 
 def _add_digest(entry: Entry, secret: SiteSecret) -> Entry:

@@ -22,7 +22,15 @@ from deid_hooks.dicom.dictionary import (
     TRANSFER_SYNTAX_UID,
     name_element,
 )
-from deid_hooks.dicom.difference import ENCODING, FINGERPRINT, PREAMBLE, compute_fingerprint
+from deid_hooks.dicom.difference import (
+    ENCODING,
+    FINGERPRINT,
+    PREAMBLE,
+    Changes,
+    assemble,
+    compute_fingerprint,
+    strip_wrapping,
+)
 from deid_hooks.dicom.elements import (
     EXPLICIT_BIG,
     IMPLICIT_LITTLE,
@@ -30,6 +38,7 @@ from deid_hooks.dicom.elements import (
     UNDEFINED_LENGTH,
 )
 from deid_hooks.errors import UnusableDataset
+from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, Instance, parse_log_id
 
 _FILE_META_GROUP_LENGTH = 0x00020000
@@ -73,20 +82,46 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
 
 
 def _find_instance(present: Snapshot, entry: Entry) -> Instance:
-    deid_uid = present.text(SOP_INSTANCE_UID)
-    rows = [instance for instance in entry.instances if instance.deid_uid == deid_uid]
+    rows = list_instances(present, entry)
     if not rows:
         raise UnusableDataset(
             f"the entry {entry.log_id} holds no instance with this SOPInstanceUID"
         )
-    if len({row.originals for row in rows}) > 1:
-        rows = [row for row in rows if _is_of(present, entry, row)]
-        if len({row.originals for row in rows}) != 1:
-            raise UnusableDataset(
-                f"the entry {entry.log_id} holds several instances with this SOPInstanceUID"
-                " that can't be told apart"
-            )
+    # Of several that differ in what is around the dataset only, the first.
+    if len({_describe(entry, row) for row in rows}) > 1:
+        raise UnusableDataset(
+            f"the entry {entry.log_id} holds several instances with this SOPInstanceUID"
+            " that can't be told apart"
+        )
     return rows[0]
+
+
+def list_instances(present: Snapshot, entry: Entry) -> list[Instance]:
+    """Return the instances of an entry that a de-identified file may be.
+
+    They have its SOP Instance UID. Where several do, they also have what the engine left alone.
+    """
+    deid_uid = present.text(SOP_INSTANCE_UID)
+    rows = [instance for instance in entry.instances if instance.deid_uid == deid_uid]
+    if len({row.originals for row in rows}) > 1:
+        rows = [row for row in rows if _is_of(present, entry, row)] or rows
+    return rows
+
+
+def is_ambiguous(deidentified: Dataset, gathered: Sequence[Changes]) -> bool:
+    """Return whether a file could not be told from others of one acquisition on its way back."""
+    throwaway = SiteSecret(bytes(32))
+    entry = assemble(gathered, "", "", "", throwaway, ())
+    try:
+        _find_instance(capture(deidentified), entry)
+    except UnusableDataset:
+        return True
+    return False
+
+
+def _describe(entry: Entry, row: Instance) -> str:
+    originals = {**json.loads(entry.originals), **json.loads(row.originals)}
+    return repr(sorted(strip_wrapping(originals).items()))
 
 
 def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:

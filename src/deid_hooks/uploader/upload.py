@@ -26,6 +26,9 @@ from deid_hooks import (
     reveals,
 )
 from deid_hooks.destinations import Delivery, Destination, DestinationError, Outgoing
+from deid_hooks.dicom.difference import explain_indistinguishable, find_indistinguishable
+from deid_hooks.dicom.part10 import read_dicom
+from deid_hooks.dicom.restore import is_ambiguous
 from deid_hooks.uploader.prepare import (
     Refused,
     Staged,
@@ -140,8 +143,7 @@ def _deliver(
     logged: list[_Logged] = []
     try:
         for files in acquisitions:
-            staged = [each for each in files if isinstance(each, Staged)]
-            refused = [each for each in files if isinstance(each, Refused)]
+            staged, refused = _sort(files)
             if transient := [each for each in refused if each.transient]:
                 yield from (Result(e.path, "refused", reason=transient[0].reason) for e in files)
                 continue
@@ -167,6 +169,44 @@ def _deliver(
             for each in files:
                 if isinstance(each, Staged):
                     each.staged.unlink(missing_ok=True)
+
+
+_MOST_ALIKE = 32
+_TOO_MANY_ALIKE = (
+    f"{_MOST_ALIKE} other files of the series have its SOPInstanceUID: more are not told apart"
+)
+
+
+def _sort(files: Iterable[Staged | Refused]) -> tuple[list[Staged], list[Refused]]:
+    """Return what can be sent, and what can't: also what could not be told from another file."""
+    staged = [each for each in files if isinstance(each, Staged)]
+    refused = [each for each in files if isinstance(each, Refused)]
+    by_uid: dict[str, list[Staged]] = {}
+    for each in staged:
+        alike = by_uid.setdefault(each.changes.deid_uid, [])
+        if len(alike) == _MOST_ALIKE:
+            refused.append(Refused(each.path, _TOO_MANY_ALIKE))
+            continue
+        alike.append(each)
+        if len(alike) > 1 and (first := _find_lookalike(alike)):
+            alike.pop()
+            reason = explain_indistinguishable(first.changes)
+            refused.append(Refused(each.path, f"it {reason}"))
+    left = {id(each) for alike in by_uid.values() for each in alike}
+    return [each for each in staged if id(each) in left], refused
+
+
+def _find_lookalike(alike: Sequence[Staged]) -> Staged | None:
+    """Return a file from which the last of these, which share a UID, could not be told."""
+    gathered = [each.changes for each in alike]
+    if found := find_indistinguishable(gathered):
+        return next(each for each in alike if each.changes is found[-1][0])
+    for each in alike:
+        with each.staged.open("rb") as file:
+            dataset, _ = read_dicom(file)
+        if is_ambiguous(dataset, gathered):
+            return each if each is not alike[-1] else alike[0]
+    return None
 
 
 def _log(
