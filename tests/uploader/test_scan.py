@@ -227,6 +227,25 @@ def test_a_linked_folder_is_searched(image: MakeImage, tmp_path: Path) -> None:
     assert series.paths == (tmp_path / "source" / "link" / "1.dcm",)
 
 
+def test_links_that_lead_to_the_destination_are_not_followed(
+    image: MakeImage, tmp_path: Path
+) -> None:
+    delivered = image("out/1.2/1.2.1/1.dcm")
+    original = image("source/1.dcm")
+    source = tmp_path / "source"
+    (source / "whole").symlink_to(tmp_path / "out")
+    (source / "part").symlink_to(delivered.parent)
+    (source / "file.dcm").symlink_to(delivered)
+    (source / "above").symlink_to(tmp_path)
+    scanned = scan(source, tmp_path / "out")
+    assert [series.paths for series in scanned.series] == [(original,)]
+    left = {str(left.path.relative_to(source)): left.reason for left in scanned.left_out}
+    assert left.pop("above/source").startswith("a link to a folder that is searched")
+    assert left == dict.fromkeys(
+        ("whole", "part", "file.dcm", "above/out"), "it leads to the destination, not to originals"
+    )
+
+
 def test_two_scans_give_the_same(folders_of_pydicom: list[Path]) -> None:
     assert scan(folders_of_pydicom[0]) == scan(folders_of_pydicom[0])
 

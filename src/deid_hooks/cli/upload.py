@@ -95,12 +95,13 @@ def deliver(
 
     ``between`` is called as each result is known; what it raises ends the upload.
     """
+    from deid_hooks.destinations.folder import Folder
     from deid_hooks.uploader.prepare import be_quiet_and_fast
     from deid_hooks.uploader.scan import scan
     from deid_hooks.uploader.upload import upload as send
 
     be_quiet_and_fast()
-    scanned = scan(source)
+    scanned = scan(source, target.path if isinstance(target, Folder) else None)
     total = sum(len(each.paths) for each in scanned.series) + len(scanned.left_out)
     counts: Counter[str] = Counter()
     results = _count(send(hooks, scanned, target, options), counts, between)

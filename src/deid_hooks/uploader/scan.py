@@ -77,15 +77,16 @@ class Scan:
     left_out: tuple[LeftOut, ...]
 
 
-def scan(source: Path) -> Scan:
+def scan(source: Path, destination: Path | None = None) -> Scan:
     """Scan a folder, or one file. Hidden files count; links are followed, loops are not.
 
-    Nothing that is found raises: what can't be read is left out, with the reason.
+    Nothing that is found raises: what can't be read is left out, with the reason; so is what leads
+    to ``destination``, a folder whose files were delivered and are no originals.
     """
     series: dict[tuple[str, str], list[str]] = {}
     patients: dict[tuple[str, str], set[tuple[str, str]]] = {}
     left_out: list[LeftOut] = []
-    for found in _list_files(source):
+    for found in _list_files(source, _identify(destination) if destination else None):
         known = found if isinstance(found, LeftOut) else _read_series(found)
         if isinstance(known, LeftOut):
             left_out.append(known)
@@ -102,24 +103,45 @@ def scan(source: Path) -> Scan:
     )
 
 
-def _list_files(source: Path) -> Iterator[Path | LeftOut]:
+def _list_files(source: Path, destination: _Identity | None) -> Iterator[Path | LeftOut]:
     """Yield the files below, those of each folder in the order of their names."""
     waiting, seen = [source], set()
     while waiting:
         path = waiting.pop()
         try:
             status = path.stat()
-            if stat.S_ISREG(status.st_mode):
+            folder = status.st_dev, status.st_ino
+            if destination and (folder == destination or _is_linked_into(path, destination)):
+                yield LeftOut(path, "refused", "it leads to the destination, not to originals")
+            elif stat.S_ISREG(status.st_mode):
                 yield path
             elif not stat.S_ISDIR(status.st_mode):
                 yield LeftOut(path, "no DICOM", "neither a file nor a folder")
-            elif (folder := (status.st_dev, status.st_ino)) in seen:
+            elif folder in seen:
                 yield LeftOut(path, "no DICOM", "a link to a folder that is searched anyway")
             else:
                 seen.add(folder)
                 waiting.extend(sorted(path.iterdir(), reverse=True))
         except OSError as error:
             yield LeftOut(path, "refused", explain_os_error(error))
+
+
+_Identity = tuple[int, int]
+"""Device and inode."""
+
+
+def _identify(path: Path) -> _Identity | None:
+    """Return what a folder is, by whatever name; None if it isn't there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_linked_into(path: Path, destination: _Identity) -> bool:
+    """Return whether a link leads to something within the destination."""
+    return path.is_symlink() and destination in map(_identify, path.resolve().parents)
 
 
 def _read_series(path: Path) -> tuple[str, str, str, str] | LeftOut:
