@@ -210,6 +210,28 @@ def _make_top(file: BinaryIO, header: Header) -> _Level:
     return top
 
 
+def make_header(tag: int, vr: str | None, length: int, little_endian: bool) -> bytes | None:
+    """Return what stands before a value of this length; ``vr`` is None in implicit VR.
+
+    None where there is no such header (PS3.5, section 7.1.2).
+    """
+    order = "<" if little_endian else ">"
+    if vr is None:
+        return struct.pack(order + "HHI", tag >> 16, tag & 0xFFFF, length)
+    code = vr.encode("ascii")
+    if code in _LONG_VRS:
+        return struct.pack(order + "HH2sHI", tag >> 16, tag & 0xFFFF, code, 0, length)
+    if code in _SHORT_VRS and length <= 0xFFFF:
+        return struct.pack(order + "HH2sH", tag >> 16, tag & 0xFFFF, code, length)
+    return None
+
+
+def make_sequence_end(little_endian: bool) -> bytes:
+    """Return the delimiter behind a value of undefined length."""
+    order = "<" if little_endian else ">"
+    return struct.pack(order + "HHI", _SEQUENCE_END >> 16, _SEQUENCE_END & 0xFFFF, 0)
+
+
 def is_encapsulated(syntax: str) -> bool | None:
     """Return whether a transfer syntax has encapsulated pixels; None where that isn't known."""
     if syntax in _NATIVE:
