@@ -213,12 +213,19 @@ def test_a_large_value_takes_no_memory(tmp_path: Path) -> None:
         assert read_layout(file).found["7FE00010"].length == 1 << 31
 
 
-def test_nesting_has_no_limit() -> None:
+def nested(depth: int) -> bytes:
+    """A file with sequences in each other."""
     inside = b""
-    for _ in range(2000):
-        inside = explicit(0x0040A730, "SQ", item(inside + ITEM_END, UNDEFINED), UNDEFINED)
-        inside += SEQUENCE_END
-    assert len(layout(meta() + identity() + inside).found) > 4000
+    for _ in range(depth):
+        value = item(inside + ITEM_END, UNDEFINED)
+        inside = explicit(0x0040A730, "SQ", value, UNDEFINED) + SEQUENCE_END
+    return meta() + identity() + inside
+
+
+def test_sequences_that_are_nested_too_deep_are_refused_as_that() -> None:
+    assert len(layout(nested(50)).found) > 100
+    for depth in (51, 300, 3000):
+        assert reason(nested(depth)) == "ContentSequence is nested more than 50 sequences deep"
 
 
 @given(st.binary(max_size=200), st.integers(0, 5000))

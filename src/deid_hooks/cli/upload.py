@@ -60,7 +60,8 @@ def upload(
     """De-identify, log, and send: every series is in the log before its first byte leaves.
 
     Run it again after any trouble: what has arrived is not sent twice. Each input file is accounted
-    for: uploaded, already there, refused and why, failed and why, or no DICOM.
+    for: uploaded, already there, refused and why, failed and why, no image (a DICOMDIR), or no
+    DICOM.
 
     \b
     deid-hooks upload incoming folder:/srv/research --project TRIAL7 --jobs 2

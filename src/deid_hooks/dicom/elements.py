@@ -40,6 +40,8 @@ _ITEM_TAGS = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}
 
 _PREFIX_ENDS = 132
 _BLOCK = 1 << 20
+_DEEPEST = 50
+"""Sequences in each other that are read: pydicom and engines call themselves for each."""
 _HEADERS = 1 << 14
 """Bytes that are read at a time to find headers in."""
 
@@ -390,6 +392,9 @@ class _Walk:
             found = self.read_element(level) if is_item else self._read_item(level)
             if type(found) is _Level:
                 levels.append(found)
+                if len(levels) > 2 * _DEEPEST + 1:
+                    name = name_element(levels[1].tag)
+                    raise UnusableDataset(f"{name} is nested more than {_DEEPEST} sequences deep")
             else:
                 yield found  # type: ignore[misc]
 

@@ -63,6 +63,8 @@ def read_dicom(file: BinaryIO) -> tuple[FileDataset, Layout]:
             if error.errno:  # without a number it is pydicom's own
                 raise
             raise UnusableDataset(_NOT_VALID) from None
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - its text may quote values
             raise UnusableDataset(_NOT_VALID) from None
     # As it is, where its transfer syntax says something else or nothing.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset, config
 
@@ -119,6 +120,7 @@ class Preparer:
                 with ExitStack() as stack:
                     with _explain("it can't be read"):
                         file = stack.enter_context(path.open("rb"))
+                        _refuse_too_large(file)
                         dataset, layout = read_dicom(file)
                         refuse_without_pixels(layout)
                         original = capture_file(dataset, layout)
@@ -199,8 +201,24 @@ def _explain(what: str) -> Iterator[None]:
         raise UnusableDataset(f"{what}{at}: {why}") from None
 
 
+def _refuse_too_large(file: BinaryIO) -> None:
+    """Raise UnusableDataset for a file that the memory of this machine can't hold twice.
+
+    It is read and written whole; a process that takes more is killed by the system, in silence.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = os.fstat(file.fileno()).st_size
+    if size > memory // 2:
+        raise UnusableDataset(
+            f"it has {size >> 20} MiB, and this machine's {memory >> 20} MiB of memory don't hold"
+            " it twice: upload it from a larger one"
+        )
+
+
 def _find_system_error(error: BaseException | None) -> str:
     """Return the system's error, which pydicom wraps in its own; empty if there is none."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return os.strerror(error.errno).lower()

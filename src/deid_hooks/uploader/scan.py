@@ -26,7 +26,7 @@ from deid_hooks.dicom.dictionary import (
 from deid_hooks.dicom.elements import Header, leads_to_sop_class, read_header, read_values
 from deid_hooks.dicom.encoding import parse_encodings, read_text
 
-Kind = Literal["refused", "no DICOM"]
+Kind = Literal["refused", "no DICOM", "no image"]
 
 _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"  # Media Storage Directory Storage: a DICOMDIR
 _UIDS = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
@@ -62,7 +62,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A file that is not uploaded: ``no DICOM``, or ``refused`` where it is, or may be, DICOM."""
+    """A file that is not uploaded: ``no DICOM``, ``no image``, or ``refused``.
+
+    ``no image`` is a DICOMDIR, which lists the files beside it; ``refused`` what is DICOM, or may
+    be.
+    """
 
     path: Path
     kind: Kind
@@ -155,7 +159,7 @@ def _read_series(path: Path) -> tuple[str, str, str, str] | LeftOut:
             has_prefix = _has_prefix(file.read(132))
             header = read_header(file)
             if _read_media_class(file, header) == _DIRECTORY_STORAGE:
-                return LeftOut(path, "refused", _DIRECTORY)
+                return LeftOut(path, "no image", _DIRECTORY)
             values = read_values(file, header, _WANTED, _NEEDED)
     except OSError as error:
         return LeftOut(path, "refused", explain_os_error(error))
@@ -165,7 +169,7 @@ def _read_series(path: Path) -> tuple[str, str, str, str] | LeftOut:
         return LeftOut(path, "no DICOM", NO_DICOM)
     sop_class, sop_instance, study, series = (_read_uid(values, tag) for tag in _UIDS)
     if sop_class == _DIRECTORY_STORAGE:
-        return LeftOut(path, "refused", _DIRECTORY)
+        return LeftOut(path, "no image", _DIRECTORY)
     if not has_prefix and not (sop_class and sop_instance):
         return LeftOut(path, "no DICOM", NO_DICOM)
     for uid, level in ((sop_instance, "SOP"), (study, "Study"), (series, "Series")):

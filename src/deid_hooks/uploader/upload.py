@@ -49,8 +49,8 @@ _WITHDRAWN = "it was withdrawn from there, and would be sent again only with --a
 class Result:
     """What became of one input file.
 
-    ``status`` is ``uploaded``, ``already there``, ``refused``, ``failed`` or ``no DICOM``;
-    ``reason`` says why, without values.
+    ``status`` is ``uploaded``, ``already there``, ``refused``, ``failed``, ``no image`` (a
+    DICOMDIR) or ``no DICOM``; ``reason`` says why, without values.
     """
 
     path: Path
