@@ -26,6 +26,7 @@ from tests.dicom.handmade import (
     ITEM_END,
     JPEG_2000,
     PIXELS,
+    SECONDARY_CAPTURE,
     SEQUENCE_END,
     UNDEFINED,
     Encoder,
@@ -109,6 +110,21 @@ def test_a_transfer_syntax_that_the_bytes_contradict_is_put_right_and_comes_back
     header = read_header(BytesIO(trip.delivered))
     assert (header.syntax, header.contradicts) == (true, False)
     assert trip.restored == content
+
+
+def test_file_meta_information_in_implicit_vr_is_written_as_it_should_be_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    elements = [
+        implicit(0x00020001, "OB", b"\0\1"),
+        implicit(0x00020002, "UI", even(SECONDARY_CAPTURE, "\0")),
+        implicit(0x00020010, "UI", even(EXPLICIT, "\0")),
+    ]
+    content = bytes(128) + b"DICM" + b"".join(elements) + identity() + description() + PIXELS
+    trip = travel(content, tmp_path)
+    assert trip.not_restored == ("the implicit VR of the file meta information",)
+    back = {path: value for path, (_, value) in values(trip.restored).items()}
+    assert back == {path: value for path, (_, value) in values(content).items()}
 
 
 def test_a_file_without_file_meta_information_gets_one_and_comes_back(tmp_path: Path) -> None:

@@ -57,9 +57,10 @@ from deid_hooks.records.model import Entry, Instance, make_readable, read_clock
 PREAMBLE = "preamble"
 FINGERPRINT = "fingerprint"
 ENCODING = "encoding"
+META_ENCODING = "meta encoding"
 """Keys of the originals that are no path: the 128 bytes before the file meta, what tells instances
-of one SOP Instance UID apart, and the transfer syntax that the bytes had where the file named
-another."""
+of one SOP Instance UID apart, the transfer syntax that the bytes had where the file named another,
+and that of file meta information in implicit VR."""
 _LONGEST_TELLING = 64
 
 
@@ -328,7 +329,8 @@ def strip_wrapping(originals: Mapping[str, Any]) -> dict[str, Any]:
     return {
         path: _strip_padding(element)
         for path, element in originals.items()
-        if not path.startswith("0002") and path not in (PREAMBLE, FINGERPRINT, ENCODING)
+        if not path.startswith("0002")
+        and path not in (PREAMBLE, FINGERPRINT, ENCODING, META_ENCODING)
     }
 
 

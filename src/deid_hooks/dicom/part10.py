@@ -24,7 +24,7 @@ from deid_hooks.dicom.dictionary import (
     lookup_vr,
     name_element,
 )
-from deid_hooks.dicom.difference import ENCODING, Changes
+from deid_hooks.dicom.difference import ENCODING, META_ENCODING, Changes
 from deid_hooks.dicom.elements import (
     DEFLATED,
     EXPLICIT_LITTLE,
@@ -139,10 +139,18 @@ def correct_syntax(dataset: Dataset, header: Header) -> None:
 
 
 def note_encoding(changes: Changes, header: Header) -> None:
-    """Keep with the changes what the bytes were, if the file named another transfer syntax."""
+    """Keep with the changes in which encoding a file was that is not written again as it was.
+
+    It named another transfer syntax, or had its file meta information in implicit VR.
+    """
     if header.contradicts:
-        element = {"vr": "UI", "Value": [_name_true_syntax(header)]}
-        changes.originals[ENCODING] = write_canonical_json(element)
+        changes.originals[ENCODING] = _make_uid(_name_true_syntax(header))
+    if any(each.vr is None for each in header.meta):
+        changes.originals[META_ENCODING] = _make_uid(IMPLICIT_LITTLE)
+
+
+def _make_uid(uid: str) -> str:
+    return write_canonical_json({"vr": "UI", "Value": [uid]})
 
 
 def _name_true_syntax(header: Header) -> str:

@@ -25,6 +25,7 @@ from deid_hooks.dicom.dictionary import (
 from deid_hooks.dicom.difference import (
     ENCODING,
     FINGERPRINT,
+    META_ENCODING,
     PREAMBLE,
     Changes,
     assemble,
@@ -42,6 +43,7 @@ from deid_hooks.records.keys import SiteSecret
 from deid_hooks.records.model import Entry, Instance, parse_log_id
 
 _FILE_META_GROUP_LENGTH = 0x00020000
+_IMPLICIT_FILE_META = "the implicit VR of the file meta information"
 
 
 class Restored(NamedTuple):
@@ -71,6 +73,7 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     restored = deidentified
     encoding_of_original = _find_original_encoding(originals, stamped)
     originals.pop(ENCODING, None)
+    rewritten = [_IMPLICIT_FILE_META] if originals.pop(META_ENCODING, None) else []
     work = _Restoration(entry.large, *encoding_of_original)
     meta = {path: element for path, element in originals.items() if path.startswith("0002")}
     work.restore_file_meta(restored, meta, instance)
@@ -78,7 +81,8 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
         work.restore_preamble(restored, originals.pop(PREAMBLE))
     dataset_paths = {path: element for path, element in originals.items() if path not in meta}
     work.restore_items(restored, _nest_paths(dataset_paths), encoding.DEFAULT_ENCODINGS)
-    return Restored(restored, tuple(dict.fromkeys(work.missing)), encoding_of_original)
+    missing = tuple(dict.fromkeys(work.missing + rewritten))
+    return Restored(restored, missing, encoding_of_original)
 
 
 def _find_instance(present: Snapshot, entry: Entry) -> Instance:
