@@ -18,6 +18,7 @@ from deid_hooks.dicom.difference import (
     assemble,
     changes,
     list_patients,
+    refuse_indistinguishable,
     refuse_mixed_patients,
 )
 from deid_hooks.errors import UnableToLog, UnusableDataset, UploadRefused
@@ -76,7 +77,9 @@ class Acquisition:
         if original is deidentified:
             raise UnusableDataset("the original and the de-identified dataset are one object")
         with hide_foreign_errors(lambda name: UnusableDataset(f"{name} while comparing datasets")):
-            found = changes(original, deidentified, self._gate.settings.fields)
+            settings = self._gate.settings
+            large = settings.large_values << 20
+            found = changes(original, deidentified, settings.fields, large, settings.not_kept)
         self.add_changes(found)
 
     def add_changes(self, changes: Changes) -> None:
@@ -128,6 +131,7 @@ class Acquisition:
         settings = self._gate.settings
         if settings.mixed_patients == "refuse":
             refuse_mixed_patients(self._gathered)
+        refuse_indistinguishable(self._gathered)
         policy: Policy = "identifying" if settings.policy == "identifying" else "all"
         entry = assemble(
             self._gathered, self.log_id, self.project, self._uploader, settings.fields, policy

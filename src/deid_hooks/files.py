@@ -125,8 +125,8 @@ _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of the Linux kernel, for renameat2(2)
 def make_new_file(folder: Path) -> _Unnamed | _Beside:
     """Make a file without a name on the file system of ``folder``, its owner's only.
 
-    ``descriptor`` is open for writing; flush it before ``name(path)`` gives the file a name, in the
-    folder or below: FileExistsError if there is such a file. Raises OSError.
+    ``descriptor`` is open for writing and reading; flush it before ``name(path)`` gives the file a
+    name, in the folder or below: FileExistsError if there is such a file. Raises OSError.
     """
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
         try:
@@ -156,7 +156,7 @@ def remove_leftovers_within(folder: Path) -> None:
 
 class _Unnamed:
     def __init__(self, folder: Path) -> None:
-        self.descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self.descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         os.fchmod(self.descriptor, 0o600)  # whatever the umask
 
     def name(self, path: Path) -> None:
@@ -185,7 +185,7 @@ class _Beside:
             with suppress(FileNotFoundError):  # another process removes the folder when it is empty
                 _make_private(beside, device)
                 self._path = beside / secrets.token_hex(8)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self.descriptor = os.open(self._path, flags, 0o600)
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX)
                 if os.fstat(self.descriptor).st_nlink:

@@ -69,6 +69,10 @@ class Settings:
     """What is logged of what the engine changed: ``all``, or ``identifying`` (fields and UIDs)."""
     mixed_patients: str = "refuse"
     """Instances that disagree on the patient: ``refuse`` the acquisition, or ``log`` it."""
+    large_values: int = 64
+    """MiB up to which an original value is kept."""
+    not_kept: Literal["refuse", "log"] = "refuse"
+    """A file with a larger value that the engine changed: ``refuse`` it, or ``log`` the rest."""
     stamp: Literal["none", "equipment", "private"] = "none"
     """The log id in delivered files: ``none``, ``equipment`` or ``private``."""
     deadline: float = 10.0
@@ -123,10 +127,13 @@ class Settings:
         return self.projects.get(project, ProjectRules())
 
 
+_MOST_MEBIBYTES = 1024  # what SQLite holds in a value, less what goes with it
+
 KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("origins", "locked"))
 _CHOICES = {
     "policy": ("all", "identifying"),
     "mixed_patients": ("refuse", "log"),
+    "not_kept": ("refuse", "log"),
     "stamp": ("none", "equipment", "private"),
 }
 
@@ -312,6 +319,10 @@ def _convert(key: str, value: Any, origin: str) -> Any:
             if isinstance(value, bool) or not 0 < seconds <= 3600:
                 raise ValueError
             return seconds
+        if key == "large_values":
+            if isinstance(value, bool | float) or not 0 < int(value) <= _MOST_MEBIBYTES:
+                raise ValueError
+            return int(value)
         if key == "require_reason":
             return {"true": True, "false": False}[str(value).lower()]
         if key == "projects":

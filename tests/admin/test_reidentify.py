@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pydicom
 import pytest
 from pydicom import Dataset, dcmread
 
+from deid_hooks.engines import renew_file_meta
 from tests.admin.conftest import SERIES, Desk
 from tests.dicom.files import Leaves, leaves
+from tests.dicom.handmade import description, even, explicit, identity, image, meta
 
 DATA = Path(pydicom.__file__).parent / "data"
 E_1_2 = ("00120062", "00120063", "00120064")
@@ -34,12 +37,12 @@ def test_every_file_comes_back_element_by_element(desk: Desk, engine: str) -> No
     originals = {told(dcmread(row["file"], force=True)) for row in sent if row["log_id"]}
     back = desk("reidentify", "delivered", "--output", "back").rows
     assert len(back) == len(files_in(desk.folder / "delivered")) > 100
-    restored = [row for row in back if row["status"] == "restored" and not row["not_restored"]]
+    restored = [row for row in back if row["status"] == "restored" and not row["reason"]]
     for row in restored:
         assert told(dcmread(row["output"], force=True)) in originals
     # What is left shares its UID with others, or had its pixels altered: never guessed.
     left = [row for row in back if row not in restored]
-    assert all("can't be told apart" in row["reason"] or row["not_restored"] for row in left)
+    assert all("holds another instance with its UID" in row["reason"] for row in left)
     assert len(left) < 25
 
 
@@ -155,9 +158,46 @@ def test_what_was_not_logged_is_named(desk: Desk, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("DEID_HOOKS_POLICY", "identifying")
     desk.upload(SERIES / "77654033" / "CT2")
     back = desk("reidentify", "delivered", "--output", "back")
-    assert back.code == 0
+    assert back.code == 3
     assert "AcquisitionDate" in back.rows[0]["not_restored"]
     assert dcmread(back.rows[0]["output"]).PatientName == "Doe^Archibald"
+
+
+def test_pixels_that_an_engine_altered_are_delivered_and_said_to_stay(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alter(dataset: Dataset) -> None:
+        renew_file_meta(dataset)
+        dataset.PixelData = bytes(len(dataset.PixelData))
+
+    monkeypatch.setattr("deid_hooks.engines.basic.renew_file_meta", alter)
+    sent = desk.upload(SERIES / "77654033" / "CT2")
+    assert sent.code == 0
+    assert {row["reason"] for row in sent.rows} == {
+        "the log does not hold the originals of PixelData"
+    }
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert back.code == 3
+    assert {row["reason"].partition(":")[0] for row in back.rows} == {"pixels as delivered"}
+    assert dcmread(back.rows[0]["output"]).PatientName == "Doe^Archibald"
+
+
+def test_a_value_over_the_limit_refuses_its_file_unless_the_site_wants_it_sent(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEID_HOOKS_LARGE_VALUES", "1")
+    (desk.folder / "source").mkdir()
+    document = explicit(0x00420011, "OB", bytes(1_200_000))
+    (desk.folder / "source" / "1.dcm").write_bytes(meta() + identity() + document)
+    refused = desk.upload(desk.folder / "source")
+    assert refused.code == 3
+    assert "EncapsulatedDocument is changed and has more bytes" in refused.rows[0]["reason"]
+    assert files_in(desk.folder / "delivered") == []
+    monkeypatch.setenv("DEID_HOOKS_NOT_KEPT", "log")
+    sent = desk.upload(desk.folder / "source")
+    assert "the originals of EncapsulatedDocument" in sent.rows[0]["reason"]
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert (back.code, back.rows[0]["not_restored"]) == (3, ["EncapsulatedDocument"])
 
 
 def test_one_image_in_two_entries_that_agree_is_restored(desk: Desk) -> None:
@@ -187,6 +227,103 @@ def test_entries_that_differ_about_an_image_are_named_and_not_guessed(desk: Desk
     ids = [log_id for (log_id,) in desk.sql("SELECT id FROM deid_log")]
     assert all(log_id in back.rows[0]["reason"] for log_id in ids)
     assert "Roe" not in back.out
+
+
+# Several entries, or instances, that hold one UID
+
+
+def put(desk: Desk, *contents: bytes) -> Path:
+    """A folder of these files."""
+    source = desk.folder / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir()
+    for number, content in enumerate(contents, 1):
+        (source / f"{number}.dcm").write_bytes(content)
+    return source
+
+
+def names(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(str(dcmread(row["output"]).PatientName) for row in rows if row["output"])
+
+
+def test_a_harmless_re_send_takes_no_way_back_away(desk: Desk) -> None:
+    desk.upload(put(desk, image()))
+    (first,) = desk.sql("SELECT id FROM deid_log")
+    title = explicit(0x00020016, "AE", "OTHER ")
+    others = [
+        meta(more=title) + image()[len(meta()) :],
+        b"\1" * 128 + image()[128:],
+        image().replace(even("Testcase^Canary").encode(), b"Testcase^Canary\0"),
+    ]
+    for other in others:
+        assert [row["status"] for row in desk.upload(put(desk, other)).rows] == ["already there"]
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert back.code == 0
+    (row,) = back.rows
+    assert (row["status"], row["log_id"]) == ("restored", first[0])
+    assert row["reason"].count(",") == 2
+    assert "in file meta information or padding only" in row["reason"]
+    assert told(dcmread(row["output"])) == told(dcmread(BytesIO(image())))
+
+
+def test_the_label_in_the_file_decides_for_a_corrected_patient(desk: Desk) -> None:
+    desk.upload(put(desk, image()))
+    corrected = image(name="Corrected^Canary").replace(b"CANARY-77", b"CANARY-78")
+    desk.upload(put(desk, corrected))
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert names(back.rows) == ["Corrected^Canary", "Testcase^Canary"]
+
+
+def test_one_uid_in_two_series_is_two_files_that_come_back(desk: Desk) -> None:
+    other = meta() + identity(series="22") + description() + explicit(0x7FE00010, "OW", bytes(64))
+    desk.upload(put(desk, image(series="21"), other))
+    back = desk("reidentify", "delivered", "--output", "back")
+    pixels = sorted(dcmread(row["output"]).PixelData for row in back.rows)
+    assert pixels == [bytes(64), bytes(range(64))]
+
+
+def test_where_a_file_is_decides_and_else_the_administrator(desk: Desk) -> None:
+    desk.upload(put(desk, image()))
+    desk.upload(put(desk, image(name="Corrected^Canary")), to="later")
+    for folder, name in (("delivered", "Testcase^Canary"), ("later", "Corrected^Canary")):
+        back = desk("reidentify", folder, "--output", f"back-{folder}")
+        assert names(back.rows) == [name]
+    shutil.copytree(desk.folder / "later", desk.folder / "elsewhere")
+    refused = desk("reidentify", "elsewhere", "--output", "none")
+    ids = [log_id for (log_id,) in desk.sql("SELECT id FROM deid_log")]
+    assert all(log_id in refused.rows[0]["reason"] for log_id in ids)
+    assert "Canary" not in refused.out
+    for number, log_id in enumerate(ids):
+        back = desk("reidentify", "elsewhere", "--output", f"by-{number}", "--entry", log_id)
+        assert back.rows[0]["log_id"] == log_id
+    assert desk("reidentify", "elsewhere", "--output", "no", "--entry", "x").code == 2
+    other = desk("reidentify", "elsewhere", "--output", "no", "--entry", "0" * 12 + "4" * 20)
+    assert "does not hold it" in other.rows[0]["reason"] if other.rows else other.code == 2
+
+
+def test_what_could_not_be_told_apart_is_not_delivered(desk: Desk) -> None:
+    before = image(more_8=explicit(0x0008103E, "LO", even("before correction")))
+    after = image(more_8=explicit(0x0008103E, "LO", even("after correction")))
+    sent = desk.upload(put(desk, before, after, before))
+    assert sorted(row["status"] for row in sent.rows) == ["already there", "refused", "uploaded"]
+    assert "differs from it in what is removed" in sent.out
+    assert "correction" not in sent.out + sent.err
+    back = desk("reidentify", "delivered", "--output", "back")
+    assert {row["status"] for row in back.rows} == {"restored"}
+    assert dcmread(back.rows[0]["output"]).SeriesDescription == "before correction"
+
+
+def test_of_many_files_with_one_uid_a_few_are_told_apart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deid_hooks.uploader.upload._MOST_ALIKE", 2)
+    number = explicit(0x00200013, "IS", "1 ")
+    images = [image().replace(number, explicit(0x00200013, "IS", f"{n} ")) for n in range(4)]
+    sent = desk.upload(put(desk, *images)).rows
+    assert [row["status"] for row in sent].count("uploaded") == 2
+    assert all("more are not told apart" in row["reason"] for row in sent[:2])
+    back = desk("reidentify", "delivered", "--output", "back").rows
+    assert {str(dcmread(row["output"]).InstanceNumber) for row in back} == {"0", "1"}
 
 
 def test_an_entry_that_was_altered_in_the_store_restores_nothing(delivered: Desk) -> None:

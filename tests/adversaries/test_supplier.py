@@ -170,7 +170,7 @@ def upload_bomb(supplied: Supplied, folder: Path, most: int) -> list[str]:
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.private_block(0x0021, "x", create=True).add_new(0x01, "UN", bytes(8 << 20))
     dataset.save_as(path)
-    patch = f"import deid_hooks.uploader.scan as scan\nscan._MOST_INFLATED = {most}\n"
+    patch = f"import deid_hooks.dicom.elements as elements\nelements._MOST_INFLATED = {most}\n"
     return supplied.execute(weaken(folder, patch))
 
 

@@ -126,19 +126,29 @@ def test_pixel_data_that_changed_is_named_and_not_logged() -> None:
     assert "InlineBinary" not in changed.originals["7FE00010"]
 
 
-@pytest.mark.parametrize(("length", "kept"), [(70_000, True), (1_200_000, False)])
-def test_a_large_value_is_kept_once_and_a_too_large_one_is_named(length: int, kept: bool) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_large_value_is_kept_once_and_a_too_large_one_is_named(kept: bool) -> None:
     gathered = []
     for number in "12":
-        dataset = made(SOPInstanceUID=f"1.2.{number}", EncapsulatedDocument=b"x" * length)
+        dataset = made(SOPInstanceUID=f"1.2.{number}", EncapsulatedDocument=b"x" * 3_000_000)
         captured = capture(dataset)
         del dataset.EncapsulatedDocument
-        gathered.append(changes(captured, dataset))
+        limit = 3_000_000 - (not kept)
+        gathered.append(changes(captured, dataset, large_values=limit, not_kept="log"))
     entry = entry_of(*gathered)
     assert len(entry.large) == kept
     restored = restore(sent(dataset), entry)
     assert ("EncapsulatedDocument" in restored.dataset) == kept
     assert restored.not_restored == (() if kept else ("EncapsulatedDocument",))
+
+
+def test_a_too_large_value_is_refused_unless_that_is_wanted() -> None:
+    dataset = made(EncapsulatedDocument=b"canary" * 100_000)
+    captured = capture(dataset)
+    del dataset.EncapsulatedDocument
+    with pytest.raises(UnusableDataset, match="EncapsulatedDocument is changed and has more bytes"):
+        changes(captured, dataset, large_values=100_000)
+    assert changes(captured, dataset).large  # 64 MiB
 
 
 def test_the_policy_identifying_keeps_no_more_than_fields_and_uids() -> None:

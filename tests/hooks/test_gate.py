@@ -49,7 +49,7 @@ class Uploader:
         with self.hooks.acquisition(project) as acquisition:
             fill(acquisition, series(2))
             if without_pixels:
-                (dataset,) = series(1)
+                dataset = series(3)[2]
                 with acquisition.deidentifying(dataset):
                     engine(dataset)
                     dataset.PixelData = bytes(len(dataset.PixelData))

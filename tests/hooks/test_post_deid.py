@@ -148,12 +148,24 @@ def test_instances_of_two_patients_are_refused_by_keyword(hooks: DeidHooks, stor
 def test_instances_of_two_patients_are_logged_where_the_site_wants_it(load: Load) -> None:
     hooks = load(mixed_patients="log")
     with hooks.acquisition() as acquisition:
-        fill(acquisition, [*series(1), *series(1, patient="CANARY-OTHER")])
+        fill(acquisition, [*series(1), series(2, patient="CANARY-OTHER")[1]])
         acquisition.post_deid()
     entry = hooks.gate.open_log().resolve(acquisition.log_id)
     assert isinstance(entry, Entry)
     assert set(entry.fields["PatientID"]) == {CANARIES["PatientID"], "CANARY-OTHER"}
     assert len(entry.patients) == 2
+
+
+def test_two_instances_that_could_not_be_told_apart_are_refused_by_file(
+    hooks: DeidHooks,
+) -> None:
+    one, other = series(1)[0], series(1)[0]
+    other.StudyDescription = "CANARY of another"
+    with hooks.acquisition() as acquisition:
+        fill(acquisition, [one, other])
+        with pytest.raises(UnableToLog, match="differs from it in what is removed") as refused:
+            acquisition.post_deid()
+    assert "CANARY" not in str(refused.value)
 
 
 def test_of_an_unexpected_error_only_the_kind_is_in_the_message(

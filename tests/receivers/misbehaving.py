@@ -21,10 +21,16 @@ _STATUS = {"refuses": 0xA700, "warns": 0xB000, "knows it": 0x0111}
 
 def main(port: int, folder: Path, how: str, *certificates: str) -> None:
     received = 0
+    hated: list[str] = []
 
     def store(event: Any) -> int:
         nonlocal received
         received += 1
+        uid = str(event.request.AffectedSOPInstanceUID)
+        if how == "aborts at one" and (received == 2 or uid in hated):
+            hated.append(uid)
+            event.assoc.abort()
+            return 0
         if how == "aborts" and received == 3:
             event.assoc.abort()
             return 0

@@ -30,10 +30,9 @@ def send(site: Site, port: int, source: Path = CT) -> tuple[int, Counter[str], s
     [
         ("refuses", 0, "failed", "refused it with the status A700"),
         ("refuses some", 2, "partial", "refused it with the status A700"),
-        ("aborts", 2, "partial", "run it again"),
-        ("says nothing", 2, "partial", "gave no answer"),
+        ("aborts at one", 3, "partial", "tried in an association of its own"),
         ("dies", 2, "partial", "run it again"),
-        ("answers twice, then refuses", 1, "partial", "run it again"),
+        ("answers twice, then refuses", 1, "partial", "tried in an association of its own"),
     ],
 )
 def test_what_did_not_arrive_is_named_and_sent_by_the_next_run(
@@ -50,6 +49,16 @@ def test_what_did_not_arrive_is_named_and_sent_by_the_next_run(
     assert (code, found["failed"]) == (0, 0)
     assert {path.stem for path in folder.iterdir()} == site.logged()
     assert {event for event, _ in outcomes(site)} == {"uploaded"}
+
+
+@pytest.mark.parametrize("how", ["aborts", "says nothing"])
+def test_a_file_at_which_the_association_is_lost_once_is_tried_again(
+    site: Site, port: int, tmp_path: Path, how: str
+) -> None:
+    with archive(port, tmp_path / "received", how):
+        code, found, reasons = send(site, port)
+    assert (code, found) == (0, Counter(uploaded=FILES)), reasons
+    assert {path.stem for path in (tmp_path / "received").iterdir()} == site.logged()
 
 
 def test_a_warning_counts_as_delivered_and_is_told(site: Site, port: int, tmp_path: Path) -> None:

@@ -147,11 +147,6 @@ def quote_in_an_engine(site: Site, source: Path) -> str:
     return "plugged"
 
 
-def spoil_values_for_dicognito(site: Site, source: Path) -> str:
-    spoil_values(site, source)
-    return "dicognito"  # it raises, with the value, on what is no date
-
-
 def quote_in_post_deid(site: Site, source: Path) -> None:
     site.plug_in(QUOTES.format(hook="post_deid"))
 
@@ -198,7 +193,6 @@ def make_the_destination_a_file(site: Site, source: Path) -> None:
         (spoil_the_files, 2),
         (quote_in_an_engine, 1),
         (quote_in_an_engine, 2),
-        (spoil_values_for_dicognito, 1),
         (quote_in_post_deid, 1),
         (quote_in_pre_upload, 1),
         (answer_with_the_event, 1),

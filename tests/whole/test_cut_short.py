@@ -25,6 +25,6 @@ def test_a_file_that_is_cut_short_is_refused_and_the_others_are_sent(
     assert sent.returncode == 3
     refused = [row for row in rows(sent.stdout) if row["status"] != "uploaded"]
     assert [(row["file"], row["reason"]) for row in refused] == [
-        (str(cut), "the file is cut short")
+        (str(cut), "the file is cut short, or the length of PixelData is wrong")
     ]
     assert len(site.files()) == len(WHOLE) - 1

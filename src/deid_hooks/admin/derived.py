@@ -163,12 +163,13 @@ _STUDY_KEYWORDS = """
     ServiceEpisodeDescription ServiceEpisodeID StudyDate StudyDescription StudyID StudyTime
 """
 _STUDY = frozenset(f"{lookup_tag(keyword):08X}" for keyword in _STUDY_KEYWORDS.split())
-_DEIDENTIFICATION = ("00120062", "00120063", "00120064")
+MARKS_OF_IDENTITY = ("00120062", "00120063", "00120064")
+"""The paths of what says that identity was removed, and how."""
 
 
 def belongs_to_patient(path: str) -> bool:
     """Return whether the path of an original leads to an attribute of the patient or subject."""
-    return path[:4] in (_PATIENT_GROUP, _SUBJECT_GROUP) and path[:8] not in _DEIDENTIFICATION
+    return path[:4] in (_PATIENT_GROUP, _SUBJECT_GROUP) and path[:8] not in MARKS_OF_IDENTITY
 
 
 def belongs_to_study(path: str) -> bool:

@@ -69,7 +69,8 @@ def upload(
     """De-identify, log, and send: every series is in the log before its first byte leaves.
 
     Run it again after any trouble: what has arrived is not sent twice. Each input file is accounted
-    for: uploaded, already there, refused and why, failed and why, or no DICOM.
+    for: uploaded, already there, refused and why, failed and why, no image (a DICOMDIR), or no
+    DICOM.
 
     \b
     deid-hooks upload incoming folder:/srv/research --project TRIAL7 --jobs 2
@@ -92,15 +93,17 @@ def upload(
             say(f"{error} Nothing was sent.")
             raise typer.Exit(FAILED) from None
         options = UploadOptions(engine, project, jobs, again, labels)
-        deliver(hooks, _scan(source, follow_links), target, options, form)
+        deliver(hooks, _scan(source, target, follow_links), target, options, form)
 
 
-def _scan(source: Path, follow_links: bool) -> Scan:
+def _scan(source: Path, target: Destination, follow_links: bool) -> Scan:
+    from deid_hooks.destinations.folder import Folder
     from deid_hooks.uploader.prepare import be_quiet_and_fast
     from deid_hooks.uploader.scan import scan
 
     be_quiet_and_fast()  # before any file is read: pydicom's log lines quote values
-    return scan(source, follow_links)
+    delivered = target.path if isinstance(target, Folder) else None
+    return scan(source, delivered, follow_links)
 
 
 def deliver(
@@ -227,7 +230,7 @@ def execute(
             hooks.settings.refuse_destination(project, target.name)
             check_log(hooks)
             options = UploadOptions(engine, project, jobs, again, labels, together)
-            scanned = _scan(source, follow_links)
+            scanned = _scan(source, target, follow_links)
             deliver(hooks, scanned, target, options, form, target.refuse_to_go_on)
     except Interrupted as ended:
         raise typer.Exit(128 + ended.number) from None

@@ -38,10 +38,13 @@ if TYPE_CHECKING:
 _DUPLICATE = 0x0111
 _MOST_IDS = 0xFFFF  # of messages, PS3.7, section 9.3.1.1
 _WARNINGS = range(0xB000, 0xC000)
+_MOST_BROKEN = 2
+"""Files running at each of which an association is lost, before the archive is given up."""
 
 
 class Archive:
-    """The archive of a URL. One association for each acquisition, every wait bounded.
+    """The archive of a URL. One association for each acquisition, unless it is lost; every wait is
+    bounded.
 
     SettingsError for a URL that isn't one, or if pynetdicom isn't installed.
     """
@@ -94,11 +97,41 @@ class Archive:
     def _deliver_batch(
         self, files: Sequence[Outgoing], kinds: Mapping[int, Kind]
     ) -> dict[int, Delivery]:
+        """Store files; where an association is lost, the next ones go in another.
+
+        The file at which it was lost is tried alone. Where that breaks twice running it is the
+        archive, not the file, and the rest is left to another run.
+        """
+        found: dict[int, Delivery] = {}
+        waiting = deque(kinds)
+        broken = 0
+        contexts = list_contexts(kinds.values())
         try:
-            with self._association(list_contexts(kinds.values())) as association:
-                return {at: self._store(association, files[at], kinds[at]) for at in kinds}
+            while waiting and broken < _MOST_BROKEN:
+                at = waiting[0]
+                with self._association(contexts) as association:
+                    while waiting and (association.is_established or at == waiting[0]):
+                        at = waiting.popleft()
+                        found[at] = self._store(association, files[at], kinds[at])
+                    lost = not association.is_established
+                if lost and found[at].status == "failed":
+                    found[at] = self._store_alone(files[at], kinds[at])
+                    broken = broken + 1 if found[at].status == "failed" else 0
         except DestinationError as error:
-            return dict.fromkeys(kinds, Delivery("failed", str(error)))
+            return found | dict.fromkeys(waiting, Delivery("failed", str(error)))
+        lost_too = Delivery("failed", f"the association with {self.name} was lost; {FINISH}")
+        return found | dict.fromkeys(waiting, lost_too)
+
+    def _store_alone(self, file: Outgoing, kind: Kind) -> Delivery:
+        """Store a file in an association of its own."""
+        try:
+            with self._association(list_contexts([kind])) as association:
+                delivery = self._store(association, file, kind)
+        except DestinationError as error:
+            return Delivery("failed", str(error))
+        if delivery.status == "failed":
+            return Delivery("failed", f"{delivery.reason} (tried in an association of its own)")
+        return delivery
 
     def _store(self, association: Association, file: Outgoing, kind: Kind) -> Delivery:
         accepted = {
@@ -120,9 +153,10 @@ class Archive:
             return Delivery("failed", f"it could not be sent: {type(error).__name__}")
         code = _code(answer)
         if code is not None and self._answers.popleft() != self._asked:
-            association.abort()  # what comes now can't be told apart either
             code = None
         if code is None:
+            if association.is_established:
+                association.abort()  # what comes now can't be told apart
             return Delivery("failed", f"{self.name} gave no answer, it may be there; {FINISH}")
         if code == _DUPLICATE:
             return Delivery("already there")

@@ -54,29 +54,29 @@ class Folder:
         if not path:
             raise SettingsError("The destination folder: has no path: folder:PATH.")
         try:
-            self._path = Path(path).expanduser().resolve()
+            self.path = Path(path).expanduser().resolve()
         except RuntimeError:
             raise SettingsError(
                 f"The destination folder:{path} leads nowhere: a link in a circle, or a user who"
                 " isn't there."
             ) from None
-        self.name = f"folder:{self._path}"
+        self.name = f"folder:{self.path}"
         self._changed: set[Path] = set()
         self._checked: tuple[int, int] | None = None
 
     def is_within(self, source: Path) -> bool:
         """Return whether it is in that folder: what is delivered would be read as originals."""
-        return self._path.is_relative_to(source.resolve())
+        return self.path.is_relative_to(source.resolve())
 
     def check(self) -> None:
         """Make the folder if its parent is there, and see that it can be written."""
         with self._explain_errors():
-            if make_private(self._path):
-                self._changed.update((self._path, self._path.parent))
-            remove_leftovers(self._path)
-            with make_new_file(self._path):
+            if make_private(self.path):
+                self._changed.update((self.path, self.path.parent))
+            remove_leftovers(self.path)
+            with make_new_file(self.path):
                 pass
-            self._checked = _identify(self._path)
+            self._checked = _identify(self.path)
 
     def deliver(self, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
         deliveries = []
@@ -94,7 +94,7 @@ class Folder:
     def has(self, file: Outgoing) -> bool:
         """Return whether one of the files with these UIDs has the same bytes."""
         with self._explain_errors():
-            paths = list_names(find_series_folder(self._path, file), file)
+            paths = list_names(find_series_folder(self.path, file), file)
             there = itertools.takewhile(os.path.lexists, paths)
             return any(_are_equal(path, file.path) for path in there)
 
@@ -102,11 +102,11 @@ class Folder:
         """Deliver a file. DestinationError for what is no UID: it would become a path."""
         with self._explain_errors():
             self._refuse_another()
-            folder = find_series_folder(self._path, file)
+            folder = find_series_folder(self.path, file)
             there = self.has(file)
             written = not there and self._write(file.path, folder, list_names(folder, file))
         # What is there already may come from a run that was killed before it was durable.
-        self._changed.update((folder, folder.parent, self._path))
+        self._changed.update((folder, folder.parent, self.path))
         return "uploaded" if written else "already there"
 
     def finish(self) -> None:
@@ -119,12 +119,12 @@ class Folder:
 
     def _refuse_another(self) -> None:
         """Raise ESTALE if another folder took the place of the checked one, as by unmounting."""
-        if self._checked not in (None, _identify(self._path)):
+        if self._checked not in (None, _identify(self.path)):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def _write(self, staged: Path, folder: Path, names: Iterator[Path]) -> bool:
         """Write a file under the first name that is free; False if it is there meanwhile."""
-        with make_new_file(self._path) as new, staged.open("rb") as source:
+        with make_new_file(self.path) as new, staged.open("rb") as source:
             with open(new.descriptor, "wb", closefd=False) as target:
                 shutil.copyfileobj(source, target, _BLOCK)
             os.fsync(new.descriptor)

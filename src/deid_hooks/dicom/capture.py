@@ -55,7 +55,19 @@ class Items(NamedTuple):
     items: tuple[Snapshot, ...]
 
 
-Captured = RawDataElement | Value | Items | DataElement
+class Whole(NamedTuple):
+    """A sequence with its bytes: pydicom would encode it in another way.
+
+    ``VR`` is what stands in the file, SQ or UN; ``undefined`` says that it had no length there.
+    """
+
+    VR: str
+    value: bytes
+    undefined: bool
+    items: tuple[Snapshot, ...] | None
+
+
+Captured = RawDataElement | Value | Items | Whole | DataElement
 """A DataElement only for pixel data in a buffer, of which nothing but its identity is kept."""
 
 WITH_BYTES = (RawDataElement, Value)
@@ -76,7 +88,7 @@ class Snapshot:
     def text(self, tag: int) -> str | None:
         """Return a top-level value as people read it; None without the element, or without text."""
         element = self.elements.get(tag)
-        if element is None or isinstance(element, Items | DataElement):
+        if element is None or isinstance(element, Items | Whole | DataElement):
             return None
         return _read_text(tag, element.VR, element.value or b"", self.encodings, self.little_endian)
 
@@ -134,7 +146,7 @@ def list_elements(dataset: Dataset) -> dict[int, Any]:
 
 def read_items(snapshot: Snapshot, element: Captured) -> tuple[Snapshot, ...] | None:
     """Return the items of a captured sequence; None if its bytes are no sequence."""
-    if isinstance(element, Items):
+    if isinstance(element, Items | Whole):
         return element.items
     if isinstance(element, DataElement):
         return None
@@ -234,7 +246,7 @@ _parsed_again = lru_cache(maxsize=512)(_parse_items)
 
 def read_encodings(character_set: Captured | None) -> tuple[str, ...] | None:
     """Return the Python encodings that a Specific Character Set element names; None without one."""
-    if character_set is None or isinstance(character_set, Items):
+    if character_set is None or isinstance(character_set, Items | Whole):
         return None
     if isinstance(character_set, DataElement):
         value = character_set.value or ""

@@ -7,6 +7,8 @@ bytes under the same value representation; everything else is logged.
 from __future__ import annotations
 
 import hashlib
+import json
+from base64 import b64encode
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from deid_hooks.dicom.capture import (
     Captured,
     Items,
     Snapshot,
+    Whole,
     list_elements,
     read_encodings,
     read_items,
@@ -30,19 +33,23 @@ from deid_hooks.dicom.dictionary import (
     STUDY_INSTANCE_UID,
     name_element,
 )
+from deid_hooks.dicom.elements import UNDEFINED_LENGTH
 from deid_hooks.dicom.encoding import (
     DEFAULT_ENCODINGS,
     encode_plain,
     encode_value,
+    pad_pixels,
 )
 from deid_hooks.records.json_codec import write_canonical_json
 
 LARGE = 64 * 1024
 """Bytes above which a value is kept once per digest, beside the originals."""
-TOO_LARGE = 1024 * 1024
-"""Bytes above which only its length and digest are kept."""
+LARGE_VALUES = 64 * 1024 * 1024
+"""Bytes above which a value is not kept, unless the settings say otherwise."""
 
 ABSENT = "null"
+PADS = "pads"
+"""Key of an element of which nothing but pads differs: the fragments that got one."""
 _UID_VRS = ("UI", None)
 
 _CACHED_BYTES = 256
@@ -63,9 +70,15 @@ class _Level(NamedTuple):
 
 
 class Comparison:
-    """Collects what differs between a snapshot and a dataset, item by item."""
+    """Collects what differs between a snapshot and a dataset, item by item.
 
-    def __init__(self) -> None:
+    ``largest`` is the length in bytes up to which a value is kept. ``not_kept`` names the elements
+    of which the log doesn't hold the original: altered pixels, and those in ``too_large``.
+    """
+
+    def __init__(self, largest: int = LARGE_VALUES) -> None:
+        self._largest = largest
+        self.too_large: list[str] = []
         self.originals: dict[str, str] = {}
         self.uids: dict[tuple[str, str], None] = {}
         self.large: dict[str, bytes | None] = {}
@@ -125,20 +138,41 @@ class Comparison:
     def _is_same(self, level: _Level, tag: int, original: Captured, now: Any) -> bool:
         """Return whether nothing changed, or the leaves that changed are logged already."""
         vr = now.VR
+        if isinstance(original, Whole) or (original.VR == "UN" and vr == "SQ"):
+            self._pair_uids_inside(level, original, now)
+            return False
         if vr != original.VR and vr is not None and original.VR is not None:
             return False
         if vr == "SQ" and isinstance(now, DataElement):
             return self._compare_items(level, tag, original, now)
         if isinstance(original, Items):
             return False
-        if tag in PIXELS:
-            return bool(now.value == original.value)
+        if tag in PIXELS and not level.path:
+            return self._are_same_pixels(tag, original, now)
         if isinstance(now, RawDataElement):
             if now.value is None and vr == "UN":
                 return False  # pydicom takes an empty one for deferred, and writes a known VR
             same_bytes = (now.value or b"") == (original.value or b"")
             return same_bytes and (level.was == level.now or _is_written_as_it_is(now))
         return encode_value(now, level.now, level.before.little_endian) == (original.value or b"")
+
+    def _are_same_pixels(self, tag: int, original: Captured, now: Any) -> bool:
+        """Return whether pixels are the same, or so but for pads, which are noted."""
+        assert not isinstance(original, Items)
+        if now.value == original.value:
+            return True
+        undefined = getattr(original, "length", 0) == UNDEFINED_LENGTH
+        if not isinstance(original.value, bytes) or not isinstance(now.value, bytes):
+            return False
+        try:
+            padded, pads = pad_pixels(original.value, undefined)
+        except ValueError:
+            return False
+        if now.value != padded:
+            return False
+        element = {"vr": "OW", "length": len(original.value), PADS: list(pads)}
+        self.originals[_write_tag(tag)] = write_canonical_json(element)
+        return True
 
     def _compare_items(self, level: _Level, tag: int, original: Captured, now: DataElement) -> bool:
         items = read_items(level.before, original)
@@ -149,29 +183,60 @@ class Comparison:
             self.compare(inside, item, list_elements(item_now), (level.was, level.now))
         return True
 
+    def _pair_uids_inside(self, level: _Level, original: Captured, now: Any) -> None:
+        """Note the UIDs of a sequence that is logged whole."""
+        if now.VR != "SQ" or not isinstance(now, DataElement):
+            return
+        inside = Comparison(self._largest)
+        items = read_items(level.before, original) or ()
+        for item, item_now in zip(items, now.value, strict=False):
+            inside.compare("0.", item, list_elements(item_now), (level.was, level.now))
+        self.uids.update(inside.uids)
+
     def _log(self, level: _Level, tag: int, original: Captured) -> None:
-        if tag in PIXELS or isinstance(original, DataElement):
-            self.not_kept.append(name_element(tag))
         path = level.path + _write_tag(tag)
-        self.originals[path] = self._encode(tag, level.before, original, level.was)
+        if tag in PIXELS and not level.path:
+            self.originals[path] = self._note_pixels(tag, original)
+        else:
+            self.originals[path] = self._encode(tag, level.before, original, level.was)
+
+    def _note_pixels(self, tag: int, original: Captured) -> str:
+        self.not_kept.append(name_element(tag))
+        return f'{{"length":{getattr(original, "length", 0)},"vr":"OW"}}'
 
     def _encode(
         self, tag: int, before: Snapshot, original: Captured, encodings: tuple[str, ...]
     ) -> str:
         """Return an element as JSON text; set aside a value that is too large for that."""
+        if isinstance(original, DataElement):
+            return self._note_pixels(tag, original)
+        if isinstance(original, Whole):
+            return self._encode_whole(tag, original, encodings)
         vr = original.VR or before.vr(tag, original)
-        if tag in PIXELS:
-            return f'{{"length":{getattr(original, "length", 0)},"vr":"OW"}}'
         if vr == "SQ" and (items := read_items(before, original)) is not None:
             texts = [self._encode_item(item, encodings) for item in items]
             return f'{{"Value":[{",".join(texts)}],"vr":"SQ"}}' if texts else '{"vr":"SQ"}'
-        assert not isinstance(original, Items | DataElement)
+        assert not isinstance(original, Items)
         value = original.value or b""
+        undefined = getattr(original, "length", 0) == UNDEFINED_LENGTH
         if len(value) > LARGE:
-            return self._set_aside(tag, vr, value)
+            return self._set_aside(tag, vr, value, undefined)
         creator = before.creator(tag) if tag & 0x00010000 else None
         leaf_vr = "UN" if vr == "SQ" else vr
-        return encode_leaf(leaf_vr, value, encodings, before.little_endian, creator)
+        text = encode_leaf(leaf_vr, value, encodings, before.little_endian, creator)
+        return _mark_undefined(text) if undefined else text
+
+    def _encode_whole(self, tag: int, original: Whole, encodings: tuple[str, ...]) -> str:
+        """Return a sequence as JSON text, with the bytes that bring it back beside its items."""
+        element: dict[str, Any] = {"vr": "SQ", "written": original.VR}
+        if original.undefined:
+            element["undefined"] = True
+        if len(original.value) > LARGE:
+            element |= json.loads(self._set_aside(tag, "SQ", original.value, original.undefined))
+        else:
+            element["raw"] = b64encode(original.value).decode("ascii")
+        items = [json.loads(self._encode_item(item, encodings)) for item in original.items or ()]
+        return write_canonical_json({**element, "Value": items} if items else element)
 
     def _encode_item(self, item: Snapshot, inherited: tuple[str, ...]) -> str:
         own = read_encodings(item.elements.get(SPECIFIC_CHARACTER_SET)) or inherited
@@ -182,13 +247,15 @@ class Comparison:
         ]
         return "{" + ",".join(elements) + "}"
 
-    def _set_aside(self, tag: int, vr: str, value: bytes) -> str:
+    def _set_aside(self, tag: int, vr: str, value: bytes, undefined: bool) -> str:
         digest = hashlib.sha256(value).hexdigest()
-        kept = len(value) <= TOO_LARGE
+        kept = len(value) <= self._largest
         self.large[digest] = value if kept else None
         if not kept:
             self.not_kept.append(name_element(tag))
-        return write_canonical_json({"vr": vr, "length": len(value), "digest": digest})
+            self.too_large.append(name_element(tag))
+        text = write_canonical_json({"vr": vr, "length": len(value), "digest": digest})
+        return _mark_undefined(text) if undefined else text
 
     def _pair_uids(self, level: _Level, tag: int, original: Captured, now: Any) -> None:
         """Note which de-identified UID stands for which original one."""
@@ -199,6 +266,11 @@ class Comparison:
         raw = isinstance(now, RawDataElement)
         value = now.value if raw else encode_value(now, level.now, True)
         self.uids.update(_pair_values(original.value or b"", value or b""))
+
+
+def _mark_undefined(text: str) -> str:
+    """Add to an element that its length was undefined: encapsulated pixels of an icon."""
+    return write_canonical_json({**json.loads(text), "undefined": True})
 
 
 @lru_cache(maxsize=1024)

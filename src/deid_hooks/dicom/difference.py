@@ -28,7 +28,14 @@ from deid_hooks.dicom.capture import (
     read_patient,
     read_texts,
 )
-from deid_hooks.dicom.comparison import ABSENT, TELLING_GROUPS, Comparison, encode_leaf
+from deid_hooks.dicom.comparison import (
+    ABSENT,
+    LARGE_VALUES,
+    PADS,
+    TELLING_GROUPS,
+    Comparison,
+    encode_leaf,
+)
 from deid_hooks.dicom.dictionary import (
     DIRECTORY_RECORD_SEQUENCE,
     MEDIA_STORAGE_DIRECTORY,
@@ -48,12 +55,16 @@ from deid_hooks.records.model import Entry, Instance, make_readable, read_clock
 
 PREAMBLE = "preamble"
 FINGERPRINT = "fingerprint"
-"""Two keys of the originals that are no path: the 128 bytes before the file meta, and what tells
-instances of one SOP Instance UID apart."""
+ENCODING = "encoding"
+META_ENCODING = "meta encoding"
+"""Keys of the originals that are no path: the 128 bytes before the file meta, what tells instances
+of one SOP Instance UID apart, the transfer syntax that the bytes had where the file named another,
+and that of file meta information in implicit VR."""
 _LONGEST_TELLING = 64
 
 
 Policy = Literal["all", "identifying"]
+NotKept = Literal["refuse", "log"]
 
 _CHARACTER_SET = "00080005"
 
@@ -79,26 +90,35 @@ class Changes:
     timestamp: str | None = field(repr=False)
     fingerprint: int = field(repr=False)
     not_kept: tuple[str, ...] = ()
-    """Names of what changed but is not in the log: pixel data, and values over TOO_LARGE."""
+    """Names of what changed but is not in the log: pixel data, and values over the limit."""
 
 
 def changes(
     original: Dataset | Snapshot,
     deidentified: Dataset,
     fields: Sequence[str] = INDEXED_FIELDS,
+    large_values: int = LARGE_VALUES,
+    not_kept: NotKept = "refuse",
 ) -> Changes:
     """Return what differs between an original and what an engine made of it.
 
     ``original`` is a dataset that is not the de-identified one, or what :func:`capture` kept of it.
-    ``fields`` are the indexed fields. Raises UnusableDataset where the instance can't be logged:
-    a DICOMDIR, no SOP Instance UID on either side, a value that can't be read.
+    ``fields`` are the indexed fields, ``large_values`` the bytes up to which a value is kept. With
+    ``not_kept="log"`` what is larger is named in the result. Raises UnusableDataset where the
+    instance can't be logged: a DICOMDIR, no SOP Instance UID on either side, a value that can't be
+    read or is too large.
     """
     before = original if isinstance(original, Snapshot) else capture(original)
     _refuse_what_is_no_instance(before)
     after = list_elements(deidentified)
-    difference = Comparison()
+    difference = Comparison(large_values)
     difference.compare("", before, after, (before.encodings, before.encodings))
     _compare_file_meta(difference, before, deidentified)
+    if difference.too_large and not_kept == "refuse":
+        raise UnusableDataset(
+            f"{difference.too_large[0]} is changed and has more bytes than the log keeps of a value"
+            ' (see the settings large_values, and not_kept = "log" to send it all the same)'
+        )
     (deid_uid,) = _read_texts_after(after, (SOP_INSTANCE_UID,))
     if not deid_uid:
         raise UnusableDataset("the de-identified dataset has no SOPInstanceUID")
@@ -129,6 +149,7 @@ def compute_fingerprint(unchanged: Iterable[tuple[int, Captured]]) -> int:
         for tag, element in unchanged
         if isinstance(element, WITH_BYTES)
         and tag >> 16 in TELLING_GROUPS
+        and tag & 0xFFFF  # group lengths are not delivered
         and (value := element.value)
         and len(value) <= _LONGEST_TELLING
         and (element.VR or lookup_vr(tag)) != "SQ"
@@ -264,6 +285,77 @@ def refuse_mixed_patients(gathered: Iterable[Changes]) -> None:
             )
 
 
+def find_indistinguishable(gathered: Sequence[Changes]) -> list[tuple[Changes, Changes]]:
+    """Return the instances that could not come back: each with the one before that it resembles.
+
+    They share a de-identified SOP Instance UID and what the engine left alone, and differ in what
+    it removed.
+    """
+    first: dict[tuple[str, int], Changes] = {}
+    found = []
+    for each in gathered:
+        other = first.setdefault((each.deid_uid, each.fingerprint), each)
+        if other is not each and _differ(other.originals, each.originals):
+            found.append((other, each))
+    return found
+
+
+def refuse_indistinguishable(gathered: Sequence[Changes]) -> None:
+    """Raise UnableToLog if two instances could not be told apart on the way back, naming files."""
+    for first, later in find_indistinguishable(gathered):
+        raise UnableToLog(
+            f"{later.source or 'an instance'} {explain_indistinguishable(first)}",
+            "correct the SOP Instance UIDs, or leave one of them out",
+        )
+
+
+def explain_indistinguishable(first: Changes) -> str:
+    """Return what is wrong with an instance that resembles this one."""
+    return (
+        f"has the SOPInstanceUID of {first.source or 'another instance'} and differs from it in"
+        " what is removed: it could not be brought back"
+    )
+
+
+def _differ(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    if one == other:
+        return False
+    read = [{path: json.loads(text) for path, text in each.items()} for each in (one, other)]
+    return strip_wrapping(read[0]) != strip_wrapping(read[1])
+
+
+def strip_wrapping(originals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return originals without what is around a dataset and says nothing about it.
+
+    This is the preamble, the file meta information, and how values were padded or encoded.
+    """
+    return {
+        path: _strip_padding(element)
+        for path, element in originals.items()
+        if not path.startswith("0002")
+        and path not in (PREAMBLE, FINGERPRINT, ENCODING, META_ENCODING)
+    }
+
+
+def _strip_padding(element: Any) -> Any:
+    """Return an element of the originals without the bytes beside its value."""
+    if not isinstance(element, Mapping) or "Value" not in element:
+        return element
+    return {"vr": element["vr"], "Value": [_strip_value(one) for one in element["Value"]]}
+
+
+def _strip_value(value: Any) -> Any:
+    """Return one value of an element: an item, the groups of a name, text, or a number."""
+    if isinstance(value, str):
+        return value.rstrip(" \0")
+    if isinstance(value, Mapping):
+        return {
+            key: _strip_value(inner) if isinstance(inner, str) else _strip_padding(inner)
+            for key, inner in value.items()
+        }
+    return value
+
+
 def _find_common(originals: Sequence[dict[str, str]]) -> dict[str, str]:
     """Return what all of them say alike."""
     common = originals[0]
@@ -296,8 +388,12 @@ def _drop_value(tag: str, element: dict[str, Any]) -> dict[str, Any]:
     """
     if element["vr"] == "UI" or tag == _CHARACTER_SET or set(element) <= {"vr", "creator"}:
         return element
+    if PADS in element:  # how many bytes there were
+        return element
     if element["vr"] != "SQ":
         return {"vr": element["vr"], "length": 0}
+    if "raw" in element or "digest" in element:  # which would give back what is dropped
+        return {"vr": "SQ", "length": 0}
     items = [
         {inner: _drop_value(inner, value) for inner, value in item.items()}
         for item in element["Value"]

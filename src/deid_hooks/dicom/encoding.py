@@ -70,6 +70,53 @@ def pad(value: bytes, vr: str) -> bytes:
     return value + (b"\0" if vr == "UI" else b" ")
 
 
+_ITEM = b"\xfe\xff\x00\xe0"
+
+
+def pad_pixels(value: bytes, encapsulated: bool) -> tuple[bytes, tuple[int, ...]]:
+    """Return pixel data of even length, and the numbers of the fragments that got a pad.
+
+    Native pixel data counts as one fragment (PS3.5, sections 8.1.1 and A.4). Raises ValueError for
+    what is no fragments, and where an offset table counts fragments of odd length.
+    """
+    if not encapsulated:
+        return (value + b"\0", (0,)) if len(value) % 2 else (value, ())
+    fragments = _list_fragments(value)
+    pads = tuple(number for number, each in enumerate(fragments) if len(each) % 2)
+    if pads and fragments[0] and pads[0] < len(fragments) - 1:
+        raise ValueError("its offset table counts fragments of odd length")
+    return _join_fragments([each + bytes(len(each) % 2) for each in fragments]), pads
+
+
+def strip_pads(value: bytes, encapsulated: bool, pads: Sequence[int]) -> bytes:
+    """Return pixel data without the pads that :func:`pad_pixels` gave to these fragments.
+
+    Raises ValueError for what has no such fragments.
+    """
+    fragments = _list_fragments(value) if encapsulated else [value]
+    if not set(pads) <= set(range(len(fragments))):
+        raise ValueError("there is no such fragment")
+    kept = [each[:-1] if number in pads else each for number, each in enumerate(fragments)]
+    return _join_fragments(kept) if encapsulated else kept[0]
+
+
+def _list_fragments(value: bytes) -> list[bytes]:
+    fragments, at = [], 0
+    while at < len(value):
+        length = int.from_bytes(value[at + 4 : at + 8], "little")
+        if value[at : at + 4] != _ITEM or at + 8 + length > len(value):
+            raise ValueError("these are no fragments")
+        fragments.append(value[at + 8 : at + 8 + length])
+        at += 8 + length
+    return fragments
+
+
+def _join_fragments(fragments: Sequence[bytes]) -> bytes:
+    return b"".join(
+        part for each in fragments for part in (_ITEM, len(each).to_bytes(4, "little"), each)
+    )
+
+
 def read_text(vr: str, value: bytes, encodings: Sequence[str] = DEFAULT_ENCODINGS) -> str:
     """Return the value as people read it: decoded, padding stripped.
 

@@ -14,6 +14,7 @@ from pydicom.tag import BaseTag
 
 from deid_hooks.dicom import dictionary, encoding
 from deid_hooks.dicom.capture import Snapshot, capture, read_encodings
+from deid_hooks.dicom.comparison import PADS
 from deid_hooks.dicom.dictionary import (
     MEDIA_STORAGE_SOP_INSTANCE_UID,
     SOP_INSTANCE_UID,
@@ -21,25 +22,43 @@ from deid_hooks.dicom.dictionary import (
     TRANSFER_SYNTAX_UID,
     name_element,
 )
-from deid_hooks.dicom.difference import FINGERPRINT, PREAMBLE, compute_fingerprint
+from deid_hooks.dicom.difference import (
+    ENCODING,
+    FINGERPRINT,
+    META_ENCODING,
+    PREAMBLE,
+    Changes,
+    assemble,
+    compute_fingerprint,
+    strip_wrapping,
+)
+from deid_hooks.dicom.elements import (
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    STANDARD_ROOT,
+    UNDEFINED_LENGTH,
+)
 from deid_hooks.errors import UnusableDataset
 from deid_hooks.records.model import Entry, Instance, parse_log_id
 
-_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_IMPLICIT = "1.2.840.10008.1.2"
+_FILE_META_GROUP_LENGTH = 0x00020000
+_IMPLICIT_FILE_META = "the implicit VR of the file meta information"
 
 
 class Restored(NamedTuple):
-    """The original, and the names of the elements that were not logged and stay as they are."""
+    """The original, and the names of the elements that were not logged and stay as they are.
+
+    ``encoding`` says whether it was in implicit VR, and whether in little endian, which its
+    transfer syntax may contradict.
+    """
 
     dataset: Dataset
     not_restored: tuple[str, ...]
+    encoding: tuple[bool, bool]
 
 
 def restore(deidentified: Dataset, entry: Entry) -> Restored:
     """Return the original of a de-identified dataset, equal to what was captured.
-
-
     ``deidentified`` is not changed. Elements that were not logged (pixel data that an engine
     altered, values over the limit) stay as they are and are named. Raises UnusableDataset if the
     entry has no such instance, or has several that can't be told apart.
@@ -51,31 +70,60 @@ def restore(deidentified: Dataset, entry: Entry) -> Restored:
     originals: dict[str, Any] = {**json.loads(entry.originals), **json.loads(instance.originals)}
     originals.pop(FINGERPRINT, None)
     restored = deidentified
-    work = _Restoration(entry.large, *_find_original_encoding(originals, stamped))
+    encoding_of_original = _find_original_encoding(originals, stamped)
+    originals.pop(ENCODING, None)
+    rewritten = [_IMPLICIT_FILE_META] if originals.pop(META_ENCODING, None) else []
+    work = _Restoration(entry.large, *encoding_of_original)
     meta = {path: element for path, element in originals.items() if path.startswith("0002")}
     work.restore_file_meta(restored, meta, instance)
     if PREAMBLE in originals:
         work.restore_preamble(restored, originals.pop(PREAMBLE))
     dataset_paths = {path: element for path, element in originals.items() if path not in meta}
     work.restore_items(restored, _nest_paths(dataset_paths), encoding.DEFAULT_ENCODINGS)
-    return Restored(restored, tuple(dict.fromkeys(work.missing)))
+    missing = tuple(dict.fromkeys(work.missing + rewritten))
+    return Restored(restored, missing, encoding_of_original)
 
 
 def _find_instance(present: Snapshot, entry: Entry) -> Instance:
-    deid_uid = present.text(SOP_INSTANCE_UID)
-    rows = [instance for instance in entry.instances if instance.deid_uid == deid_uid]
+    rows = list_instances(present, entry)
     if not rows:
         raise UnusableDataset(
             f"the entry {entry.log_id} holds no instance with this SOPInstanceUID"
         )
-    if len({row.originals for row in rows}) > 1:
-        rows = [row for row in rows if _is_of(present, entry, row)]
-        if len({row.originals for row in rows}) != 1:
-            raise UnusableDataset(
-                f"the entry {entry.log_id} holds several instances with this SOPInstanceUID"
-                " that can't be told apart"
-            )
+    # Of several that differ in what is around the dataset only, the first.
+    if len({_describe(entry, row) for row in rows}) > 1:
+        raise UnusableDataset(
+            f"the entry {entry.log_id} holds several instances with this SOPInstanceUID"
+            " that can't be told apart"
+        )
     return rows[0]
+
+
+def list_instances(present: Snapshot, entry: Entry) -> list[Instance]:
+    """Return the instances of an entry that a de-identified file may be.
+
+    They have its SOP Instance UID. Where several do, they also have what the engine left alone.
+    """
+    deid_uid = present.text(SOP_INSTANCE_UID)
+    rows = [instance for instance in entry.instances if instance.deid_uid == deid_uid]
+    if len({row.originals for row in rows}) > 1:
+        rows = [row for row in rows if _is_of(present, entry, row)] or rows
+    return rows
+
+
+def is_ambiguous(deidentified: Dataset, gathered: Sequence[Changes]) -> bool:
+    """Return whether a file could not be told from others of one acquisition on its way back."""
+    entry = assemble(gathered, "", "", "", ())
+    try:
+        _find_instance(capture(deidentified), entry)
+    except UnusableDataset:
+        return True
+    return False
+
+
+def _describe(entry: Entry, row: Instance) -> str:
+    originals = {**json.loads(entry.originals), **json.loads(row.originals)}
+    return repr(sorted(strip_wrapping(originals).items()))
 
 
 def _is_of(present: Snapshot, entry: Entry, row: Instance) -> bool:
@@ -119,10 +167,11 @@ def _find_original_encoding(
     originals: Mapping[str, Any], deidentified: Dataset
 ) -> tuple[bool, bool]:
     """Implicit VR and little endian, of the original transfer syntax."""
-    element = originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
+    element = originals.get(ENCODING) or originals.get(f"{TRANSFER_SYNTAX_UID:08X}")
     if element:
         uid = encoding.read_text("UI", encoding.decode(element))
-        return uid == _IMPLICIT, uid != _BIG_ENDIAN
+        if uid.startswith(STANDARD_ROOT):
+            return uid == IMPLICIT_LITTLE, uid != EXPLICIT_BIG
     implicit, little_endian = deidentified.original_encoding
     return bool(implicit), little_endian is not False
 
@@ -162,7 +211,7 @@ class _Restoration:
         explicit_little = _Restoration(self.large, False, True)
         explicit_little.restore_items(meta, paths, encoding.DEFAULT_ENCODINGS)
         self.missing += explicit_little.missing
-        if not meta:
+        if set(meta.keys()) <= {_FILE_META_GROUP_LENGTH}:  # there was none, or without elements
             del dataset.file_meta
 
     def restore_preamble(self, dataset: FileDataset, element: Any) -> None:
@@ -222,19 +271,34 @@ class _Restoration:
         if element is None:
             if tag in dataset:
                 del dataset[tag]
-        elif element["vr"] == "SQ":
+        elif element["vr"] == "SQ" and not {"raw", "digest", "length"} & element.keys():
             items = [self._item(item, encodings) for item in element.get("Value", ())]
             # Where no VR is written and no dictionary has it, only an undefined length tells.
             unknown = self.implicit and dictionary.lookup_vr(tag) != "SQ"
             dataset[tag] = DataElement(
                 BaseTag(tag), "SQ", DicomSequence(items), is_undefined_length=unknown
             )
+        elif PADS in element:
+            self._strip_pads(dataset, tag, element)
         elif (value := self._decode_value(element, encodings)) is None:
             self.missing.append(name_element(tag))
         else:
             # Past __setitem__, which decodes private elements and so turns UN into other VRs.
-            raw = self._make_raw(tag, element["vr"], value)
+            vr, undefined = element.get("written", element["vr"]), bool(element.get("undefined"))
+            raw = self._make_raw(tag, vr, value, undefined)
             dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
+
+    def _strip_pads(self, dataset: Dataset, tag: int, element: Mapping[str, Any]) -> None:
+        """Take the pads out of pixels, if they are still those that were delivered."""
+        padded = dataset.get_item(tag) if tag in dataset else None
+        value, pads = getattr(padded, "value", None), element[PADS]
+        undefined = getattr(padded, "length", 0) == UNDEFINED_LENGTH
+        if not isinstance(value, bytes) or len(value) != element["length"] + len(pads):
+            self.missing.append(name_element(tag))
+            return
+        stripped = encoding.strip_pads(value, undefined, pads)
+        raw = self._make_raw(tag, getattr(padded, "VR", None), stripped, undefined)
+        dataset._dict[BaseTag(tag)] = raw  # noqa: SLF001
 
     def _item(self, elements: Mapping[str, Any], encodings: Sequence[str]) -> Dataset:
         item = Dataset(parent_encoding=list(encodings))
@@ -248,10 +312,11 @@ class _Restoration:
             return None
         return encoding.decode(element, encodings, self.little_endian)
 
-    def _make_raw(self, tag: int, vr: str, value: bytes) -> RawDataElement:
-        return RawDataElement(
-            BaseTag(tag), vr, len(value), value, 0, self.implicit, self.little_endian
-        )
+    def _make_raw(
+        self, tag: int, vr: str | None, value: bytes, undefined: bool = False
+    ) -> RawDataElement:
+        length = UNDEFINED_LENGTH if undefined else len(value)
+        return RawDataElement(BaseTag(tag), vr, length, value, 0, self.implicit, self.little_endian)
 
 
 Stamp = Literal["none", "equipment", "private"]
@@ -260,6 +325,14 @@ _CONTRIBUTING_EQUIPMENT = 0x0018A001
 _OURS = "deid-hooks"
 _GROUP, _CREATOR = 0x0011, "DEID-HOOKS LOG ID"
 _PREFIX = "de-id log id "
+STAMPS = frozenset(
+    (
+        f"{_CONTRIBUTING_EQUIPMENT:08X}",
+        *(f"{_GROUP:04X}00{block:02X}" for block in range(0x10, 0x100)),
+        *(f"{_GROUP:04X}{block:02X}01" for block in range(0x10, 0x100)),
+    )
+)
+"""The paths at which a stamp may stand."""
 
 
 def stamp(dataset: Dataset, log_id: str, kind: Stamp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from pydicom import __version__ as _pydicom_version
@@ -15,6 +16,7 @@ from pydicom.uid import (
 )
 
 from deid_hooks import Pseudonyms, SettingsError, find_installed
+from deid_hooks.dicom.dictionary import name_element
 from deid_hooks.plugins import ENGINES
 
 __all__ = [
@@ -42,6 +44,18 @@ def make_engine(name: str, pseudonyms: Pseudonyms) -> Engine:
         raise SettingsError(f"There is no engine {plain}. Installed are {', '.join(known)}.")
     engine: Engine = known[plain].make(argument, pseudonyms)
     return engine
+
+
+_AT_TAG = re.compile(r"With tag \(([0-9A-Fa-f]{4}),\s?([0-9A-Fa-f]{4})\) got exception: ")
+
+
+def find_failed_element(error: BaseException) -> str:
+    """Return the keyword of the element at which pydicom walked when it failed, or ``""``.
+
+    Nothing else of its text is used: it quotes values.
+    """
+    found = _AT_TAG.match(str(error))
+    return name_element(int("".join(found.groups()), 16)) if found else ""
 
 
 # (implicit VR, little endian), for files without file meta information

@@ -22,12 +22,13 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from deid_hooks import Pseudonyms, SettingsError
+from deid_hooks import DeidHooksError, Pseudonyms, SettingsError, UnusableDataset
 from deid_hooks.dicom.dictionary import (
     ACCESSION_NUMBER,
     PATIENT_ID,
     PATIENT_NAME,
     SPECIFIC_CHARACTER_SET,
+    name_element,
 )
 from deid_hooks.engines import add_method, mark_identity_removed, renew_file_meta
 
@@ -49,8 +50,8 @@ def engine(argument: str, pseudonyms: Pseudonyms) -> BasicProfile:
 class BasicProfile:
     """De-identifies a dataset in place. Gives the same result in every process.
 
-    Picklable. Raises whatever an attribute raises that can't be decoded; the dataset is half
-    changed then and of no use.
+    Picklable. Raises UnusableDataset, which names it, for an attribute that can't be decoded; the
+    dataset is half changed then and of no use.
     """
 
     def __init__(self, pseudonyms: Pseudonyms) -> None:
@@ -91,7 +92,13 @@ class BasicProfile:
             patient_id, issuer = _text(dataset, "PatientID"), _text(dataset, "IssuerOfPatientID")
             label = self._pseudonyms.label(patient_id, issuer)
         for tag in list(dataset.keys()):
-            self._apply_attribute(dataset, tag, label, otherwise)
+            try:
+                self._apply_attribute(dataset, tag, label, otherwise)
+            except DeidHooksError:
+                raise
+            except Exception as error:  # noqa: BLE001 - its text may quote the value
+                what = f"the engine basic failed at {name_element(int(tag))}"
+                raise UnusableDataset(f"{what}: {type(error).__name__}") from None
 
     def _apply_attribute(
         self, dataset: Dataset, tag: BaseTag, label: str, otherwise: Rule | None
@@ -155,7 +162,10 @@ def _mark(dataset: Dataset) -> None:
     code.CodeValue = "113100"
     code.CodingSchemeDesignator = "DCM"
     code.CodeMeaning = "Basic Application Confidentiality Profile"
-    codes = dataset.get("DeidentificationMethodCodeSequence") or []
+    keyword = "DeidentificationMethodCodeSequence"
+    if keyword in dataset and dataset[keyword].VR != "SQ":  # text, by another tool
+        del dataset[keyword]
+    codes = dataset.get(keyword) or []
     dataset.DeidentificationMethodCodeSequence = [
         *(item for item in codes if item.get("CodeValue") != code.CodeValue),
         code,

@@ -18,45 +18,59 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import BinaryIO
 
-from pydicom import Dataset, config, dcmread, dcmwrite
-from pydicom.datadict import keyword_for_tag
-from pydicom.dataelem import RawDataElement
-from pydicom.uid import ImplicitVRLittleEndian
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+from pydicom import Dataset, config
 
 from deid_hooks import (
     Changes,
     DeidHooksError,
     Pseudonyms,
+    Snapshot,
     Stamp,
     UnusableDataset,
-    capture,
     changes,
     stamp,
 )
 from deid_hooks.batches import split_batches
-from deid_hooks.engines import Engine, make_engine
-from deid_hooks.uploader.scan import read
-
-_UNDEFINED = 0xFFFFFFFF
-_SHORT = frozenset(vr for vr in VR if len(vr) == 2) - EXPLICIT_VR_LENGTH_32
+from deid_hooks.dicom.comparison import LARGE_VALUES
+from deid_hooks.dicom.difference import NotKept
+from deid_hooks.dicom.elements import Layout, read_layout
+from deid_hooks.dicom.part10 import (
+    capture_file,
+    correct_syntax,
+    list_changed,
+    note_encoding,
+    pad_odd,
+    read_dicom,
+    refuse_altered,
+    refuse_invalid,
+    refuse_without_pixels,
+    write_dicom,
+)
+from deid_hooks.engines import Engine, find_failed_element, make_engine, renew_file_meta
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How files are de-identified, and into which folder, with how many processes."""
+    """How files are de-identified, and into which folder, with how many processes.
+
+    ``large_values`` is the number of bytes up to which a value is kept, ``not_kept`` what becomes
+    of a file with a larger one.
+    """
 
     engine: str
     pseudonyms: Pseudonyms
     fields: Sequence[str]
     staging: Path
     jobs: int = 1
+    large_values: int = LARGE_VALUES
+    not_kept: NotKept = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +117,43 @@ class Preparer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             try:
-                with _explain("it can't be read"):
-                    dataset = read(path)
-                    original = capture(dataset)
-                with _explain(f"the engine {self._work.engine} failed on it"):
-                    self._engine(dataset)
-                with _explain("what the engine made of it can't be compared"):
-                    changed = changes(original, dataset, self._work.fields)
-                with _explain("what the engine made of it can't be written"):
-                    staged = self._stage(dataset)
-                    study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
-                    marked = _is_marked(dataset)
+                with ExitStack() as stack:
+                    with _explain("it can't be read"):
+                        file = stack.enter_context(path.open("rb"))
+                        _refuse_too_large(file)
+                        dataset, layout = read_dicom(file)
+                        refuse_without_pixels(layout)
+                        original = capture_file(dataset, layout)
+                    correct_syntax(dataset, layout.header)
+                    return self._prepare(path, dataset, original, layout)
             except UnusableDataset as error:
                 return Refused(path, str(error), isinstance(error, _NoRoom))
+
+    def _prepare(self, path: Path, dataset: Dataset, original: Snapshot, source: Layout) -> Staged:
+        with _explain(f"the engine {self._work.engine} failed on it"):
+            self._engine(dataset)
+            _complete_file_meta(dataset)
+            pad_odd(dataset, source)
+        with _explain("what the engine made of it can't be compared"):
+            work = self._work
+            changed = changes(original, dataset, work.fields, work.large_values, work.not_kept)
+            note_encoding(changed, source.header)
+        with _explain("what the engine made of it can't be written"):
+            staged = self._stage(dataset, source, changed)
+            study, series = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
+            marked = _is_marked(dataset)
         return Staged(path, staged, changed, str(study), str(series), marked)
 
-    def _stage(self, dataset: Dataset) -> Path:
-        meta = getattr(dataset, "file_meta", Dataset())
-        if meta.get("TransferSyntaxUID") != ImplicitVRLittleEndian:
-            _refuse_unreadable(dataset)
+    def _stage(self, dataset: Dataset, source: Layout, changed: Changes) -> Path:
+        """Write a file, and see that it can be read and that only what is logged has changed."""
         staged = self._work.staging / f"{os.getpid()}-{os.urandom(8).hex()}.dcm"
         try:
-            descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                dcmwrite(file, dataset)
+            descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w+b") as file:
+                write_dicom(dataset, file, source.header.encoding)
+                written = read_layout(file)
+                refuse_invalid(written)
+                refuse_altered(source, written, list_changed(changed.originals))
         except BaseException as error:
             staged.unlink(missing_ok=True)
             if why := _find_system_error(error):
@@ -139,28 +166,19 @@ class Preparer:
 def restage(staged: Path, log_id: str, kind: Stamp) -> None:
     """Put the log id into a file that waits. Raises UnusableDataset if that fails."""
     with warnings.catch_warnings(action="ignore"), _explain("the log id can't be put into it"):
-        dataset = dcmread(staged)
+        with staged.open("rb") as file:
+            dataset, layout = read_dicom(file)
         stamp(dataset, log_id, kind)
-        dcmwrite(staged, dataset)
+        with staged.open("w+b") as file:
+            write_dicom(dataset, file, layout.header.encoding)
+            refuse_invalid(read_layout(file))
 
 
-def _refuse_unreadable(dataset: Dataset) -> None:
-    """Raise UnusableDataset for an element that pydicom would write so that nobody can read on.
-
-    Most VRs have no undefined length (PS3.5, section 7.1.2); implicit VR within explicit brings
-    them in.
-    """
-    for element in dataset.values():
-        if isinstance(element, RawDataElement):
-            undefined = element.length == _UNDEFINED
-        else:
-            undefined = element.is_undefined_length
-            if element.VR == VR.SQ:
-                for item in element.value:
-                    _refuse_unreadable(item)
-        if undefined and element.VR in _SHORT:
-            name = keyword_for_tag(element.tag) or element.tag
-            raise UnusableDataset(f"{name} has an undefined length, which its VR can't have")
+def _complete_file_meta(dataset: Dataset) -> None:
+    """Make file meta information that the engine left out: a file has none without it."""
+    meta = getattr(dataset, "file_meta", None) or {}
+    if not getattr(dataset, "preamble", None) or "TransferSyntaxUID" not in meta:
+        renew_file_meta(dataset)
 
 
 def _is_marked(dataset: Dataset) -> bool:
@@ -178,11 +196,29 @@ def _explain(what: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001
         why = _find_system_error(error) or type(error).__name__
-        raise UnusableDataset(f"{what}: {why}") from None
+        where = find_failed_element(error)
+        at = f" at {where}" if where else ""
+        raise UnusableDataset(f"{what}{at}: {why}") from None
+
+
+def _refuse_too_large(file: BinaryIO) -> None:
+    """Raise UnusableDataset for a file that the memory of this machine can't hold twice.
+
+    It is read and written whole; a process that takes more is killed by the system, in silence.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = os.fstat(file.fileno()).st_size
+    if size > memory // 2:
+        raise UnusableDataset(
+            f"it has {size >> 20} MiB, and this machine's {memory >> 20} MiB of memory don't hold"
+            " it twice: upload it from a larger one"
+        )
 
 
 def _find_system_error(error: BaseException | None) -> str:
     """Return the system's error, which pydicom wraps in its own; empty if there is none."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return os.strerror(error.errno).lower()

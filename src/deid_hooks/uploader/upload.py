@@ -26,6 +26,9 @@ from deid_hooks import (
     reveals,
 )
 from deid_hooks.destinations import Delivery, Destination, DestinationError, Outgoing
+from deid_hooks.dicom.difference import explain_indistinguishable, find_indistinguishable
+from deid_hooks.dicom.part10 import read_dicom
+from deid_hooks.dicom.restore import is_ambiguous
 from deid_hooks.uploader.prepare import (
     Refused,
     Staged,
@@ -46,8 +49,8 @@ _WITHDRAWN = "it was withdrawn from there, and would be sent again only with --a
 class Result:
     """What became of one input file.
 
-    ``status`` is ``uploaded``, ``already there``, ``refused``, ``failed`` or ``no DICOM``;
-    ``reason`` says why, without values.
+    ``status`` is ``uploaded``, ``already there``, ``refused``, ``failed``, ``no image`` (a
+    DICOMDIR) or ``no DICOM``; ``reason`` says why, without values.
     """
 
     path: Path
@@ -105,6 +108,8 @@ def upload(
             hooks.settings.fields,
             staging,
             options.jobs,
+            hooks.settings.large_values << 20,
+            hooks.settings.not_kept,
         )
         with closing(prepare_series(work, (each.paths for each in scanned.series))) as files:
             acquisitions = _warn_once(files, options.engine)
@@ -139,8 +144,7 @@ def _deliver(
     logged: list[_Logged] = []
     try:
         for files in acquisitions:
-            staged = [each for each in files if isinstance(each, Staged)]
-            refused = [each for each in files if isinstance(each, Refused)]
+            staged, refused = _sort(files)
             if transient := [each for each in refused if each.transient]:
                 yield from (Result(e.path, "refused", reason=transient[0].reason) for e in files)
                 continue
@@ -153,7 +157,9 @@ def _deliver(
                 yield from _refuse(hooks, staged, error)
                 continue
             if one.known == "uploaded" and not options.again:
-                yield from (Result(e.path, "already there", one.log_id) for e in staged)
+                yield from (
+                    Result(e.path, "already there", one.log_id, _name_not_kept(e)) for e in staged
+                )
             elif one.known == "withdrawn" and not options.again:
                 yield from (Result(e.path, "refused", one.log_id, _WITHDRAWN) for e in staged)
             else:
@@ -164,6 +170,44 @@ def _deliver(
             for each in files:
                 if isinstance(each, Staged):
                     each.staged.unlink(missing_ok=True)
+
+
+_MOST_ALIKE = 32
+_TOO_MANY_ALIKE = (
+    f"{_MOST_ALIKE} other files of the series have its SOPInstanceUID: more are not told apart"
+)
+
+
+def _sort(files: Iterable[Staged | Refused]) -> tuple[list[Staged], list[Refused]]:
+    """Return what can be sent, and what can't: also what could not be told from another file."""
+    staged = [each for each in files if isinstance(each, Staged)]
+    refused = [each for each in files if isinstance(each, Refused)]
+    by_uid: dict[str, list[Staged]] = {}
+    for each in staged:
+        alike = by_uid.setdefault(each.changes.deid_uid, [])
+        if len(alike) == _MOST_ALIKE:
+            refused.append(Refused(each.path, _TOO_MANY_ALIKE))
+            continue
+        alike.append(each)
+        if len(alike) > 1 and (first := _find_lookalike(alike)):
+            alike.pop()
+            reason = explain_indistinguishable(first.changes)
+            refused.append(Refused(each.path, f"it {reason}"))
+    left = {id(each) for alike in by_uid.values() for each in alike}
+    return [each for each in staged if id(each) in left], refused
+
+
+def _find_lookalike(alike: Sequence[Staged]) -> Staged | None:
+    """Return a file from which the last of these, which share a UID, could not be told."""
+    gathered = [each.changes for each in alike]
+    if found := find_indistinguishable(gathered):
+        return next(each for each in alike if each.changes is found[-1][0])
+    for each in alike:
+        with each.staged.open("rb") as file:
+            dataset, _ = read_dicom(file)
+        if is_ambiguous(dataset, gathered):
+            return each if each is not alike[-1] else alike[0]
+    return None
 
 
 def _log(
@@ -209,8 +253,15 @@ def _send(
             for each in one.staged:
                 delivery = next(deliveries)
                 upload.sent(each.changes.deid_uid, ok=delivery.status != "failed")
-                results.append(Result(each.path, delivery.status, one.log_id, delivery.reason))
+                reasons = filter(None, (delivery.reason, _name_not_kept(each)))
+                results.append(Result(each.path, delivery.status, one.log_id, "; ".join(reasons)))
     yield from results
+
+
+def _name_not_kept(staged: Staged) -> str:
+    """Return what can't be brought back of a file; ``""`` if all of it can."""
+    names = dict.fromkeys(staged.changes.not_kept)
+    return f"the log does not hold the originals of {', '.join(names)}" if names else ""
 
 
 def _ask(destination: Destination, files: Sequence[Outgoing], tried_before: bool) -> list[Delivery]:
