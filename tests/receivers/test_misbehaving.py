@@ -51,7 +51,7 @@ def test_what_did_not_arrive_is_named_and_sent_by_the_next_run(
     assert {event for event, _ in outcomes(site)} == {"uploaded"}
 
 
-@pytest.mark.parametrize("how", ["aborts", "says nothing"])
+@pytest.mark.parametrize("how", ["aborts", pytest.param("says nothing", marks=pytest.mark.ci)])
 def test_a_file_at_which_the_association_is_lost_once_is_tried_again(
     site: Site, port: int, tmp_path: Path, how: str
 ) -> None:

@@ -21,6 +21,7 @@ class TestPostgreSQL(BackendConformance):
         return postgresql_url
 
 
+@pytest.mark.ci
 class TestMariaDB(BackendConformance):
     @pytest.fixture
     def url(self, mariadb_url: str) -> str:

@@ -249,6 +249,7 @@ def test_a_log_of_another_site_secret_is_not_upgraded(
     assert_upgraded(log, old)
 
 
+@pytest.mark.ci
 def test_an_upgrade_that_is_killed_again_and_again_ends_whole(log: SQLBackend, old: OldLog) -> None:
     for changes in (*range(0, 30, 2), 40, 60, 1000):
         if start_upgrade(log, MODULE, changes).wait() == 0:
