@@ -35,7 +35,7 @@ def forget_the_outcomes(site: Site) -> None:
         connection.execute("DELETE FROM deid_log_upload WHERE event != 'cleared'")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["dicom", pytest.param("dicomweb", marks=pytest.mark.ci)])
 def test_orthanc_holds_what_was_cleared_and_nothing_is_sent_twice(
     networked: Site, orthanc: Orthanc, way: str
 ) -> None:
@@ -62,7 +62,7 @@ def test_orthanc_holds_what_was_cleared_and_nothing_is_sent_twice(
     assert outcomes(networked) == {("uploaded", WAYS[way])}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["dicom", pytest.param("dicomweb", marks=pytest.mark.ci)])
 def test_what_is_missing_at_the_archive_is_sent_by_the_next_run(
     networked: Site, orthanc: Orthanc, way: str
 ) -> None:

@@ -275,6 +275,7 @@ def test_what_several_runs_send_to_one_place_does_not_meet(
     assert sent_to(tmp_path / "mirror") == site.logged()
 
 
+@pytest.mark.ci
 def test_the_aws_client_sends_what_is_in_the_log(site: Site, tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
 
@@ -303,6 +304,7 @@ def test_the_aws_client_sends_what_is_in_the_log(site: Site, tmp_path: Path) -> 
     assert sent_to(bucket) == site.logged()
 
 
+@pytest.mark.ci
 def test_curl_sends_what_is_in_the_log(networked: Site, orthanc: Orthanc) -> None:
     send = (
         "for file in {}/*; do curl -sf --data-binary @$file http://127.0.0.1:8042/instances; done"

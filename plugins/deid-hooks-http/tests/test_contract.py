@@ -43,6 +43,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.wait()
 
 
+@pytest.mark.ci
 class TestBehindTheService(BackendConformance):
     @pytest.fixture
     def url(self, stores: str) -> str:

@@ -28,7 +28,7 @@ class TestMariaDB(BackendConformance):
         return mariadb_url
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
+@pytest.fixture(params=["postgresql", pytest.param("mariadb", marks=pytest.mark.ci)])
 def log(request: pytest.FixtureRequest) -> Iterator[SQLBackend]:
     made = make_backend(request.getfixturevalue(f"{request.param}_url"))
     assert isinstance(made, SQLBackend)

@@ -60,7 +60,7 @@ class Place:
         return self.kind(f"{scheme}://{user}@{rest.partition('@')[2]}")
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
+@pytest.fixture(params=["postgresql", pytest.param("mariadb", marks=pytest.mark.ci)])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     server: PostgreSQLServer | MariaDBServer = request.getfixturevalue(request.param)
     url: str = request.getfixturevalue(f"{request.param}_url")

@@ -56,7 +56,7 @@ def load_mariadb(old: OldLog, server: MariaDBServer, url: str) -> None:
     server.do(*statements, database=url.rpartition("/")[2])
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
+@pytest.fixture(params=["postgresql", pytest.param("mariadb", marks=pytest.mark.ci)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
