@@ -223,10 +223,12 @@ def a_packfile_that_was_tried_four_times_is_one_entry(run: Run) -> None:
 
 
 def users_of_the_site_upload_with_their_keys_and_do_nothing_else(run: Run) -> None:
-    client = run.site.client(f"site:{KEY}")
+    client = run.site.client("")
+    client.headers["Authorization"] = f"scitran-user site:{KEY}"
     assert client.post("/logs", json=packfile(PatientID="1")).status_code == 200
     assert client.get("/v1/records").status_code == 403
-    stranger = run.site.client("site:ffffffffffffffffffffffff")
+    stranger = run.site.client("")
+    stranger.headers["Authorization"] = "scitran-user site:ffffffffffffffffffffffff"
     assert stranger.post("/logs", json=packfile(PatientID="1")).status_code == 401
 
 

@@ -188,6 +188,8 @@ def test_a_block_is_in_the_name_of_the_token_and_in_the_trail_before(site: Site)
     ]
     found = [(row.action, row.asked, row.who) for row in rows(site) if row.asked == digest]
     assert found == [("block", digest, name), ("lift", digest, name)]
+    nobody = admin.post("/v1/blocks", json={**body, "patients": [["4711", ""], [" ", "A"]]})
+    assert (nobody.status_code, "nobody was blocked" in nobody.json()["cause"]) == (403, True)
     held = site.client(site.token("admin", "TRIAL7"))
     assert held.post("/v1/blocks", json=body).status_code == 200
     for project in ("TRIAL8", ""):

@@ -433,8 +433,6 @@ def _read_patients(name: str, rows: Any) -> list[tuple[str, str]]:
         if not isinstance(row, list) or len(row) != 2:
             raise make_invalid(f"{name} must hold pairs of PatientID and issuer")
         patient_id, issuer = (_read_short_text(name, text) for text in row)
-        if not patient_id.strip("\0 "):
-            raise make_invalid(f"{name} holds an empty PatientID")
         found.append((patient_id, issuer))
     return found
 

@@ -315,6 +315,8 @@ def block(call: Call) -> dict[str, Any]:
     """
     names = ("patients", "project", "reason", "lift")
     patients, project, reason, lift = (call.body[name] for name in names)
+    if not all(patient_id.strip("\0 ") for patient_id, _ in patients):
+        raise NotAllowed("a block goes by PatientID, and one of these is empty: nobody was blocked")
     if not project:
         call.sender.require_all_projects()
     call.sender.require_project(project)
