@@ -32,7 +32,7 @@ PUBLIC = {
         decode_record decode_text encode_query encode_record encode_text erase_salt erase_terms
         estimate_size get_id get_key iterate_entries
         iterate_pages iterate_uploads make_erased make_readable make_tombstone put_file seal_new
-        select_new suggest_nearest
+        select_new
     """,
     "deid_hooks.destinations": """
         FINISH Delivery Destination DestinationError Outgoing find_known is_host is_loopback

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from deid_hooks.files import NotPrivate, put_file, read_private
-    from deid_hooks.plugins import suggest_nearest
     from deid_hooks.query.conditions import Query
     from deid_hooks.query.json_codec import decode_query, encode_query
     from deid_hooks.records.chain import erase_salt, erase_terms, make_erased
@@ -131,7 +130,6 @@ __all__ = [
     "read_private",
     "seal_new",
     "select_new",
-    "suggest_nearest",
 ]
 
 _MODULES = (
@@ -139,7 +137,6 @@ _MODULES = (
     "deadline",
     "errors",
     "files",
-    "plugins",
     "query.conditions",
     "query.json_codec",
     "records.chain",

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pymysql
 
-from deid_hooks.backends import Deadline, LogUnavailable, suggest_nearest
+from deid_hooks.backends import Deadline, LogUnavailable
 from deid_hooks.backends.tables.columns import KEYWORD_LIMIT, SHORT_LIMIT, Column, ColumnType, Table
 from deid_hooks_sql.database import (
     Database,
@@ -89,7 +89,7 @@ class MySQL(Database):
         for name in self._query:
             if name not in _OPTIONS:
                 raise LogUnavailable(
-                    f"the URL of the log has an unknown option{suggest_nearest(name, _OPTIONS)}",
+                    "the URL of the log has an unknown option",
                     f"known are {', '.join(_OPTIONS)}",
                 )
         self._file = self._query.get("unix_socket")
