@@ -65,7 +65,7 @@ class Warm:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(f"{path}.new")
         self._listener.listen(64)
-        os.rename(f"{path}.new", path)  # whoever sees it can connect
+        Path(f"{path}.new").rename(path)  # whoever sees it can connect
         self._clients: dict[int, socket.socket] = {}
         self._ended, wakes = socket.socketpair()
         wakes.setblocking(False)
