@@ -165,8 +165,9 @@ class Gate:
     def _require_equal(self, entry: Entry) -> None:
         log = self.open_log()
         found = log.resolve(entry.log_id)
-        self._refuse_blocked(found)
-        if log.remote is None and found.digest != entry.digest:
+        if log.remote is not None:
+            self._refuse_blocked(found)  # which the service says of what it holds alone
+        elif found.digest != entry.digest:
             raise UnableToLog(
                 f"the log named {entry.log_id} as an equal entry, and that is another entry",
                 "check the store of the log, and what is between it and this machine",

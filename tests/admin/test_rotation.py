@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deid_hooks import DeidHooks
-from deid_hooks.errors import UploadRefused
+from deid_hooks.errors import LogUnavailable, UploadRefused
 from deid_hooks.records.keys import Keyring, replace_keyring
 from tests.admin.conftest import SERIES, Answer, Desk
 from tests.admin.test_report import of_issuer
@@ -84,6 +84,7 @@ def test_an_older_delivery_comes_back_after_a_rotation(site: Desk) -> None:
 
 def test_every_rotation_is_in_the_trail_before_and_after_it(site: Desk) -> None:
     names = [rotate(site).out.split()[1] for _ in range(2)]
+    assert (site.folder / "secret").stat().st_mode & 0o777 == 0o600
     rows = site("access", "--format", "jsonl").rows
     actions = [(row["action"], row["asked"]) for row in rows if row["action"] != "access"]
     assert [action for action, _ in actions] == ["rotate", "rotated"] * 2
@@ -99,6 +100,19 @@ def test_a_program_that_was_running_goes_on_with_the_new_key(site: Desk) -> None
         rotate(site)
         hooks.check()
         assert len(hooks.gate.open_log().keyring.roots) == 2
+
+
+def test_a_block_that_was_begun_with_the_key_of_before_is_made_with_both(site: Desk) -> None:
+    with DeidHooks.load() as hooks:
+        log = hooks.gate.open_log()
+        log.check()
+        rotate(site)
+        with pytest.raises(LogUnavailable, match="rotated meanwhile"):
+            log.block([("4711", "A")], "", "dpo", "withdrawn")
+        assert site.sql("SELECT count(*) FROM deid_log_block") == [(0,)]
+        log.block([("4711", "A")], "", "dpo", "withdrawn")
+    assert site.sql("SELECT count(*) FROM deid_log_block") == [(2,)]
+    assert site.upload(of_issuer(site.folder / "a", "A")).code == 3
 
 
 def test_a_machine_with_the_secret_of_before_refuses_and_says_why(site: Desk) -> None:
@@ -165,6 +179,14 @@ def test_without_the_lost_secret_uploads_wait_for_a_word_on_each_block(lost: Des
     assert lost("rotate", "--release-blocks", *WHY).out.startswith("Lifted: 1")
     assert lost.upload(MR).code == 0
     assert lost.upload(of_issuer(lost.folder / "a", "A"), to="refused").code == 3
+
+
+def test_a_secret_is_lost_with_its_folder(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.upload(CT)
+    monkeypatch.delenv("DEID_HOOKS_SECRET")
+    monkeypatch.setenv("DEID_HOOKS_SECRET_FILE", str(desk.folder / "gone" / "secret"))
+    assert desk("rotate", "--lost", *WHY).code == 0
+    assert desk("verify").code == 0
 
 
 def test_what_was_logged_with_a_lost_key_is_still_found_and_brought_back(lost: Desk) -> None:

@@ -14,7 +14,7 @@ from running import BIN, Site
 from tests.commands import run_command
 from tests.needed import program
 
-from deid_hooks.backends import SettingsError
+from deid_hooks.backends import Deadline, SettingsError
 from deid_hooks.records.keys import compute_patient_digest
 from deid_hooks_http import HTTPBackend
 
@@ -113,6 +113,13 @@ def test_a_patient_is_blocked_from_a_desk_without_keys(
     sent = sender.upload(CT)
     assert desk("block", "--patient-id", "@numbers.txt", *WHY).returncode == 0
     assert desk("block", f"id={sent[0]['log_id']}", *WHY).returncode == 0
+    reported = desk("report", "PatientID=77654033")
+    assert '"blocked": true' in reported.stdout
+    (desk.folder / "map.csv").write_text('"Original PtID","Trial PtID"\n"4711","S1"\n')
+    for words in (("rotate", "--release-blocks", *WHY), ("import", "map.csv")):
+        assert desk(*words).returncode == 2
+    trail = site.recorder.backend.trail(Deadline())
+    assert not {"import", "lift"}.intersection(row.action for row, _ in trail)
     assert {row["status"] for row in sender.upload(CT)} == {"refused"}
     assert "blocked" in sender.upload(CR)[0]["reason"]
     assert desk("block", f"id={sent[0]['log_id']}", "--lift", *WHY).returncode == 0
@@ -186,5 +193,7 @@ def test_a_file_of_another_kind_gives_no_access_and_is_not_quoted(tmp_path: Path
     file.chmod(0o640)
     with pytest.raises(SettingsError, match="chmod 600"):
         HTTPBackend(f"deidlog+file:{file}")
+    with pytest.raises(SettingsError, match="by its whole path"):
+        HTTPBackend("deidlog+file:access.toml")
     with pytest.raises(SettingsError, match="can't be read"):
         HTTPBackend(f"deidlog+file:{tmp_path}/nothing")

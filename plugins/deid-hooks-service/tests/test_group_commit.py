@@ -17,7 +17,7 @@ from deid_hooks.backends.sqlite import SQLiteBackend
 from deid_hooks.deadline import Deadline
 from deid_hooks.errors import AppendUnknown, IdConflict, LogUnavailable
 from deid_hooks.log import Log
-from deid_hooks.records.keys import Keyring, RootKey
+from deid_hooks.records.keys import Keyring, RootKey, key_entry
 from deid_hooks.records.model import Entry, Erasure, Record
 from deid_hooks.testing.records import make_entry
 from deid_hooks_service.committer import Committer
@@ -111,6 +111,20 @@ def test_a_transaction_that_failed_fails_each_of_its_requests(
     kind = type(error) if not isinstance(error, ZeroDivisionError) else AppendUnknown
     assert [type(answer) for answer in answers] == [kind] * 5
     assert everything(store) == []
+
+
+def test_an_entry_that_is_sent_again_after_a_rotation_is_the_same(store: Store) -> None:
+    new = RootKey(b"n" * 32)
+    plain = make_entry(digest="", key="")
+    before, after = (key_entry(plain, [("4711", "")], root) for root in (KEYRING.newest, new))
+    Log(store, KEYRING).append([before])
+
+    async def writes(committer: Committer) -> list[str]:
+        committer._log.set_keyring(Keyring((*KEYRING.keys, new)))
+        return await committer.write([after], Deadline(), checks=True)
+
+    assert run(store, writes) == [plain.log_id]
+    assert everything(store) == [before]
 
 
 def packfile(patient: str = "4711") -> tuple[Record, ...]:

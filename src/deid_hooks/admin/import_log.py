@@ -61,9 +61,11 @@ def import_history(
     The access trail has a row of it before. Our own export is checked whole before anything of it
     is written; as ``foreign`` history it is not, and gives entries only. Raises UnreadableHistory
     for a file of no known kind, or for an export that was cut off or altered; LogError if the log
-    can't be written: what was imported till then stays, and the import can be repeated.
+    can't be written: what was imported till then stays, and the import can be repeated;
+    SettingsError away from the host of the log, whose keys it needs.
     """
     kind, log = find_kind(path), access.log
+    _ = log.keyring  # before anything is written
     with _copy_privately(path) if kind == "deid-hooks" else path.open("rb") as file:
         if kind == "deid-hooks" and not foreign:
             _verify_export(log, file)

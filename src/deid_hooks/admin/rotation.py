@@ -34,7 +34,7 @@ def rotate(log: Log, reason: str) -> str:
     written: where that happens after the new key was written, the new key counts all the same.
     """
     path = log.secret_file
-    if path is None or log.backend.seals:
+    if path is None or log.remote is not None:
         raise SettingsError(ELSEWHERE)
     with changing_keyring(path):
         log.set_keyring(read_keyring(path) or log.keyring)  # another rotation may have been faster
@@ -75,8 +75,11 @@ def replace_lost(settings: Settings, reason: str) -> tuple[LostKey, ...]:
 def release(log: Log, reason: str) -> int:
     """Lift the blocks of which nobody can tell for whom they are; return how many.
 
-    Uploads go on then. Patients who must stay blocked are to be blocked anew.
+    Uploads go on then. Patients who must stay blocked are to be blocked anew. Raises SettingsError
+    away from the host of the log, LogError if the log can't be read or written.
     """
+    if log.remote is not None:
+        raise SettingsError(ELSEWHERE)
     at, who = read_clock(), identify_user()
     lifted = [
         Block(uuid.uuid4().hex, at, block.patient, block.project, who, reason, lifted=True)

@@ -15,14 +15,21 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 from deid_hooks.errors import SettingsError
-from deid_hooks.files import NotPrivate, fsync_folder, lock_file, put_file, read_private
+from deid_hooks.files import (
+    NotPrivate,
+    fsync_folder,
+    lock_file,
+    make_folders,
+    put_file,
+    read_private,
+)
 from deid_hooks.records.chain import Sealer
 from deid_hooks.records.json_codec import write_canonical_json
 from deid_hooks.records.model import Entry
@@ -220,23 +227,32 @@ def keep_keyring(keyring: Keyring, path: Path) -> Keyring:
 def changing_keyring(path: Path) -> Iterator[None]:
     """Keep other processes of this machine from rotating the keys at the same time.
 
-    Raises SettingsError where the keyring is no file that can be changed.
+    The folder of the keyring is made where it was lost, too. Raises SettingsError where the keyring
+    is no file that can be changed.
     """
     if os.environ.get(VARIABLE):
         raise SettingsError(
             f"The site secret comes from {VARIABLE}. Rotate the keys where it is a file, and set"
             " the variable to what the file holds then."
         )
-    try:
-        with lock_file(path.with_suffix(".lock")):
-            yield
-    except OSError as error:
-        raise _make_unwritable(path, error) from None
+    with ExitStack() as stack:
+        try:
+            make_folders(path.parent)
+            stack.enter_context(lock_file(path.with_suffix(".lock")))
+        except OSError as error:
+            raise _make_unwritable(path, error) from None
+        yield
 
 
 def replace_keyring(keyring: Keyring, path: Path) -> None:
-    """Write ``keyring`` in the place of the one before, whole or not at all. Raises OSError."""
-    put_file(path, keyring.text().encode("ascii"), os.replace)
+    """Write ``keyring`` in the place of the one before, whole or not at all.
+
+    Raises SettingsError if that can't be done.
+    """
+    try:
+        put_file(path, keyring.text().encode("ascii"), os.replace)
+    except OSError as error:
+        raise _make_unwritable(path, error) from None
 
 
 def _make_malformed(where: str) -> SettingsError:
