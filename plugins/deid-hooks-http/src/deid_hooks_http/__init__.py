@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -35,6 +34,7 @@ from deid_hooks.backends import (
     encode_record,
     encode_text,
 )
+from deid_hooks.destinations import is_loopback
 from deid_hooks_http.exchange import AccessFile, Exchange, NotFound, NotWhole, read_access_file
 
 R = TypeVar("R", bound=Record)
@@ -61,7 +61,10 @@ class HTTPBackend(RemoteBackend):
         super().__init__(url)
         access: AccessFile | None = None
         if url.startswith(_FILE):
-            access = read_access_file(Path(unquote(url.removeprefix(_FILE))).expanduser())
+            path = Path(unquote(url.removeprefix(_FILE))).expanduser()
+            if not path.is_absolute():  # or the folder that is worked in would choose the service
+                raise SettingsError("Name the file behind deidlog+file: by its whole path.")
+            access = read_access_file(path)
             url = access.url
         try:
             parts = urlsplit(url.removeprefix("deidlog+"))
@@ -76,7 +79,7 @@ class HTTPBackend(RemoteBackend):
             )
         if not whole:
             raise _make_no_url()
-        if parts.scheme == "http" and not insecure and not _is_loopback(parts.hostname or ""):
+        if parts.scheme == "http" and not insecure and not is_loopback(parts.hostname or ""):
             raise SettingsError(
                 "Plain HTTP would send originals and the token readable over the network. Write"
                 " deidlog+https://; ?insecure=true behind the URL insists."
@@ -248,13 +251,6 @@ def _read_text(answer: dict[str, Any], name: str) -> str:
         return decode_text(answer[name])
     except WRONG_FORM:
         raise _make_not_ours() from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _make_no_url() -> SettingsError:

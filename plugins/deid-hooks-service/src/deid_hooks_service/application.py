@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deid_hooks.destinations import is_loopback
 from deid_hooks.errors import DeidHooksError, SettingsError
 from deid_hooks.log import Log, make_backend, open_log
 from deid_hooks.records.model import read_clock
@@ -270,7 +271,7 @@ def refuse_unsafe(listening: Listening) -> None:
     # An access list, as on systemd's credentials, shows in the group's bits.
     if listening.key is not None and listening.key.stat().st_mode & 0o007:
         raise SettingsError(f"Anybody may read the key {listening.key}: chmod o= {listening.key}")
-    if listening.certificate is None and not _is_loopback(listening.host) and not listening.plain:
+    if listening.certificate is None and not is_loopback(listening.host) and not listening.plain:
         raise SettingsError(
             f"Plain HTTP on {listening.host} would send originals and tokens readable over the"
             " network. Give --tls-certificate and --tls-key, or listen on 127.0.0.1 behind a proxy"
@@ -279,7 +280,7 @@ def refuse_unsafe(listening: Listening) -> None:
     site = urlsplit(listening.flywheel_site)
     if listening.flywheel_site and site.scheme not in ("https", "http"):
         raise SettingsError("--flywheel-site must be a URL, https://...")
-    if site.scheme == "http" and not _is_loopback(site.hostname or "") and not listening.plain:
+    if site.scheme == "http" and not is_loopback(site.hostname or "") and not listening.plain:
         raise SettingsError(
             "Plain HTTP would send the keys of Flywheel's users readable over the network. Let"
             " --flywheel-site be https://...; --plain-http insists."
@@ -293,10 +294,3 @@ def _parse_network(text: str) -> Network:
         raise SettingsError(
             "--proxy takes the address of a proxy, or a network: 10.1.2.3, 10.1.2.0/24"
         ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

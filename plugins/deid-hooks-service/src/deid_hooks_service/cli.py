@@ -142,8 +142,8 @@ def add(
         raise typer.BadParameter("only an admin's token can keep the trail")
     if (address and output is None) or (certificate and not address):
         raise typer.BadParameter("--address goes with --output, and --certificate with both")
-    if address and not address.startswith(("https://", "http://")):
-        raise typer.BadParameter("--address takes https://HOST:PORT")
+    if address and not _is_address(address):
+        raise typer.BadParameter("--address takes https://HOST:PORT; http:// on this machine only")
     pem = _read_certificate(certificate)
     secret = Tokens(tokens or default_path()).add(
         name,
@@ -160,7 +160,7 @@ def add(
             Tokens(tokens or default_path()).revoke(name)  # nobody has it
             raise
         if address:
-            typer.echo(f"On its machine: DEID_HOOKS_URL=deidlog+file:{output.name}")
+            typer.echo(f"On its machine: DEID_HOOKS_URL=deidlog+file:/PATH/{output.name}")
     elif not stdin:
         typer.echo(secret)
 
@@ -196,6 +196,15 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - its text may hold values
         say(describe_error(error))
         sys.exit(choose_exit_code(error))
+
+
+def _is_address(text: str) -> bool:
+    from urllib.parse import urlsplit
+
+    from deid_hooks.destinations import is_loopback
+
+    found = urlsplit(text)
+    return found.scheme == "https" or (found.scheme == "http" and is_loopback(found.hostname or ""))
 
 
 def _read_certificate(path: Path | None) -> str:

@@ -110,41 +110,33 @@ class Uses:
             if what in self._seen.setdefault(name, set()):
                 return False
             recent = self._recent.setdefault(name, deque())
-            now = time.monotonic()
-            while recent and recent[0] < now - _HOUR:
-                recent.popleft()
-            if len(recent) >= _MOST_AN_HOUR:
-                raise Problem(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    f"the token {name} asked for the labels of {_MOST_AN_HOUR} patients in an hour",
-                    "wait an hour and run the upload again",
-                    kind="NotAllowed",
-                    after=int(recent[0] + _HOUR - now) + 1,
-                )
-            recent.append(now)
+            labels = f"for the labels of {_MOST_AN_HOUR} patients in an hour"
+            _count(recent, _HOUR, _MOST_AN_HOUR, f"the token {name} asked {labels}")
             return True
 
     def count_question(self, name: str) -> None:
         """Count a question of this token. Raises Problem 429 after too many within a minute."""
-        now = time.monotonic()
         with self._lock:
             asked = self._questions.setdefault(name, deque())
-            while asked and asked[0] < now - _MINUTE:
-                asked.popleft()
-            if len(asked) >= _MOST_A_MINUTE:
-                raise Problem(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    f"the token {name} asked {_MOST_A_MINUTE} questions within a minute",
-                    "wait a minute",
-                    kind="NotAllowed",
-                    after=int(asked[0] + _MINUTE - now) + 1,
-                )
-            asked.append(now)
+            what = f"{_MOST_A_MINUTE} questions within a minute"
+            _count(asked, _MINUTE, _MOST_A_MINUTE, f"the token {name} asked {what}")
 
     def note(self, name: str, what: str) -> None:
         """Note that it was recorded that this token asked for that."""
         with self._lock:
             self._seen.setdefault(name, set()).add(what)
+
+
+def _count(moments: deque[float], seconds: float, most: int, cause: str) -> None:
+    """Add now to the moments of the last seconds; raise Problem 429 where they are too many."""
+    now = time.monotonic()
+    while moments and moments[0] < now - seconds:
+        moments.popleft()
+    if len(moments) >= most:
+        after = int(moments[0] + seconds - now) + 1
+        remedy = f"try again in {after} seconds"
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, cause, remedy, kind="NotAllowed", after=after)
+    moments.append(now)
 
 
 class Service:

@@ -5,7 +5,6 @@ The texts of servers and drivers never get out: many quote values, some the pass
 
 from __future__ import annotations
 
-import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 
 from deid_hooks.backends import AppendUnknown, Deadline, LogUnavailable, NotAllowed
 from deid_hooks.backends.tables.columns import Column, Table
+from deid_hooks.destinations import is_loopback
 
 Statement = tuple[str, Sequence[Any]]
 """SQL that every server here understands, with ``%s`` for each of the values."""
@@ -112,10 +112,7 @@ NO_ANSWER = "look at the server, the network to it, and for somebody who holds i
 
 def is_local(host: str) -> bool:
     """Return whether traffic to a host stays on this machine: loopback, or a Unix socket."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in ("", "localhost") or host[:1] in ("/", "@")
+    return is_loopback(host) or not host or host[0] in "/@"
 
 
 class Failed(Exception):
