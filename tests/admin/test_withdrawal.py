@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from deid_hooks.records.keys import key_entry
+from deid_hooks.testing.records import make_entry
 from tests.admin.conftest import SERIES, Desk
 from tests.admin.test_report import of_issuer
 
@@ -62,6 +64,17 @@ def test_terms_that_find_two_patients_block_nobody(desk: Desk) -> None:
     assert "more than one patient" in refused.err
     assert desk.sql("SELECT count(*) FROM deid_log_block") == [(0,)]
     assert desk("block", "PatientID=4711", "IssuerOfPatientID=A", *WHY).code == 0
+
+
+def test_who_has_an_id_that_no_text_shows_is_not_said_to_be_blocked(desk: Desk) -> None:
+    with desk.hooks() as hooks:
+        log = hooks.gate.open_log()
+        shown = make_entry(digest="", key="", fields={"PatientID": ("a\ufffdb",)})
+        log.append([key_entry(shown, [("a\0b", "")], log.keyring.newest)])
+    refused = desk("block", f"id={shown.log_id}", *WHY)
+    assert refused.code == 2
+    assert f"the PatientID of the entry {shown.log_id}" in refused.err.replace("The P", "the P")
+    assert desk.sql("SELECT count(*) FROM deid_log_block") == [(0,)]
 
 
 @pytest.mark.parametrize(

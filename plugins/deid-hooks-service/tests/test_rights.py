@@ -219,6 +219,16 @@ def test_asking_for_a_label_tells_nobody_whether_the_patient_is_known(site: Site
     assert not any("known" in row.asked for row in written)
 
 
+def test_a_label_that_is_another_patients_already_is_made_longer(site: Site) -> None:
+    taken = site.recorder.make_pseudonyms("TAKEN", {}).label("second", "")
+    first = replace(plain(an_entry(site, "TAKEN", "first")), deid={"PatientID": (taken,)})
+    uploader = site.client(site.token("upload", "TAKEN"))
+    assert append(uploader, first).status_code == 200
+    body = {"project": "TAKEN", "patient_id": "second", "issuer": ""}
+    label = uploader.post("/v1/labels", json=body).json()["label"]
+    assert (label[: len(taken)], len(label)) == (taken, len(taken) + 2)
+
+
 def test_a_token_gets_the_labels_of_so_many_patients_an_hour(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
